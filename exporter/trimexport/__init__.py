@@ -1,0 +1,74 @@
+"""Compile text classifiers out of decoder language models.
+
+from trimexport import BuildSpec, build
+
+build(BuildSpec(model="google/gemma-2b", labels=("positive", "negative"),
+                prompt="Review: {text}\\nSentiment:"), Path("build/sentiment"))
+
+The names below are the public surface. Those that need PyTorch are imported on first use, so that
+`import trimexport` and the command line's help stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CheckpointError,
+    ExportError,
+    HubError,
+    OutputError,
+    ParityError,
+    SpecError,
+    TrimexportError,
+    UnsupportedError,
+)
+from .spec import BuildSpec, read_recipe
+
+if TYPE_CHECKING:
+    from .build import Built, build, plan
+    from .head import TrimmedHead, trim_head
+    from .parity import ParityReport, Texts
+    from .verify import verify
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Built": ".build",
+    "build": ".build",
+    "plan": ".build",
+    "TrimmedHead": ".head",
+    "trim_head": ".head",
+    "ParityReport": ".parity",
+    "Texts": ".parity",
+    "verify": ".verify",
+}
+
+__all__ = [
+    "BuildSpec",
+    "Built",
+    "CheckpointError",
+    "ExportError",
+    "HubError",
+    "OutputError",
+    "ParityError",
+    "ParityReport",
+    "SpecError",
+    "Texts",
+    "TrimexportError",
+    "TrimmedHead",
+    "UnsupportedError",
+    "__version__",
+    "build",
+    "plan",
+    "read_recipe",
+    "trim_head",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)

@@ -1,0 +1,71 @@
+"""The bundle's README.md: a model card with the parity table."""
+
+from __future__ import annotations
+
+from trimexport_runtime import Manifest
+
+from .parity import ParityReport
+from .report import markdown
+
+_CARD = """---
+library_name: trimexport
+pipeline_tag: text-classification
+base_model: {model}
+---
+
+# {labels}
+
+A text classifier cut from `{model}` ({architecture}) by trimexport: the prompt is compiled into
+the graph, and of the output layer only the label words' rows are left. No training was done.
+
+| | |
+| --- | --- |
+| labels | {labels} |
+| label tokens | {tokens} |
+| prompt | `{prompt}` |
+| longest text | {limit} tokens, cut at its {truncate} |
+| source | `{model}`{revision} |
+{notice}
+## Use
+
+```python
+from trimexport_runtime import Classifier
+
+classifier = Classifier.load("path/to/this/bundle")
+print(classifier.classify(["your text"]))
+```
+
+`onnx/model.onnx` takes `input_ids` and `attention_mask` (int64 [batch, sequence], a text's own
+tokens) and gives `logits` (float32 [batch, {count}]), so any client of an ordinary sequence
+classifier can run it with the tokenizer beside it.
+
+## Parity
+
+Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
+
+{table}
+"""
+
+
+def model_card(manifest: Manifest, report: ParityReport) -> str:
+    """The card as Markdown."""
+    source = manifest.source
+    words = (f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
+    return _CARD.format(
+        model=source.model,
+        architecture=source.architecture,
+        labels=", ".join(manifest.label_names),
+        tokens=_cell("; ".join(words)),
+        prompt=_cell(repr(manifest.prompt.template)[1:-1]),
+        limit=manifest.text_limit.tokens,
+        truncate=manifest.text_limit.truncate,
+        revision=f" at revision `{source.revision}`" if source.revision else "",
+        notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
+        count=len(manifest.labels),
+        texts=len(report.texts),
+        table=markdown(report),
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,203 @@
+"""A checkpoint on disk: its configuration and its tensors, read one at a time.
+
+Only safetensors are read (https://github.com/huggingface/safetensors#format): eight bytes of
+header length, a JSON header, raw little-endian data. The `safetensors` library checks each file;
+the data are then read with plain reads, not mapped, so that a page that was read does not stay in
+the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PretrainedConfig
+
+from .errors import CheckpointError
+from .families import check_supported
+
+_DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies: file, safetensors dtype, shape, absolute offset and size in bytes."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's directory, opened. Holds no weights."""
+
+    directory: Path
+    model: str
+    revision: str | None
+    config: PretrainedConfig
+    architecture: str
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def config_sha256(self) -> str:
+        """Hash of config.json: enough to notice that another model is meant."""
+        return hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors on disk."""
+        return sum(entry.bytes for entry in self.tensors.values())
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the model takes, in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension.
+
+        Raises:
+            CheckpointError: the file ends early or its dtype is not supported.
+        """
+        entry = self.tensors[name]
+        rows = entry.shape[0] if entry.shape else 1
+        stop = rows if stop is None else min(stop, rows)
+        width = entry.bytes // max(rows, 1)
+        shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
+        with entry.file.open("rb", buffering=0) as stream:
+            stream.seek(entry.offset + start * width)
+            return _read_tensor(stream, (stop - start) * width, shape, entry, name)
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
+        """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
+        parts = [self.read(name, row, row + 1) for row in rows]
+        return torch.cat(parts) if parts else self.read(name, 0, 0)
+
+
+def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkpoint:
+    """Open the checkpoint in `directory`; `model` is the name the user gave for it.
+
+    Raises:
+        CheckpointError: the directory, its configuration or a weight file is missing or damaged.
+        UnsupportedError: an architecture or a rope scaling that is not supported.
+    """
+    raw = _read_config(directory)
+    architecture = check_supported(raw, directory)
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory}/config.json cannot be read as a transformers configuration: {error}"
+        ) from None
+    tensors: dict[str, TensorEntry] = {}
+    for file in _weight_files(directory):
+        tensors.update(_read_header(file))
+    return Checkpoint(directory, model, revision, config, architecture, tensors)
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{directory} does not exist; --model takes a directory with config.json, "
+            "safetensors and a tokenizer, or a hub id such as google/gemma-2b"
+        )
+    path = directory / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} has no config.json; --model takes the directory that "
+            "`save_pretrained` or `hf download` wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; download it again") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} is not a JSON object; download it again")
+    return raw
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, sharded or single."""
+    index = directory / _INDEX
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
+        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{directory} lacks {len(missing)} of {len(shards)} weight files "
+                f"({', '.join(missing)}); download the missing ones"
+            )
+        return [directory / shard for shard in shards]
+    if (directory / _SINGLE).is_file():
+        return [directory / _SINGLE]
+    if any(directory.glob("*.bin")):
+        raise CheckpointError(
+            f"{directory} has its weights only as PyTorch .bin files, which can run code when "
+            "they are loaded; convert them where you trust them: python -c \"from transformers "
+            f"import AutoModelForCausalLM as M; M.from_pretrained('{directory}')"
+            f".save_pretrained('{directory}-safetensors')\" and copy the tokenizer's files too"
+        )
+    raise CheckpointError(f"{directory} has no weights: neither {_SINGLE} nor {_INDEX}")
+
+
+def _read_header(file: Path) -> dict[str, TensorEntry]:
+    """The tensors of one safetensors file."""
+    try:
+        with safe_open(file, framework="pt"):  # checks header, offsets and size
+            pass
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+    except (SafetensorError, OSError, ValueError, struct.error) as error:
+        raise CheckpointError(
+            f"{file} is truncated or damaged ({error}); download it again"
+        ) from None
+    entries = {}
+    for name, item in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = item["data_offsets"]
+        shape = tuple(item["shape"])
+        entries[name] = TensorEntry(file, item["dtype"], shape, 8 + length + begin, end - begin)
+    return entries
+
+
+def _read_tensor(
+    stream: Any, size: int, shape: tuple[int, ...], entry: TensorEntry, name: str
+) -> torch.Tensor:
+    """Read `size` bytes as a float32 tensor."""
+    if entry.dtype not in _DTYPES:
+        raise CheckpointError(
+            f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
+            "(a checkpoint that is quantised already has to be dequantised first)"
+        )
+    buffer = bytearray(size)
+    view, done = memoryview(buffer), 0
+    while done < size:
+        count = stream.readinto(view[done:])
+        if not count:
+            raise CheckpointError(f"{entry.file} ends inside tensor {name}; download it again")
+        done += count
+    if not size:
+        return torch.empty(shape, dtype=torch.float32)
+    tensor = torch.frombuffer(buffer, dtype=_DTYPES[entry.dtype]).reshape(shape)
+    return tensor.to(torch.float32)

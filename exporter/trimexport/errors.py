@@ -1,0 +1,47 @@
+"""What can go wrong while building.
+
+    TrimexportError
+    |- SpecError              labels, prompt, verbalizers or a recipe that cannot be built
+    |- CheckpointError        the model's files are missing, damaged or cannot be read
+    |  |- UnsupportedError    the model is whole, but of a kind that is not supported
+    |  '- HubError            the model hub refuses, or cannot be reached
+    |- ExportError            the traced graph is not what the next stage requires
+    |- OutputError            the bundle cannot be written where it was asked for
+    '- ParityError            a variant does not answer as the untrimmed model does
+
+Every message says what is wrong with the value, what was allowed, and the next step.
+"""
+
+from __future__ import annotations
+
+
+class TrimexportError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class SpecError(TrimexportError):
+    """Labels, prompt, verbalizers or a recipe that cannot be built."""
+
+
+class CheckpointError(TrimexportError):
+    """The model's files are missing, damaged or cannot be read."""
+
+
+class UnsupportedError(CheckpointError):
+    """The model is whole, but of a kind that is not supported."""
+
+
+class HubError(CheckpointError):
+    """The model hub refuses, or cannot be reached."""
+
+
+class ExportError(TrimexportError):
+    """The traced graph is not what the next stage requires."""
+
+
+class OutputError(TrimexportError):
+    """The bundle cannot be written where it was asked for."""
+
+
+class ParityError(TrimexportError):
+    """A variant does not answer as the untrimmed model does."""

@@ -1,0 +1,187 @@
+"""The classifier as one module, and its trace to ONNX.
+
+The module is what the bundle runs: it takes a text's own tokens and returns one logit per label.
+It is traced with fake tensors, so no weight is in memory while its graph is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from transformers import PreTrainedModel
+
+from .errors import ExportError
+from .head import TrimmedHead
+
+OPSET = 20
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "logits"
+
+
+class CompiledClassifier(nn.Module):
+    """Text tokens in, label logits out; the prompt is inside.
+
+    Args:
+        body: the decoder without its output layer, the prefix compiled into its attention.
+        head: the cut output layer, one row per label token.
+        group_sizes: how many of the head's rows belong to each label.
+        prefix_length: how many positions the compiled prefix takes.
+        lead_ids: tokens written before each text (see `split_prefix`).
+        suffix_ids: tokens written after each text.
+    """
+
+    def __init__(
+        self,
+        body: PreTrainedModel,
+        head: TrimmedHead,
+        group_sizes: Sequence[int],
+        prefix_length: int,
+        lead_ids: Sequence[int],
+        suffix_ids: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+        self.group_sizes = tuple(group_sizes)
+        self.prefix_length = prefix_length
+        self.register_buffer("lead_ids", torch.tensor([list(lead_ids)], dtype=torch.int64))
+        self.register_buffer("suffix_ids", torch.tensor([list(suffix_ids)], dtype=torch.int64))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Both int64 [batch, sequence], any padding -> float32 [batch, labels]."""
+        ids, last = self.place(input_ids, attention_mask)
+        position = torch.arange(ids.shape[1])
+        causal = position.unsqueeze(0) <= position.unsqueeze(1)
+        hidden = self.body(
+            input_ids=ids,
+            attention_mask=causal.unsqueeze(0).unsqueeze(0),
+            position_ids=(position + self.prefix_length).unsqueeze(0),
+            use_cache=False,
+        ).last_hidden_state
+        index = last.unsqueeze(2).expand(-1, -1, hidden.shape[2])
+        return combine_words(self.head(hidden.gather(1, index).squeeze(1)), self.group_sizes)
+
+    def place(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move each row's real tokens to the front and write the suffix right behind them.
+
+        Returns:
+            ids int64 [batch, lead + sequence + suffix], each row a permutation of lead, text,
+            suffix and then padding, which under causal attention no real token sees; and the
+            index of each row's last real token, int64 [batch, 1].
+        """
+        batch = input_ids.shape[0]
+        real = (attention_mask != 0).to(torch.int64)
+        count = real.sum(1, keepdim=True)
+        lead, suffix = self.lead_ids.shape[1], self.suffix_ids.shape[1]
+        kept = real.cumsum(1) - 1
+        padding = count + suffix - 1 + (1 - real).cumsum(1)
+        target = torch.where(real != 0, kept, padding)
+        ids = input_ids
+        if suffix:
+            target = torch.cat([target, count + torch.arange(suffix)], 1)
+            ids = torch.cat([ids, self.suffix_ids.expand(batch, -1)], 1)
+        ids = torch.scatter(ids, 1, target, ids)
+        if lead:
+            ids = torch.cat([self.lead_ids.expand(batch, -1), ids], 1)
+        return ids, (count + (lead + suffix - 1)).clamp(min=0)
+
+
+def split_prefix(
+    prefix_ids: Sequence[int], suffix_ids: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split the prefix into the part that becomes keys and values and the part that runs.
+
+    Without a suffix an empty text is answered after the prefix's last token, whose hidden state
+    must then be computed, so that token runs with each text.
+    """
+    ids = tuple(prefix_ids)
+    return (ids, ()) if suffix_ids else (ids[:-1], ids[-1:])
+
+
+def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Tensor:
+    """Label logits from label token logits [batch, tokens]: log-sum-exp over a label's words, so
+    that a label's probability is the sum of its words'."""
+    if all(size == 1 for size in group_sizes):
+        return logits
+    ends = list(itertools.accumulate(group_sizes))
+    groups = [logits[:, end - size : end] for size, end in zip(group_sizes, ends, strict=True)]
+    return torch.cat([group.logsumexp(1, keepdim=True) for group in groups], 1)
+
+
+def trace(classifier: CompiledClassifier) -> ir.Model:
+    """Trace to ONNX IR with symbolic batch and sequence; its weights have no values yet.
+
+    Requires parameters and buffers whose values nobody needs any more: they are replaced by fake
+    tensors.
+
+    Raises:
+        ExportError: the model's forward cannot be traced.
+    """
+    mode = FakeTensorMode()
+    _make_fake(classifier, mode)
+    with mode:
+        example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in INPUTS)
+    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    with _quiet():
+        try:
+            program = torch.export.export(
+                classifier, example, dynamic_shapes=(dims, dims), strict=False
+            )
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                optimize=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises many kinds, all of them final
+            first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise ExportError(
+                f"the model's forward cannot be traced to ONNX ({first}); check that the installed "
+                "torch and transformers are versions this release supports"
+            ) from error
+    assert exported is not None
+    return exported.model
+
+
+def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace every parameter and buffer by a fake CPU tensor of the same shape and dtype."""
+    for child in module.modules():
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                with mode:
+                    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+                child._parameters[name] = nn.Parameter(empty, requires_grad=False)
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                with mode:
+                    child._buffers[name] = torch.empty(
+                        buffer.shape, dtype=buffer.dtype, device="cpu"
+                    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks about optional packages away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

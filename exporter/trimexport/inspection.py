@@ -1,0 +1,81 @@
+"""What a build would cut: layers, parameters and bytes, before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from .build import Plan
+from .skeleton import make_skeleton, module_name, parameter_names
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the model: how many modules and parameters it has, before and after the cut."""
+
+    name: str
+    modules: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Bytes are of weights: `checkpoint_bytes` as they lie on disk, the others in float32.
+    `head_before` and `head_after` count multiplications of the output layer per text."""
+
+    parts: tuple[Part, ...]
+    tied: bool
+    checkpoint_bytes: int
+    bytes_before: int
+    bytes_after: int
+    prefix_bytes: int
+    head_before: int
+    head_after: int
+
+
+def inspect_plan(planned: Plan) -> Inspection:
+    """Count, from the checkpoint's headers alone; no weight is read."""
+    checkpoint = planned.checkpoint
+    model = make_skeleton(checkpoint, "sdpa")
+    names = parameter_names(model, checkpoint)
+    embedding = module_name(model, model.get_input_embeddings()) + "."
+    head = module_name(model, model.get_output_embeddings()) + "."
+    layers = module_name(model, model.base_model.layers) + "."
+    tied = names[head + "weight"] == names[embedding + "weight"]
+    sizes = {name: prod(checkpoint.tensors[source].shape) for name, source in names.items()}
+    rows, hidden = checkpoint.tensors[names[head + "weight"]].shape
+    kept = len(planned.verbalizer.token_ids) * (hidden + 1)
+    count = len(model.base_model.layers)
+    inside = sum(size for name, size in sizes.items() if name.startswith(layers))
+    table = sum(size for name, size in sizes.items() if name.startswith(embedding))
+    cut = sum(size for name, size in sizes.items() if name.startswith(head))
+    rest = sum(sizes.values()) - inside - table - cut
+    parts = (
+        Part("embedding", 1, table, table),
+        Part("decoder layers", count, inside, inside),
+        Part("final norm and others", 1, rest, rest),
+        Part("output layer" + (" (tied to the embedding)" if tied else ""), 1, cut, kept),
+    )
+    total = sum(sizes.values())
+    stored = total - cut if tied else total
+    prefix = _prefix_bytes(planned, count)
+    return Inspection(
+        parts=parts,
+        tied=tied,
+        checkpoint_bytes=checkpoint.bytes,
+        bytes_before=4 * stored,
+        bytes_after=4 * (total - cut + kept) + prefix,
+        prefix_bytes=prefix,
+        head_before=rows * hidden,
+        head_after=len(planned.verbalizer.token_ids) * hidden,
+    )
+
+
+def _prefix_bytes(planned: Plan, layers: int) -> int:
+    """Room of the compiled prefix: keys and values of every layer, float32."""
+    config = planned.checkpoint.config
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return 4 * 2 * layers * int(kv_heads) * int(width) * len(planned.prompt.prefix_ids)

@@ -1,0 +1,192 @@
+"""The untrimmed model in PyTorch float32, one layer in memory at a time.
+
+The model's own forward runs, with weights that arrive just before a layer needs them and leave
+right after. It computes two things: the prefix's keys and values, which are compiled into the
+graph, and the reference that every variant is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache, PreTrainedModel
+
+from .checkpoint import Checkpoint
+from .skeleton import make_skeleton, module_name, parameter_names, set_tensor
+
+# Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
+TOKENS_PER_PASS = 16_384
+TOKENS_PER_STEP = 2_048
+VOCABULARY_BLOCK = 8_192
+
+
+@dataclass(frozen=True)
+class PrefixCache:
+    """Keys (after the rotary embedding) and values of the prefix, per layer [kv_heads, P, head]."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the untrimmed model says at the last position of each sequence.
+
+    `token_logits`: float32 [n, tokens], full-vocabulary logits at the tokens asked for;
+    `log_normaliser`: float32 [n], log of the sum of exp over the whole vocabulary.
+    """
+
+    token_logits: torch.Tensor
+    log_normaliser: torch.Tensor
+
+
+class LayerwiseModel:
+    """A skeleton whose layers load themselves from a checkpoint while they run."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model: PreTrainedModel = make_skeleton(checkpoint, "sdpa")
+        self.names = parameter_names(self.model, checkpoint)
+        self.body: nn.Module = self.model.base_model
+        self.head_name = module_name(self.model, self.model.get_output_embeddings())
+        self._stream_embedding()
+        for module in self._blocks():
+            self._stream(module)
+
+    @torch.no_grad()
+    def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
+        """Run the prefix once and keep every layer's keys and values."""
+        cache = DynamicCache()
+        if prefix_ids:
+            self.body(
+                input_ids=torch.tensor([list(prefix_ids)]), past_key_values=cache, use_cache=True
+            )
+        return PrefixCache(
+            keys=tuple(layer.keys[0] for layer in cache.layers),
+            values=tuple(layer.values[0] for layer in cache.layers),
+        )
+
+    @torch.no_grad()
+    def reference(
+        self,
+        sequences: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Reference:
+        """Full-vocabulary logits after each sequence, gathered at `token_ids`.
+
+        Args:
+            sequences: whole prompts as token ids, none of them empty.
+            token_ids: the vocabulary tokens whose logits are wanted.
+            progress: called with the number of sequences done since the last call.
+        """
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        logits = torch.empty(len(sequences), len(token_ids))
+        normaliser = torch.empty(len(sequences))
+        for group in _passes(order, sequences):
+            hidden = self._last_hidden([sequences[i] for i in group])
+            logits[group], normaliser[group] = self._head(hidden, token_ids)
+            progress(len(group))
+        return Reference(token_logits=logits, log_normaliser=normaliser)
+
+    def _last_hidden(self, sequences: list[Sequence[int]]) -> torch.Tensor:
+        """Hidden states after the final norm at each row's last token [n, hidden].
+
+        Rows are padded to the right; under causal attention no real token sees the padding.
+        """
+        width = max(map(len, sequences))
+        ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
+        return hidden[torch.arange(len(sequences)), last]  # type: ignore[no-any-return]
+
+    def _head(
+        self, hidden: torch.Tensor, token_ids: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The whole output layer, a block of the vocabulary at a time."""
+        source = self.names[self.head_name + ".weight"]
+        bias_source = self.names.get(self.head_name + ".bias")
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        rows = self.checkpoint.tensors[source].shape[0]
+        wanted = torch.tensor(list(token_ids))
+        gathered = torch.empty(len(hidden), len(token_ids))
+        normaliser = torch.full((len(hidden),), -torch.inf)
+        for start in range(0, rows, VOCABULARY_BLOCK):
+            stop = min(start + VOCABULARY_BLOCK, rows)
+            logits = hidden @ self.checkpoint.read(source, start, stop).T
+            if bias_source is not None:
+                logits = logits + self.checkpoint.read(bias_source, start, stop)
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            normaliser = torch.logaddexp(normaliser, logits.logsumexp(-1))
+            here = (wanted >= start) & (wanted < stop)
+            gathered[:, here] = logits[:, wanted[here] - start]
+        return gathered, normaliser
+
+    def _blocks(self) -> Iterator[nn.Module]:
+        """Every module of the body that is loaded as a whole: each layer, and what is left."""
+        layers = self.body.layers
+        yield from layers
+        embedding = self.model.get_input_embeddings()
+        for child in self.body.children():
+            if child is not layers and child is not embedding and list(child.parameters()):
+                yield child
+
+    def _stream(self, module: nn.Module) -> None:
+        """Load `module`'s weights before it runs, feed it few tokens at a time, free them after."""
+        prefix = module_name(self.model, module)
+        names = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
+        forward = module.forward
+
+        def streamed(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            for name in names:
+                set_tensor(self.model, name, self.checkpoint.read(self.names[name]))
+            try:
+                rows = max(1, TOKENS_PER_STEP // hidden.shape[1])
+                parts = [forward(part, *args, **kwargs) for part in hidden.split(rows)]
+                return torch.cat([part[0] if isinstance(part, tuple) else part for part in parts])
+            finally:
+                for name in names:
+                    shape = self.checkpoint.tensors[self.names[name]].shape
+                    set_tensor(self.model, name, torch.empty(shape, device="meta"))
+
+        module.forward = streamed
+
+    def _stream_embedding(self) -> None:
+        """Read only the rows of the embedding that the sequences use."""
+        embedding = self.model.get_input_embeddings()
+        name = module_name(self.model, embedding) + ".weight"
+        source = self.names[name]
+        embedding.padding_idx = None  # it matters to gradients only, and is not a row's number here
+        forward = embedding.forward
+
+        def streamed(ids: torch.Tensor) -> torch.Tensor:
+            used, compact = torch.unique(ids, return_inverse=True)
+            embedding._parameters["weight"] = nn.Parameter(
+                self.checkpoint.read_rows(source, used.tolist()), requires_grad=False
+            )
+            try:
+                return forward(compact)  # type: ignore[no-any-return]
+            finally:
+                shape = self.checkpoint.tensors[source].shape
+                set_tensor(self.model, name, torch.empty(shape, device="meta"))
+
+        embedding.forward = streamed
+
+
+def _passes(order: list[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Cut indices sorted by length into groups whose padded size stays under the budget."""
+    group: list[int] = []
+    for index in order:
+        if group and (len(group) + 1) * len(sequences[index]) > TOKENS_PER_PASS:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group

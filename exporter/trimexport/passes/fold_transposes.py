@@ -1,0 +1,36 @@
+"""Move the transposition of a weight from the graph into the way the weight is written.
+
+Requires: initializers bound (`weights.bind`).
+Ensures: no Transpose reads a `StreamedWeight`; each such weight streams transposed instead, under
+a name of its own, and the graph computes the same numbers.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..weights import StreamedWeight
+
+
+def fold_transposes(model: ir.Model) -> None:
+    """Apply the pass in place."""
+    graph = model.graph
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is None or not isinstance(source.const_value, StreamedWeight):
+            continue
+        if list(node.attributes["perm"].as_ints()) != [1, 0]:
+            continue
+        name = f"{source.name}.transposed"
+        if name not in graph.initializers:
+            weight = source.const_value.transpose(name)
+            graph.register_initializer(
+                ir.Value(
+                    name=name,
+                    shape=weight.shape,
+                    type=ir.TensorType(ir.DataType.FLOAT),
+                    const_value=weight,
+                )
+            )
+        node.outputs[0].replace_all_uses_with(graph.initializers[name])
+        graph.remove(node, safe=True)

@@ -1,0 +1,58 @@
+"""Write reshape targets as constants: 0 where a dimension is copied, -1 where one is inferred.
+
+Requires: symbolic shapes on every value, as the tracer records them.
+Ensures: a Reshape whose dimensions are all constant, or equal to the input's dimension at the
+same place, or the only remaining one, has a constant target; nodes that measured and assembled
+the old target are left for dead-code removal. Same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+
+def static_reshapes(model: ir.Model) -> None:
+    """Apply the pass in place."""
+    for node in list(model.graph):
+        if node.op_type != "Reshape":
+            continue
+        source, target = node.inputs[0], node.inputs[1]
+        assert source is not None and target is not None
+        if target.const_value is not None or source.shape is None:
+            continue
+        result = node.outputs[0].shape
+        dims = None if result is None else _dims(source.shape, result)
+        if dims is None:
+            continue
+        node.replace_input_with(1, _constant(model.graph, dims))
+        node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+
+
+def _dims(source: ir.Shape, result: ir.Shape) -> list[int] | None:
+    """The constant target, or None where more than one dimension would have to be inferred."""
+    dims: list[int] = []
+    for place, dim in enumerate(result):
+        if isinstance(dim, int):
+            dims.append(dim)
+        elif place < len(source) and source[place] == dim:
+            dims.append(0)
+        else:
+            dims.append(-1)
+    return dims if dims.count(-1) <= 1 else None
+
+
+def _constant(graph: ir.Graph, dims: list[int]) -> ir.Value:
+    """An initializer holding `dims`, shared by every reshape to the same target."""
+    name = "reshape_" + "_".join(str(dim).replace("-", "m") for dim in dims)
+    if name not in graph.initializers:
+        array = np.array(dims, dtype=np.int64)
+        graph.register_initializer(
+            ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.INT64),
+                const_value=ir.tensor(array, name=name),
+            )
+        )
+    return graph.initializers[name]

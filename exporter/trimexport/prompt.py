@@ -1,0 +1,104 @@
+"""The prompt: a template with one `{text}`, cut into the segments that are compiled.
+
+A segment is tokenised by itself, so the cut is made where a tokenizer of words-with-their-space
+would make it: the spaces that end the prefix become the start of the text, the spaces that end
+the suffix become the start of the label.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .errors import SpecError
+from .tokenizer import SourceTokenizer
+
+_PIECE = re.compile(r"\{\{|\}\}|\{text\}|\{|\}|[^{}]+")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+# A word follows these without a space of its own: `("positive`, `\npositive`.
+_OPENING = "([{<\"'`«“‘„"
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A parsed template. `prefix` and `suffix` are what stands before and after the text."""
+
+    source: str
+    prefix: str
+    suffix: str
+
+    @property
+    def text_lead(self) -> str:
+        """The spaces that end the prefix and are written before the text instead."""
+        return self.prefix[len(self.prefix.rstrip(" ")) :]
+
+    @property
+    def label_lead(self) -> str:
+        """What stands between the suffix and a label's word: the spaces that end the suffix, or
+        one space where a word would need it."""
+        before = self.suffix or self.prefix
+        trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
+        if trailing or not before or before[-1].isspace() or before[-1] in _OPENING:
+            return trailing
+        return " "
+
+
+@dataclass(frozen=True)
+class CompiledPrompt:
+    """The prompt as token ids. `prefix_ids` begin with the tokenizer's own start tokens (bos);
+    `text_lead` is written before each text by the bundle's tokenizer."""
+
+    template: PromptTemplate
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    text_lead: str
+
+
+def unescape(text: str) -> str:
+    r"""Read `\n`, `\t`, `\r` and `\\` as a command line's way of writing those characters."""
+    return re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match.group(1)], text)
+
+
+def parse_template(source: str) -> PromptTemplate:
+    """Parse a template with exactly one `{text}`; `{{` and `}}` are literal braces.
+
+    Raises:
+        SpecError: no `{text}`, more than one, or another brace that is not doubled.
+    """
+    parts = [""]
+    for piece in _PIECE.findall(source):
+        if piece == "{text}":
+            parts.append("")
+        elif piece in ("{", "}"):
+            raise SpecError(
+                f"the prompt {source!r} has a single {piece!r} that is not part of {{text}}; "
+                f"write {piece * 2!r} for a literal brace"
+            )
+        else:
+            parts[-1] += {"{{": "{", "}}": "}"}.get(piece, piece)
+    if len(parts) != 2:
+        count = len(parts) - 1
+        raise SpecError(
+            f"the prompt {source!r} has {count or 'no'} {{text}}, it needs exactly one: "
+            "write {text} once, where the text to classify goes"
+        )
+    return PromptTemplate(source=source, prefix=parts[0], suffix=parts[1])
+
+
+def compile_prompt(template: PromptTemplate, tokenizer: SourceTokenizer) -> CompiledPrompt:
+    """Tokenise the segments around the text, each by itself."""
+    prefix = template.prefix.rstrip(" ")
+    lead = template.text_lead
+    if not prefix:  # the text opens the string, so the tokenizer's dummy prefix is the text's
+        lead = tokenizer.dummy_prefix + lead
+    return CompiledPrompt(
+        template=template,
+        prefix_ids=tokenizer.encode_start(prefix),
+        suffix_ids=tokenizer.encode_inside(template.suffix.rstrip(" ")),
+        text_lead=lead,
+    )
+
+
+def join(template: PromptTemplate, text: str) -> str:
+    """The whole prompt as one string, as a person would send it to the model."""
+    return template.prefix + text + template.suffix

@@ -1,0 +1,53 @@
+"""The checkpoint that ships with the package, and the prompts that a checkpoint's card gives."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import CheckpointError, SpecError
+
+NAME = "gemma-mini"
+PROMPTS = "prompts.toml"
+_HERE = Path(__file__).resolve().parent
+
+
+def shipped_checkpoint() -> Path:
+    """The directory of gemma-mini: inside the installed package, or in the source tree.
+
+    Raises:
+        CheckpointError: the installation lacks it.
+    """
+    for place in (_HERE / "_models" / NAME, _HERE.parents[1] / "models" / NAME):
+        if (place / "config.json").is_file():
+            return place
+    raise CheckpointError(
+        f"this installation of trimexport lacks the checkpoint {NAME}; reinstall it, or name "
+        "another with --model"
+    )
+
+
+def sample_texts() -> list[str]:
+    """The texts that a build checks parity on when it is given none."""
+    return (_HERE / "samples.txt").read_text(encoding="utf-8").splitlines()
+
+
+def prompt_for(directory: Path, labels: Sequence[str]) -> str:
+    """The prompt template that the checkpoint's card gives for exactly these labels.
+
+    Raises:
+        SpecError: it gives none for them.
+    """
+    known: list[str] = []
+    path = directory / PROMPTS
+    if path.is_file():
+        for item in tomllib.loads(path.read_text(encoding="utf-8"))["prompt"]:
+            if sorted(item["labels"]) == sorted(labels):
+                return str(item["template"])
+            known.append(",".join(item["labels"]))
+    shown = f"; {directory.name} comes with prompts for: {'  '.join(known)}" if known else ""
+    raise SpecError(
+        f'no prompt is known for the labels {",".join(labels)}{shown}. Give one with --prompt '
+        '"Review: {text}\\nSentiment:"'
+    )

@@ -1,0 +1,107 @@
+"""The model without its weights, and which tensor of the checkpoint belongs to which parameter.
+
+Parameters are made on PyTorch's meta device, so a skeleton takes no room whatever the model's
+size. Buffers that checkpoints do not hold (rotary frequencies, embedding scale) are computed by
+the model's own constructor and are real.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from .checkpoint import Checkpoint
+from .errors import CheckpointError, UnsupportedError
+
+
+class _ParametersOnMeta(TorchFunctionMode):
+    """Within this mode `torch.empty`, with which torch.nn allocates parameters, takes no memory."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
+    """The checkpoint's model in float32 with parameters on the meta device, in eval mode.
+
+    Args:
+        checkpoint: names the architecture.
+        attention: an attention implementation that transformers knows or was registered.
+
+    Raises:
+        UnsupportedError: transformers cannot build the configuration.
+    """
+    try:
+        with _ParametersOnMeta():
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(checkpoint.config),  # the model writes the attention into it
+                attn_implementation=attention,
+                dtype=torch.float32,
+            )
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise UnsupportedError(
+            f"transformers cannot build the model of {checkpoint.directory}: {error}"
+        ) from None
+    model.eval()
+    return model.requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, str]:
+    """Parameter name -> tensor name, for every parameter; a tied head maps to the embedding.
+
+    Raises:
+        CheckpointError: the checkpoint lacks a tensor or holds it in another shape.
+    """
+    names = {}
+    embedding = module_name(model, model.get_input_embeddings()) + ".weight"
+    head = module_name(model, model.get_output_embeddings()) + ".weight"
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        source = name
+        if name == head and name not in checkpoint.tensors and _is_tied(checkpoint):
+            source = embedding
+        entry = checkpoint.tensors.get(source)
+        if entry is None:
+            raise CheckpointError(
+                f"{checkpoint.directory} lacks the tensor {name} that a "
+                f"{checkpoint.architecture} needs; it holds {len(checkpoint.tensors)} tensors"
+            )
+        if entry.shape != tuple(parameter.shape):
+            raise CheckpointError(
+                f"tensor {source} of {entry.file} is {list(entry.shape)}, config.json makes it "
+                f"{list(parameter.shape)}; the two do not belong together"
+            )
+        names[name] = source
+    return names
+
+
+def module_name(model: nn.Module, wanted: nn.Module) -> str:
+    """The dotted name of a submodule."""
+    for name, module in model.named_modules():
+        if module is wanted:
+            return name
+    raise AssertionError("the module is not part of the model")
+
+
+def set_tensor(model: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Replace the parameter or buffer at a dotted name."""
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if leaf in module._parameters:
+        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    else:
+        module._buffers[leaf] = value
+
+
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    return bool(getattr(checkpoint.config, "tie_word_embeddings", False))

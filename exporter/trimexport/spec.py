@@ -1,0 +1,132 @@
+"""What to build, as a value: from the command line, from a recipe, or from Python."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import SpecError
+
+PRECISIONS = ("fp32",)
+TRUNCATE = ("end", "start")
+_RECIPE_KEYS = {
+    "model": str,
+    "revision": str,
+    "prompt": str,
+    "labels": list,
+    "verbalizers": dict,
+    "precision": list,
+    "max_tokens": int,
+    "truncate": str,
+    "notice": str,
+}
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """A build, named completely.
+
+    Args:
+        model: directory or hub id.
+        labels: in the order of the logits.
+        prompt: template with one `{text}`.
+        revision: of a hub id; None is the hub's default branch.
+        verbalizers: label -> words, for labels that do not stand for themselves.
+        precision: variants to build, the first being the default one.
+        max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
+        truncate: which end of a longer text is cut off.
+        notice: terms that the bundle has to carry, besides what is known of the model.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    prompt: str
+    revision: str | None = None
+    verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    precision: tuple[str, ...] = ("fp32",)
+    max_tokens: int | None = None
+    truncate: str = "end"
+    notice: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.precision if name not in PRECISIONS]
+        if unknown or not self.precision or len(set(self.precision)) < len(self.precision):
+            raise SpecError(
+                f"precision {','.join(self.precision) or '(none)'} cannot be built; "
+                f"give each of {', '.join(PRECISIONS)} once at most"
+            )
+        if self.truncate not in TRUNCATE:
+            raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
+
+
+def read_recipe(path: Path) -> BuildSpec:
+    """Read a recipe: a TOML file that names a build completely.
+
+    A relative `model` that is a directory beside the recipe is found there.
+
+    Raises:
+        SpecError: not TOML, an unknown or missing key, or a value of the wrong type.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"the recipe {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise SpecError(f"the recipe {path} is not a TOML file: {error}") from None
+    for key, value in raw.items():
+        if key not in _RECIPE_KEYS:
+            raise SpecError(f"{path}: unknown key {key!r}; known are {', '.join(_RECIPE_KEYS)}")
+        if not isinstance(value, _RECIPE_KEYS[key]):
+            raise SpecError(f"{path}: {key} is not a {_RECIPE_KEYS[key].__name__}")
+    missing = [key for key in ("model", "prompt", "labels") if key not in raw]
+    if missing:
+        raise SpecError(f"{path}: {', '.join(missing)} is missing; a recipe names it")
+    return _from_recipe(raw, path)
+
+
+def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
+    beside = path.parent / raw["model"]
+    return BuildSpec(
+        model=str(beside) if beside.is_dir() else raw["model"],
+        labels=tuple(raw["labels"]),
+        prompt=raw["prompt"],
+        revision=raw.get("revision"),
+        verbalizers={
+            label: (words,) if isinstance(words, str) else tuple(words)
+            for label, words in raw.get("verbalizers", {}).items()
+        },
+        precision=tuple(raw.get("precision", ("fp32",))),
+        max_tokens=raw.get("max_tokens"),
+        truncate=raw.get("truncate", "end"),
+        notice=raw.get("notice"),
+    )
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """`positive, negative` -> its labels. An empty one is kept for the verbalizer to refuse."""
+    return tuple(label.strip() for label in text.split(","))
+
+
+def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """`positive=good,great` items -> label -> words. A space before a word is kept.
+
+    Raises:
+        SpecError: no `=`, or a label given twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        label, equals, words = item.partition("=")
+        if not equals or not label.strip():
+            raise SpecError(f"--verbalize {item!r} has no label and words; write label=word,word")
+        if label.strip() in found:
+            raise SpecError(
+                f'--verbalize names "{label.strip()}" twice; give its words in one: '
+                "label=word,word"
+            )
+        found[label.strip()] = tuple(word.rstrip() for word in words.split(","))
+    return found

@@ -1,0 +1,49 @@
+"""Texts to compare on, from a file, with their right answers where the file has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimexport_runtime import InputError
+from trimexport_runtime.files import BadLine, read_file
+
+from .errors import SpecError
+from .parity import Texts
+
+GOLD = "label"
+
+
+def read_texts(path: Path) -> Texts:
+    """Read a `.txt`, `.csv` or `.jsonl`; of the latter two a column `label` gives right answers.
+
+    Raises:
+        SpecError: the file or a line of it cannot be read, or only some lines have a label.
+    """
+    try:
+        lines = list(read_file(path))
+    except InputError as error:
+        raise SpecError(str(error)) from None
+    for line in lines:
+        if isinstance(line, BadLine):
+            raise SpecError(f"{path}, line {line.number}: {line.reason}")
+    texts = tuple(line.text for line in lines if not isinstance(line, BadLine))
+    return Texts(texts=texts, gold=_gold(path))
+
+
+def _gold(path: Path) -> tuple[str, ...] | None:
+    """The labels, or None where the file has no such column."""
+    if path.suffix.lower() == ".txt":
+        return None
+    try:
+        lines = list(read_file(path, GOLD))
+    except InputError:
+        return None
+    bad = [line for line in lines if isinstance(line, BadLine)]
+    if len(bad) == len(lines):
+        return None
+    if bad:
+        raise SpecError(
+            f"{path}, line {bad[0].number}: {bad[0].reason}; give every line a {GOLD!r} or none"
+        )
+    return tuple(line.text for line in lines if not isinstance(line, BadLine))
+

@@ -1,0 +1,66 @@
+"""Compare a finished bundle with the model that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimexport_runtime import Manifest, check_files, read_manifest
+
+from .build import save_report
+from .checkpoint import Checkpoint, open_checkpoint
+from .errors import CheckpointError
+from .hub import locate_model
+from .layerwise import LayerwiseModel
+from .parity import ParityReport, Texts, measure
+from .progress import Progress, Silent
+from .shipped import sample_texts
+from .tokenizer import load_tokenizer
+
+
+def verify(
+    bundle: Path,
+    *,
+    sample: Texts | None = None,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Measure every variant of `bundle` and write `reports/parity.html` into it.
+
+    Args:
+        sample: texts to compare on; None takes those that ship with the package.
+        model: where the checkpoint is now, if it has moved since the build.
+
+    Raises:
+        CheckpointError: the checkpoint is not there any more, or is another one.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest, hashes=True)
+    checkpoint = _checkpoint(manifest, model)
+    report = measure(
+        bundle,
+        LayerwiseModel(checkpoint),
+        load_tokenizer(checkpoint.directory),
+        sample or Texts(tuple(sample_texts())),
+        progress or Silent(),
+    )
+    save_report(report, bundle)
+    return report
+
+
+def _checkpoint(manifest: Manifest, model: str | None) -> Checkpoint:
+    """The checkpoint that the manifest names, or `model`, if it is the same one."""
+    source = manifest.source
+    name = model or source.directory or source.model
+    if model is None and source.directory and not Path(source.directory).is_dir():
+        raise CheckpointError(
+            f"the bundle was made from {source.directory}, which is not there any more; name the "
+            "checkpoint's directory with --model"
+        )
+    checkpoint = open_checkpoint(locate_model(name, source.revision), name, source.revision)
+    if checkpoint.config_sha256 != source.config_sha256:
+        raise CheckpointError(
+            f"{checkpoint.directory} is not the checkpoint that the bundle was made from "
+            f"({source.model}): its config.json differs; name the right one with --model"
+        )
+    return checkpoint

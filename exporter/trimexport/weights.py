@@ -1,0 +1,82 @@
+"""Values for the traced graph: tensors that are read from the checkpoint when they are written.
+
+A traced graph names its initializers after the module's parameters. Each gets a value that knows
+where its numbers are (`StreamedWeight`), or, for the few that no checkpoint holds, the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from .checkpoint import Checkpoint
+from .errors import ExportError
+
+# A block of a large tensor that is in memory while it streams to the bundle.
+BLOCK_BYTES = 64 * 2**20
+
+
+class StreamedWeight(ir.LazyTensor):
+    """A float32 tensor that lies in the checkpoint, possibly transposed on its way out."""
+
+    def __init__(self, checkpoint: Checkpoint, source: str, transposed: bool, name: str) -> None:
+        shape = checkpoint.tensors[source].shape
+        super().__init__(
+            lambda: ir.tensor(np.concatenate(list(self.blocks())), name=name),
+            dtype=ir.DataType.FLOAT,
+            shape=ir.Shape(shape[::-1] if transposed else shape),
+            name=name,
+        )
+        self.checkpoint = checkpoint
+        self.source = source
+        self.transposed = transposed
+
+    def transpose(self, name: str) -> StreamedWeight:
+        """The same tensor with its two dimensions exchanged."""
+        return StreamedWeight(self.checkpoint, self.source, not self.transposed, name)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The tensor in order, some rows at a time; a transposed one is one block."""
+        entry = self.checkpoint.tensors[self.source]
+        if self.transposed:
+            yield np.ascontiguousarray(self.checkpoint.read(self.source).numpy().T)
+            return
+        rows = entry.shape[0] if entry.shape else 1
+        row_bytes = 4 * int(np.prod(entry.shape[1:], dtype=np.int64))
+        step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+        for start in range(0, rows, step):
+            yield self.checkpoint.read(self.source, start, start + step).numpy()
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """Where each parameter or buffer of the traced module gets its value.
+
+    `streamed`: initializer name -> tensor of the checkpoint; `values`: initializer name -> numbers.
+    """
+
+    streamed: Mapping[str, str]
+    values: Mapping[str, torch.Tensor]
+
+
+def bind(model: ir.Model, bindings: Bindings, checkpoint: Checkpoint) -> None:
+    """Give every initializer of the traced graph its value.
+
+    Raises:
+        ExportError: an initializer that is neither in the checkpoint nor known by value.
+    """
+    for name, value in model.graph.initializers.items():
+        if name in bindings.streamed:
+            value.const_value = StreamedWeight(checkpoint, bindings.streamed[name], False, name)
+        elif name in bindings.values:
+            tensor = bindings.values[name].detach().contiguous()
+            value.const_value = ir.tensor(tensor.numpy(), name=name)
+        else:
+            raise ExportError(
+                f"the graph has an initializer {name!r} that is neither in the checkpoint nor "
+                "computed by the model; this transformers version is not supported"
+            )
