@@ -27,22 +27,22 @@ from .errors import (
 from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
-    from .build import Built, build, plan
+    from .pipeline import Built, build, plan
     from .head import TrimmedHead, trim_head
     from .parity import ParityReport, Texts
-    from .verify import verify
+    from .verification import verify
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Built": ".build",
-    "build": ".build",
-    "plan": ".build",
+    "Built": ".pipeline",
+    "build": ".pipeline",
+    "plan": ".pipeline",
     "TrimmedHead": ".head",
     "trim_head": ".head",
     "ParityReport": ".parity",
     "Texts": ".parity",
-    "verify": ".verify",
+    "verify": ".verification",
 }
 
 __all__ = [

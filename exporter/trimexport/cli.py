@@ -109,7 +109,7 @@ def build(
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
     from . import report
-    from .build import build as run
+    from .pipeline import build as run
     from .texts import read_texts
 
     progress = ConsoleProgress()
@@ -150,7 +150,7 @@ def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -
     from . import report
     from .parity import require
     from .texts import read_texts
-    from .verify import verify as run
+    from .verification import verify as run
 
     sample = None if texts is None else read_texts(texts)
     found = run(bundle, sample=sample, model=model, progress=ConsoleProgress())
@@ -184,7 +184,7 @@ def inspect(
     Example:
       trimexport inspect --model models/gemma-mini --labels positive,negative
     """
-    from .build import plan
+    from .pipeline import plan
     from .inspection import inspect_plan
     from .report import inspection_table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .build import Plan
+from .pipeline import Plan
 from .skeleton import make_skeleton, module_name, parameter_names
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
 
 if TYPE_CHECKING:  # they use this module
-    from .build import Plan
+    from .pipeline import Plan
     from .inspection import Inspection
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")

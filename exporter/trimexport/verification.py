@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trimexport_runtime import Manifest, check_files, read_manifest
 
-from .build import save_report
+from .pipeline import save_report
 from .checkpoint import Checkpoint, open_checkpoint
 from .errors import CheckpointError
 from .hub import locate_model
