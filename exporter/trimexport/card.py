@@ -54,7 +54,7 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     return _CARD.format(
         model=source.model,
         architecture=source.architecture,
-        labels=", ".join(manifest.label_names),
+        labels=_cell(", ".join(manifest.label_names)),
         tokens=_cell("; ".join(words)),
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=manifest.text_limit.tokens,

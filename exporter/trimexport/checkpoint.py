@@ -73,16 +73,21 @@ class Checkpoint:
         """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension.
 
         Raises:
-            CheckpointError: the file ends early or its dtype is not supported.
+            CheckpointError: the file is gone or ends early, or its dtype is not supported.
         """
         entry = self.tensors[name]
         rows = entry.shape[0] if entry.shape else 1
         stop = rows if stop is None else min(stop, rows)
         width = entry.bytes // max(rows, 1)
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        with entry.file.open("rb", buffering=0) as stream:
-            stream.seek(entry.offset + start * width)
-            return _read_tensor(stream, (stop - start) * width, shape, entry, name)
+        try:
+            with entry.file.open("rb", buffering=0) as stream:
+                stream.seek(entry.offset + start * width)
+                return _read_tensor(stream, (stop - start) * width, shape, entry, name)
+        except OSError as error:
+            raise CheckpointError(
+                f"{entry.file} cannot be read any more ({error.strerror}); put it back and try again"
+            ) from None
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
         """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
@@ -101,9 +106,10 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     architecture = check_supported(raw, directory)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a configuration's own checks raise, it is at fault
         raise CheckpointError(
-            f"{directory}/config.json cannot be read as a transformers configuration: {error}"
+            f"{directory}/config.json cannot be read as a transformers configuration: {error}; "
+            "download it again"
         ) from None
     tensors: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
@@ -136,10 +142,7 @@ def _weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a checkpoint, sharded or single."""
     index = directory / _INDEX
     if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
+        shards = _shards(index)
         missing = [shard for shard in shards if not (directory / shard).is_file()]
         if missing:
             raise CheckpointError(
@@ -157,6 +160,17 @@ def _weight_files(directory: Path) -> list[Path]:
             f".save_pretrained('{directory}-safetensors')\" and copy the tokenizer's files too"
         )
     raise CheckpointError(f"{directory} has no weights: neither {_SINGLE} nor {_INDEX}")
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that an index lists, all of them beside it."""
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not shards or any(Path(shard).name != shard for shard in shards):
+            raise ValueError("its weight_map does not name files beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
+    return shards
 
 
 def _read_header(file: Path) -> dict[str, TensorEntry]:

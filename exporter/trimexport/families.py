@@ -22,14 +22,15 @@ def check_supported(raw: dict[str, Any], directory: Path) -> str:
     Raises:
         UnsupportedError: it is not one of `SUPPORTED`, or its rope scaling depends on the length.
     """
-    named = raw.get("architectures") or ["(none)"]
-    architecture = str(named[0])
+    named = raw.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else None
     if architecture not in SUPPORTED:
-        raise UnsupportedError(
-            f"{directory} is a {architecture}; supported are {', '.join(SUPPORTED)}"
-        )
+        what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+        raise UnsupportedError(f"{directory} {what}; supported are {', '.join(SUPPORTED)}")
     for key in ("rope_scaling", "rope_parameters"):
-        scaling = raw.get(key) or {}
+        scaling = raw.get(key)
+        if not isinstance(scaling, dict):
+            continue
         kind = scaling.get("rope_type") or scaling.get("type")
         if kind in _DYNAMIC_ROPE:
             raise UnsupportedError(

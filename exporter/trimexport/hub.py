@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from .errors import CheckpointError, HubError
+
+_FULL_OR_LOCKED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # No Python files (remote code is never run) and no pickled weights.
@@ -33,16 +33,31 @@ def locate_model(model: str, revision: str | None) -> Path:
 
     Raises:
         CheckpointError: neither a directory nor a hub id.
-        HubError: gated, unknown, or the hub cannot be reached.
+        HubError: gated, unknown, without safetensors, or the hub cannot be reached.
     """
     directory = Path(model)
     if directory.is_dir():
         return directory
     if not _HUB_ID.fullmatch(model) or model.startswith((".", "/", "~")):
+        problem = "is a file" if directory.is_file() else "does not exist"
         raise CheckpointError(
-            f"{model} does not exist; --model takes a directory with config.json, safetensors "
+            f"{model} {problem}; --model takes a directory with config.json, safetensors "
             "and a tokenizer, or a hub id such as google/gemma-2b"
         )
+    found = _download(model, revision)
+    if not any(found.glob("*.safetensors")):
+        raise HubError(
+            f"{model} has no safetensors on the hub (its weights may be PyTorch .bin files, which "
+            "can run code when they are loaded, and are not downloaded); where you trust it, "
+            'convert it: python -c "from transformers import AutoModelForCausalLM as M, '
+            f"AutoTokenizer as T; M.from_pretrained('{model}').save_pretrained('DIR'); "
+            f"T.from_pretrained('{model}').save_pretrained('DIR')\" and give --model DIR"
+        )
+    return found
+
+
+def _download(model: str, revision: str | None) -> Path:
+    """The hub's snapshot of a model, with every way in which that can fail told apart."""
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED))
     except GatedRepoError:
@@ -57,15 +72,24 @@ def locate_model(model: str, revision: str | None) -> Path:
             f"{model} is neither a directory here nor a repository on the hub that you may read; "
             "check the name, or log in with `hf auth login` if it is private"
         ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, EntryNotFoundError, OSError) as error:
-        raise _unreachable(model, error) from None
     except (HfHubHTTPError, HFValidationError) as error:
-        raise HubError(f"the hub refused {model}: {str(error).splitlines()[0]}") from None
+        raise HubError(f"the hub refused {model}: {_first_line(error)}") from None
+    except Exception as error:  # the network libraries below have error trees of their own
+        if isinstance(error, OSError) and error.errno in _FULL_OR_LOCKED:
+            raise HubError(
+                f"{model} cannot be stored in {constants.HF_HUB_CACHE} ({error.strerror}); free "
+                "some room, or set HF_HOME to another place"
+            ) from None
+        raise _unreachable(model, error) from None
 
 
 def _unreachable(model: str, error: Exception) -> HubError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return HubError(
-        f"{model} is no directory here and the hub cannot be reached ({first}); on a machine that "
-        f"can, run `hf download {model} --local-dir DIR`, copy DIR here and give --model DIR"
+        f"{model} is no directory here and the hub cannot be reached ({_first_line(error)}); on a "
+        f"machine that can, run `hf download {model} --local-dir DIR`, copy DIR here and give "
+        "--model DIR"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -129,11 +129,10 @@ def build(
             progress.say(line)
         parity.require(report)
         manifest = _with_parity(manifest, report)
-        save_report(report, work)
-        card = model_card(manifest, report)
-        (work / "README.md").write_text(card, encoding="utf-8")
-        manifest = replace(manifest, files=(*manifest.files, _file(work, "README.md")))
         _save(manifest, work)
+        # The card and the report are outside the hashes: people edit one, `verify` the other.
+        (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
+        save_report(report, work)
     return Built(output, manifest, report)
 
 

@@ -38,16 +38,28 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
 
     Raises:
         SpecError: it gives none for them.
+        CheckpointError: its file of prompts cannot be read.
     """
     known: list[str] = []
-    path = directory / PROMPTS
-    if path.is_file():
-        for item in tomllib.loads(path.read_text(encoding="utf-8"))["prompt"]:
-            if sorted(item["labels"]) == sorted(labels):
-                return str(item["template"])
-            known.append(",".join(item["labels"]))
+    for item_labels, template in _prompts(directory / PROMPTS):
+        if sorted(item_labels) == sorted(labels):
+            return template
+        known.append(",".join(item_labels))
     shown = f"; {directory.name} comes with prompts for: {'  '.join(known)}" if known else ""
     raise SpecError(
         f'no prompt is known for the labels {",".join(labels)}{shown}. Give one with --prompt '
         '"Review: {text}\\nSentiment:"'
     )
+
+
+def _prompts(path: Path) -> list[tuple[list[str], str]]:
+    """The labels and the template of each prompt that a card gives; none without the file."""
+    if not path.is_file():
+        return []
+    try:
+        items = tomllib.loads(path.read_text(encoding="utf-8"))["prompt"]
+        return [([str(label) for label in it["labels"]], str(it["template"])) for it in items]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is not a table of prompts ({error!r}); mend it or give --prompt"
+        ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,36 @@ from .errors import SpecError
 
 PRECISIONS = ("fp32",)
 TRUNCATE = ("end", "start")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(v) or _is_texts(v) for v in value.values())
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_TEXT: tuple[Callable[[object], bool], str] = (_is_text, "a string")
+_TEXTS: tuple[Callable[[object], bool], str] = (_is_texts, "a list of strings")
 _RECIPE_KEYS = {
-    "model": str,
-    "revision": str,
-    "prompt": str,
-    "labels": list,
-    "verbalizers": dict,
-    "precision": list,
-    "max_tokens": int,
-    "truncate": str,
-    "notice": str,
+    "model": _TEXT,
+    "revision": _TEXT,
+    "prompt": _TEXT,
+    "labels": _TEXTS,
+    "verbalizers": (_is_words, 'a table such as {positive = ["good", "great"]}'),
+    "precision": _TEXTS,
+    "max_tokens": (_is_count, "a whole number"),
+    "truncate": _TEXT,
+    "notice": _TEXT,
 }
 
 
@@ -62,6 +82,12 @@ class BuildSpec:
             raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
         if self.max_tokens is not None and self.max_tokens < 1:
             raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
+        for label, words in self.verbalizers.items():
+            if not words:
+                raise SpecError(
+                    f'label "{label}" is given no words; name one at least, or leave it out of the '
+                    "verbalizers and its own name stands for it"
+                )
 
 
 def read_recipe(path: Path) -> BuildSpec:
@@ -81,11 +107,14 @@ def read_recipe(path: Path) -> BuildSpec:
     for key, value in raw.items():
         if key not in _RECIPE_KEYS:
             raise SpecError(f"{path}: unknown key {key!r}; known are {', '.join(_RECIPE_KEYS)}")
-        if not isinstance(value, _RECIPE_KEYS[key]):
-            raise SpecError(f"{path}: {key} is not a {_RECIPE_KEYS[key].__name__}")
+        fits, kind = _RECIPE_KEYS[key]
+        if not fits(value):
+            raise SpecError(f"{path}: {key} is {value!r}, it has to be {kind}")
     missing = [key for key in ("model", "prompt", "labels") if key not in raw]
     if missing:
-        raise SpecError(f"{path}: {', '.join(missing)} is missing; a recipe names it")
+        raise SpecError(
+            f"{path}: {' and '.join(missing)} missing; a recipe names model, prompt and labels"
+        )
     return _from_recipe(raw, path)
 
 

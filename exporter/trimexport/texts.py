@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from trimexport_runtime import InputError
@@ -17,7 +18,8 @@ def read_texts(path: Path) -> Texts:
     """Read a `.txt`, `.csv` or `.jsonl`; of the latter two a column `label` gives right answers.
 
     Raises:
-        SpecError: the file or a line of it cannot be read, or only some lines have a label.
+        SpecError: the file or a line of it cannot be read, it has no line, or only some lines
+            have a label.
     """
     try:
         lines = list(read_file(path))
@@ -27,6 +29,8 @@ def read_texts(path: Path) -> Texts:
         if isinstance(line, BadLine):
             raise SpecError(f"{path}, line {line.number}: {line.reason}")
     texts = tuple(line.text for line in lines if not isinstance(line, BadLine))
+    if not texts:
+        raise SpecError(f"{path} holds no text; give a file with one text a line at least")
     return Texts(texts=texts, gold=_gold(path))
 
 
@@ -39,7 +43,7 @@ def _gold(path: Path) -> tuple[str, ...] | None:
     except InputError:
         return None
     bad = [line for line in lines if isinstance(line, BadLine)]
-    if len(bad) == len(lines):
+    if len(bad) == len(lines) and not _has_gold(path):
         return None
     if bad:
         raise SpecError(
@@ -47,3 +51,8 @@ def _gold(path: Path) -> tuple[str, ...] | None:
         )
     return tuple(line.text for line in lines if not isinstance(line, BadLine))
 
+
+def _has_gold(path: Path) -> bool:
+    """Whether a file of JSON lines, all of them objects, has the key at all."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return any(GOLD in json.loads(line) for line in lines if line.strip())

@@ -24,7 +24,7 @@ def verify(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> ParityReport:
-    """Measure every variant of `bundle` and write `reports/parity.html` into it.
+    """Measure every variant of `bundle` and write `reports/parity.html` into it, if it can be.
 
     Args:
         sample: texts to compare on; None takes those that ship with the package.
@@ -34,6 +34,7 @@ def verify(
         CheckpointError: the checkpoint is not there any more, or is another one.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
+    progress = progress or Silent()
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
     checkpoint = _checkpoint(manifest, model)
@@ -42,9 +43,12 @@ def verify(
         LayerwiseModel(checkpoint),
         load_tokenizer(checkpoint.directory),
         sample or Texts(tuple(sample_texts())),
-        progress or Silent(),
+        progress,
     )
-    save_report(report, bundle)
+    try:
+        save_report(report, bundle)
+    except OSError as error:  # a bundle may lie where nothing can be written
+        progress.say(f"{bundle}/reports/parity.html could not be written: {error.strerror}")
     return report
 
 

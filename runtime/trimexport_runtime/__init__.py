@@ -1,0 +1,36 @@
+"""Run text classifiers that trimexport compiled, without PyTorch.
+
+from trimexport_runtime import Classifier
+
+classifier = Classifier.load("build/sentiment")
+print(classifier.classify(["a gorgeous, witty, seductive movie"])[0].label)
+"""
+
+from .bundle import FORMAT_VERSION, Manifest, check_files, read_manifest
+from .classifier import Classifier, Prediction
+from .errors import (
+    BackendError,
+    BundleError,
+    InputError,
+    IntegrityError,
+    TrimexportRuntimeError,
+    VersionError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BackendError",
+    "BundleError",
+    "Classifier",
+    "InputError",
+    "IntegrityError",
+    "Manifest",
+    "Prediction",
+    "TrimexportRuntimeError",
+    "VersionError",
+    "__version__",
+    "check_files",
+    "read_manifest",
+]

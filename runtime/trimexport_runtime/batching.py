@@ -1,0 +1,75 @@
+"""Which texts run together. Pure functions: lengths in, indices out.
+
+Rows are sorted by length before they are cut into batches, so that little is spent on padding;
+the indices say where each row's answer goes in the caller's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+TOKEN_BUDGET = 1024
+"""The most tokens, padding included, of one batch. CPUs gain nothing from larger ones."""
+
+WINDOW_TEXTS = 256
+WINDOW_CHARACTERS = 65_536
+"""A stream is read this far ahead: so many texts, or as many as reach so many characters."""
+
+T = TypeVar("T")
+
+
+def windows(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut a stream into lists, reading no further than the list that is asked for.
+
+    A list ends with the item that brings it to `WINDOW_TEXTS` items or to `WINDOW_CHARACTERS`
+    characters, as `characters` counts them, so that long texts do not pile up in memory.
+    """
+    window: list[T] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += characters(item)
+        if len(window) >= WINDOW_TEXTS or total >= WINDOW_CHARACTERS:
+            yield window
+            window, total = [], 0
+    if window:
+        yield window
+
+
+def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> list[list[int]]:
+    """Group rows, given by their lengths in tokens, into batches of similar length.
+
+    Returns:
+        Lists of indices into `lengths`; each index stands in exactly one. In every list with
+        more than one index, rows times the longest length (at least 1) is at most `budget`.
+    """
+    found: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        width = max(1, lengths[index])
+        if found and (len(found[-1]) + 1) * width <= budget:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
+
+
+def pad(
+    rows: Sequence[npt.NDArray[np.int64]], pad_token_id: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pad rows of token ids to the right.
+
+    Returns:
+        `input_ids` and `attention_mask`, both int64 `[batch, sequence]`; the sequence is as long
+        as the longest row and at least 1, the mask is 1 at the rows' own tokens.
+    """
+    width = max(1, max(len(row) for row in rows))
+    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+    for place, row in enumerate(rows):
+        input_ids[place, : len(row)] = row
+        attention_mask[place, : len(row)] = 1
+    return input_ids, attention_mask

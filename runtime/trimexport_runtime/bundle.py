@@ -1,0 +1,321 @@
+"""The bundle's manifest, `trimexport.json`: its fields, reading it, checking the files it names.
+
+The exporter writes it and the runtime reads it, both through the classes here. Unknown keys are
+ignored, so that an older runtime reads what a newer exporter adds; a newer `format_version` is
+refused, because it means that the old fields no longer suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PureWindowsPath
+from typing import Any, TypeVar
+
+from .errors import BundleError, IntegrityError, VersionError
+
+FORMAT_VERSION = 1
+MANIFEST = "trimexport.json"
+_BLOCK = 1 << 20  # bytes hashed at a time
+
+
+@dataclass(frozen=True)
+class Label:
+    """One answer and the vocabulary tokens that stand for it after the prompt."""
+
+    name: str
+    words: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The compiled prompt: what the graph adds around each text.
+
+    `text_lead` is the white space that the bundle's tokenizer writes before each text, because
+    the prefix ended in it.
+    """
+
+    template: str
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    text_lead: str
+
+
+@dataclass(frozen=True)
+class TextLimit:
+    """The most tokens a text may have, and which end is cut off a longer one (`end`, `start`)."""
+
+    tokens: int
+    truncate: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights come from. `directory` is None for a hub id."""
+
+    model: str
+    revision: str | None
+    directory: str | None
+    architecture: str
+    config_sha256: str
+    notice: str | None
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of the bundle, by its path relative to the bundle, with `/` between folders."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a variant agreed with the reference on `texts` texts, as the build measured it.
+
+    Logit differences are absolute, in the logits' own unit; `agreement` is a share in [0, 1].
+    """
+
+    texts: int
+    max_logit_difference: float
+    mean_logit_difference: float
+    max_probability_difference: float
+    agreement: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One numeric form of the model. `files` are paths of the bundle's files that it needs.
+
+    `parity` is None only while the build is measuring it.
+    """
+
+    name: str
+    graph: str
+    files: tuple[str, ...]
+    precision: str
+    opset: int
+    providers: tuple[str, ...]
+    bytes: int
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`trimexport.json` as a value."""
+
+    format_version: int
+    labels: tuple[Label, ...]
+    prompt: Prompt
+    text_limit: TextLimit
+    pad_token_id: int
+    source: Source
+    variants: tuple[Variant, ...]
+    files: tuple[BundleFile, ...]
+    label_mass: float | None = None
+    tokenisation_gap: float | None = None
+    tool_versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels in the order of the logits."""
+        return tuple(label.name for label in self.labels)
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant called `name`, or the first.
+
+        Raises:
+            BundleError: the bundle holds no such variant.
+        """
+        if name is None:
+            return self.variants[0]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        known = ", ".join(variant.name for variant in self.variants)
+        raise BundleError(f'the bundle has no variant "{name}"; it has: {known}')
+
+
+def to_json(manifest: Manifest) -> str:
+    """The manifest as the text of `trimexport.json`."""
+    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read `trimexport.json` of the bundle in directory `bundle`.
+
+    Raises:
+        BundleError: no bundle there, or its manifest is not what this runtime can read.
+        VersionError: the manifest's `format_version` is newer than `FORMAT_VERSION`.
+    """
+    path = bundle / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "is not a bundle: it has no " + MANIFEST if bundle.is_dir() else "does not exist"
+        hint = "give the directory that `trimexport build -o` wrote"
+        raise BundleError(f"{bundle} {what}; {hint}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; build the bundle again") from None
+    if not isinstance(raw, dict) or not _is_int(raw.get("format_version")):
+        raise BundleError(
+            f"{path} has no format_version, so it is not a trimexport manifest; "
+            "give the directory that `trimexport build -o` wrote"
+        )
+    if raw["format_version"] > FORMAT_VERSION:
+        raise VersionError(
+            f"{path} has format_version {raw['format_version']}, this runtime reads up to "
+            f"{FORMAT_VERSION}; upgrade with `pip install -U trimexport-runtime`"
+        )
+    try:
+        return _manifest(raw)
+    except KeyError as error:
+        raise BundleError(f"{path} is damaged (no {error}); build the bundle again") from None
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path} is damaged ({error}); build the bundle again") from None
+
+
+def check_files(
+    bundle: Path,
+    manifest: Manifest,
+    *,
+    hashes: bool,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Compare the bundle's files with the manifest: presence and size, and with `hashes` content.
+
+    Args:
+        advance: called while hashing, with the number of bytes hashed since the last call.
+
+    Raises:
+        IntegrityError: naming the first file that is missing, truncated or altered.
+    """
+    again = "copy the bundle again or rebuild it"
+    for entry in manifest.files:
+        path = bundle / entry.path
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing from the bundle; {again}")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise IntegrityError(
+                f"{path} has {size:,} bytes, the manifest says {entry.bytes:,}; {again}"
+            )
+    for entry in manifest.files if hashes else ():
+        path = bundle / entry.path
+        try:
+            found = sha256_of(path, advance)
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
+        if found != entry.sha256:
+            raise IntegrityError(f"{path} was altered: its SHA-256 is not the manifest's; {again}")
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `advance` is told of every few bytes hashed."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            if advance:
+                advance(len(block))
+    return digest.hexdigest()
+
+
+T = TypeVar("T")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float) or _is_int(value)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int": _is_int,
+    "float": _is_float,
+    "float | None": lambda value: value is None or _is_float(value),
+    "tuple[str, ...]": lambda value: (
+        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    ),
+    "tuple[int, ...]": lambda value: (
+        isinstance(value, tuple) and all(_is_int(item) for item in value)
+    ),
+    "Mapping[str, str]": lambda value: isinstance(value, dict),
+}
+
+
+def _known(kind: type[T], raw: Any, **converted: Any) -> T:
+    """Make a dataclass from the keys of `raw` that it has, `converted` taking precedence.
+
+    Raises:
+        TypeError: a key is missing or its value has another type than the field.
+    """
+    if not isinstance(raw, dict):
+        raise TypeError(f"a {kind.__name__} is a {type(raw).__name__}, not an object")
+    values = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name in converted or item.name not in raw:
+            continue
+        value = raw[item.name]
+        value = tuple(value) if isinstance(value, list) else value
+        if not _CHECKS[str(item.type)](value):
+            raise TypeError(f"{kind.__name__}.{item.name} is {value!r}, not {item.type}")
+        values[item.name] = value
+    return kind(**values, **converted)
+
+
+def _inside(path: str) -> str:
+    """`path`, if it stays within the bundle on every platform."""
+    pure = PureWindowsPath(path)  # it knows both separators and drives
+    if pure.anchor or not pure.parts or ".." in pure.parts:
+        raise ValueError(f'the path "{path}" is not one inside the bundle')
+    return path
+
+
+def _variant(raw: Any) -> Variant:
+    parity = raw.get("parity") if isinstance(raw, dict) else None
+    variant = _known(Variant, raw, parity=None if parity is None else _known(Parity, parity))
+    for path in (variant.graph, *variant.files):
+        _inside(path)
+    return variant
+
+
+def _file(raw: Any) -> BundleFile:
+    entry = _known(BundleFile, raw)
+    _inside(entry.path)
+    return entry
+
+
+def _text_limit(raw: Any) -> TextLimit:
+    limit = _known(TextLimit, raw)
+    if limit.tokens < 1 or limit.truncate not in ("end", "start"):
+        raise ValueError(f"the text limit is {limit.tokens} tokens, cut at {limit.truncate!r}")
+    return limit
+
+
+def _manifest(raw: Mapping[str, Any]) -> Manifest:
+    manifest = _known(
+        Manifest,
+        raw,
+        labels=tuple(_known(Label, item) for item in raw["labels"]),
+        prompt=_known(Prompt, raw["prompt"]),
+        text_limit=_text_limit(raw["text_limit"]),
+        source=_known(Source, raw["source"]),
+        variants=tuple(_variant(item) for item in raw["variants"]),
+        files=tuple(_file(item) for item in raw["files"]),
+    )
+    if len(manifest.labels) < 2 or not manifest.variants:
+        raise ValueError("it needs two labels and one variant at least")
+    if len(set(manifest.label_names)) < len(manifest.labels):
+        raise ValueError("two labels have the same name")
+    return manifest

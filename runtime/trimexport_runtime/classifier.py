@@ -1,0 +1,195 @@
+"""Texts in, labels out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Backend
+from .batching import batches, pad, windows
+from .bundle import Manifest, Variant, check_files, read_manifest
+from .errors import InputError
+from .tokenize import Encoded, TextEncoder
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text.
+
+    `probabilities` are in the order of `Classifier.labels` and `probability` is that of `label`,
+    the most probable. `tokens` counts the text's own tokens that were read; `truncated` says that
+    the text had more than the bundle's limit and was cut.
+    """
+
+    label: str
+    probability: float
+    probabilities: tuple[float, ...]
+    truncated: bool
+    tokens: int
+
+
+class Classifier:
+    """A bundle, loaded. Make one with `Classifier.load`; threads may share it.
+
+    A text's answer does not depend on the texts it is classified with.
+    """
+
+    def __init__(
+        self, manifest: Manifest, variant: Variant, encoder: TextEncoder, backend: Backend
+    ) -> None:
+        self.manifest = manifest
+        self.variant = variant
+        self._encoder = encoder
+        self._backend = backend
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        variant: str | None = None,
+        threads: int | None = None,
+    ) -> Classifier:
+        """Load a bundle.
+
+        Every file is checked for presence and size; `check_files` also compares hashes.
+
+        Args:
+            directory: what `trimexport build -o` wrote.
+            variant: which numeric form of the model; the bundle's first if None.
+            threads: how many threads one batch may use; None leaves it to ONNX Runtime.
+
+        Raises:
+            BundleError: no bundle there, no such variant, or files that cannot be read.
+            IntegrityError: a file is missing or truncated.
+            VersionError: the bundle needs a newer runtime.
+            BackendError: the variant cannot run here.
+        """
+        bundle = Path(directory)
+        manifest = read_manifest(bundle)
+        chosen = manifest.variant(variant)
+        check_files(bundle, manifest, hashes=False)
+        encoder = TextEncoder.load(bundle, manifest)
+        # Here, so that reading a manifest or printing a help text does not load ONNX Runtime.
+        from .backends.onnxruntime import OnnxRuntimeBackend
+
+        backend = OnnxRuntimeBackend.load(bundle, manifest, chosen, threads)
+        return cls(manifest, chosen, encoder, backend)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the logits."""
+        return self.manifest.label_names
+
+    def classify(self, texts: Iterable[str]) -> list[Prediction]:
+        """Classify texts; the answers are in their order.
+
+        Raises:
+            InputError: a text cannot be classified, named by its position; none is answered.
+            BackendError: the model cannot be run on them.
+        """
+        return list(self.classify_stream(texts))
+
+    def classify_stream(self, texts: Iterable[str]) -> Iterator[Prediction]:
+        """Classify a stream of texts of any length, in order, in bounded memory.
+
+        `texts` is read a window at a time, as the answers are taken.
+
+        Raises:
+            InputError: a text cannot be classified; those before it have been answered.
+            BackendError: the model cannot be run on them.
+        """
+        return _or_raise(self.classify_each(texts))
+
+    def classify_each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
+        """Like `classify_stream`, with an `InputError` in the place of a text that has none.
+
+        The errors are values here: one bad text does not end the stream.
+
+        Raises:
+            InputError: `texts` is a single str.
+            BackendError: the model cannot be run on them.
+        """
+        return (
+            self._prediction(item, logits) if isinstance(item, Encoded) else item
+            for item, logits in self._answers(_listed(texts))
+        )
+
+    def logits(self, texts: Iterable[str]) -> npt.NDArray[np.float32]:
+        """The logits of texts, float32 `[texts, labels]`, rows in their order.
+
+        Raises:
+            InputError: a text cannot be classified, named by its position.
+            BackendError: the model cannot be run on them.
+        """
+        rows = []
+        for position, (item, logits) in enumerate(self._answers(_listed(texts))):
+            if isinstance(item, InputError):
+                raise _placed(item, position)
+            rows.append(logits)
+        return np.array(rows, dtype=np.float32).reshape(-1, len(self.labels))
+
+    def _answers(
+        self, texts: Iterable[str]
+    ) -> Iterator[tuple[Encoded | InputError, npt.NDArray[np.float32]]]:
+        """Each text's tokens or error, with its logits (of no meaning beside an error)."""
+        for window in windows(texts, _characters):
+            items = [self._encode(text) for text in window]
+            good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
+            rows = [item.ids for item in items if isinstance(item, Encoded)]
+            logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
+            for batch in batches([len(row) for row in rows]):
+                padded = pad([rows[index] for index in batch], self.manifest.pad_token_id)
+                logits[[good[index] for index in batch]] = self._backend.run(*padded)
+            yield from zip(items, logits, strict=True)
+
+    def _encode(self, text: str) -> Encoded | InputError:
+        try:
+            return self._encoder.encode(text)
+        except InputError as error:
+            return error
+
+    def _prediction(self, item: Encoded, logits: npt.NDArray[np.float32]) -> Prediction:
+        weights = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities = tuple((weights / weights.sum()).tolist())
+        best = int(logits.argmax())
+        return Prediction(
+            label=self.labels[best],
+            probability=probabilities[best],
+            probabilities=probabilities,
+            truncated=item.truncated,
+            tokens=len(item.ids),
+        )
+
+
+def _listed(texts: Any) -> Iterable[str]:
+    """`texts`, unless it is one text, whose characters would be taken for texts."""
+    if isinstance(texts, str | bytes):
+        raise InputError(
+            f"texts must be a list of str, this is a single {type(texts).__name__}; "
+            "put it in a list: classify([text])"
+        )
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of str, this is {type(texts).__name__}")
+    return texts
+
+
+def _characters(text: Any) -> int:
+    return len(text) if isinstance(text, str) else 0
+
+
+def _placed(error: InputError, position: int) -> InputError:
+    return InputError(f"text {position}: {error}")
+
+
+def _or_raise(answers: Iterable[Prediction | InputError]) -> Iterator[Prediction]:
+    for position, answer in enumerate(answers):
+        if isinstance(answer, InputError):
+            raise _placed(answer, position)
+        yield answer

@@ -1,0 +1,222 @@
+"""`trimexport-run`: classify texts with a bundle, and show what a bundle is.
+
+Results go to standard output, everything else to standard error. Exit status: 0 done, 1 an
+expected failure (one line says which), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .batching import windows
+from .bundle import check_files, read_manifest
+from .classifier import Classifier, Prediction
+from .errors import InputError, TrimexportRuntimeError
+from .files import BadLine, Line, read_file, read_lines
+from .progress import Progress, is_terminal
+from .render import Answer, answer_json, answer_line, bad_json, info_json, info_text
+
+_LARGE = 1 << 28  # bytes of a variant whose loading is announced
+
+
+class _Commands(click.Group):
+    """A group whose commands end in one line for every failure that is foreseen."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TrimexportRuntimeError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(130)
+        except OSError as error:  # files are read elsewhere: this is standard output
+            _discard_stdout()
+            if error.errno == errno.EPIPE:
+                ctx.exit(1)
+            raise click.ClickException(f"cannot write the results: {error.strerror}") from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trimexport-run")
+def main() -> None:
+    """Run text classifiers that trimexport compiled.
+
+    \b
+    Example:
+      trimexport-run classify build/sentiment "a gorgeous, witty, seductive movie"
+    """
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT ... | -]")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Read texts from a .txt, .csv or .jsonl.",
+)
+@click.option("--column", help="The column or key of the texts in --file.  [default: text]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--variant", help="Which variant of the bundle to run.  [default: its first]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
+def classify(
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    column: str | None,
+    as_json: bool,
+    variant: str | None,
+    threads: int | None,
+) -> None:
+    """Classify texts given as arguments, in a file, or one a line on standard input (-).
+
+    Prints label, probability and the shortened text, separated by tabs, in the order of the
+    texts. With --json each line has index (the text's place in the input, from 0), line (its line
+    in the file), text, label, probability, probabilities, truncated and tokens. Lines that cannot
+    be read are reported by their number; the others are answered, and the exit status is 1.
+
+    \b
+    Example:
+      trimexport-run classify build/sentiment "a gorgeous, witty, seductive movie"
+      trimexport-run classify build/sentiment --file reviews.csv --json
+      cat reviews.txt | trimexport-run classify build/sentiment -
+    """
+    records = _records(texts, file, column)
+    _prepare_stdout(as_json)
+    classifier = _load(bundle, variant, threads)
+    numbered = file is not None or texts == ("-",)
+    bad = cut = 0
+    with Progress("texts classified:", visible=not is_terminal(sys.stdout)) as progress:
+        for answer in _answers(classifier, records):
+            _print(answer, classifier, as_json=as_json, numbered=numbered)
+            bad += isinstance(answer.result, BadLine)
+            cut += not isinstance(answer.result, BadLine) and answer.result.truncated
+            progress.advance()
+    if cut and not as_json:
+        limit = classifier.manifest.text_limit
+        click.echo(
+            f"Note: {cut:,} of the texts had more than {limit.tokens:,} tokens and were cut at "
+            f"the {limit.truncate}",
+            err=True,
+        )
+    if bad:
+        what = "lines" if numbered else "texts"
+        raise click.ClickException(f"{bad:,} of the {what} could not be classified")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--check", is_flag=True, help="Compare the SHA-256 of every file.")
+def info(bundle: Path, as_json: bool, check: bool) -> None:
+    """Show a bundle's labels, prompt, source and variants, and what would run it here.
+
+    \b
+    Example:
+      trimexport-run info build/sentiment --check
+    """
+    manifest = read_manifest(bundle)
+    if check:
+        total = sum(entry.bytes for entry in manifest.files)
+        with Progress("checking files:", total) as progress:
+            check_files(bundle, manifest, hashes=True, advance=progress.advance)
+    _prepare_stdout(as_json)
+    if as_json:
+        click.echo(info_json(bundle, manifest, checked=check))
+    else:
+        click.echo(info_text(bundle, manifest, checked=check))
+
+
+def _records(
+    texts: tuple[str, ...], file: Path | None, column: str | None
+) -> Iterator[Line | BadLine]:
+    """The texts to classify, from wherever the command line says they are."""
+    if file is None and column is not None:
+        raise click.UsageError("--column names a column of --file; give --file too.")
+    if file is not None:
+        if texts:
+            raise click.UsageError("Give texts or --file, not both.")
+        return read_file(file, column)
+    if not texts:
+        raise click.UsageError("No texts: give TEXT arguments, --file FILE, or - to read stdin.")
+    if "-" in texts:
+        if len(texts) > 1:
+            raise click.UsageError("- reads texts from stdin and must stand alone.")
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give texts as arguments or with --file")
+        return read_lines(sys.stdin.buffer)
+    return (Line(number, text) for number, text in enumerate(texts, start=1))
+
+
+def _load(bundle: Path, variant: str | None, threads: int | None) -> Classifier:
+    with Progress("loading the model") as progress:
+        if _size(bundle) > _LARGE:
+            progress.show()
+        return Classifier.load(bundle, variant=variant, threads=threads)
+
+
+def _size(bundle: Path) -> int:
+    """The bytes of the bundle's largest file, 0 if there is none."""
+    return max((path.stat().st_size for path in bundle.glob("onnx/*")), default=0)
+
+
+def _answers(classifier: Classifier, records: Iterator[Line | BadLine]) -> Iterator[Answer]:
+    """Each record's answer, in the order of the records."""
+    index = 0
+    for window in windows(records, lambda record: len(getattr(record, "text", ""))):
+        results = classifier.classify_each(r.text for r in window if isinstance(r, Line))
+        for record in window:
+            yield _answer(index, record, results)
+            index += 1
+
+
+def _answer(
+    index: int, record: Line | BadLine, results: Iterator[Prediction | InputError]
+) -> Answer:
+    if isinstance(record, BadLine):
+        return Answer(index, record.number, "", record)
+    result = next(results)
+    if isinstance(result, InputError):
+        return Answer(index, record.number, record.text, BadLine(record.number, str(result)))
+    return Answer(index, record.number, record.text, result)
+
+
+def _print(answer: Answer, classifier: Classifier, *, as_json: bool, numbered: bool) -> None:
+    if isinstance(answer.result, BadLine):
+        if as_json:
+            click.echo(bad_json(answer, answer.result, numbered=numbered))
+        else:
+            what = "line" if numbered else "text"
+            click.echo(f"{what} {answer.result.number}: {answer.result.reason}", err=True)
+    elif as_json:
+        click.echo(answer_json(answer, answer.result, classifier.labels, numbered=numbered))
+    else:
+        click.echo(answer_line(answer, answer.result))
+
+
+def _prepare_stdout(as_json: bool) -> None:
+    """JSON is UTF-8 whatever the locale; other output escapes what the locale cannot show."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if as_json:
+            sys.stdout.reconfigure(encoding="utf-8")
+        else:
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """Send what standard output still holds nowhere, so that exiting does not fail again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # not a real file, as under a test runner
+        sys.stdout = io.StringIO()

@@ -1,0 +1,189 @@
+"""Texts from files and pipes, one at a time, each with the number of its line.
+
+What cannot be read becomes a `BadLine` in its place: one bad line never costs the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InputError
+from .tokenize import problem_of
+
+DEFAULT_COLUMN = "text"
+_RECORD_LIMIT = 1 << 24  # characters of one CSV row, so that an unclosed quote is noticed
+_NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A text and the number of the file's line where it begins, from 1."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line, by its number from 1, that holds no text, and why."""
+
+    number: int
+    reason: str
+
+
+def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]:
+    """Read texts from a file, as they are asked for.
+
+    `.txt` has one text a line, blank lines included. `.csv` has a header and a column `column`;
+    `.jsonl` has one object a line with a key `column`; in both `column` is `text` if None, and
+    blank lines are skipped. All are UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: another extension, no such file, a header without the column, or a `column`
+            for a `.txt` file.
+    """
+    known = ", ".join(READERS)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f'{path} has the extension "{path.suffix}"; texts are read from {known}: '
+            "rename or convert the file"
+        )
+    if column is not None and reader is _txt:
+        raise InputError(f"{path} has no columns, so there is no {column!r} in it; drop --column")
+    return _opened(path, lambda stream: reader(path, stream, column or DEFAULT_COLUMN))
+
+
+def read_lines(stream: Iterable[bytes]) -> Iterator[Line | BadLine]:
+    """Read one text a line from a binary stream, as they are asked for."""
+    for number, text in _decoded(stream):
+        if problem_of(text):
+            yield BadLine(number, _NOT_UTF8)
+        else:
+            yield Line(number, text.removesuffix("\n").removesuffix("\r"))
+
+
+def _opened(
+    path: Path, read: Callable[[BinaryIO], Iterator[Line | BadLine]]
+) -> Iterator[Line | BadLine]:
+    try:
+        with path.open("rb") as stream:
+            yield from read(stream)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give a file of texts"
+        ) from None
+
+
+def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers and ends; bytes that are not UTF-8 become lone surrogates."""
+    for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        yield number, raw.decode("utf-8", errors="surrogateescape")
+
+
+def _txt(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+    return read_lines(stream)
+
+
+def _jsonl(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+    for number, line in _decoded(stream):
+        if problem_of(line):
+            yield BadLine(number, _NOT_UTF8)
+        elif line.strip():
+            yield _json_text(number, line, column)
+
+
+def _json_text(number: int, line: str, column: str) -> Line | BadLine:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return BadLine(number, f"the line is not JSON ({error})")
+    if not isinstance(value, dict):
+        return BadLine(number, f'the line is not an object; write {{"{column}": "..."}}')
+    if column not in value:
+        keys = ", ".join(value) or "none"
+        return BadLine(number, f'the object has no key "{column}"; its keys: {keys}')
+    if problem := problem_of(value[column]):
+        return BadLine(number, f'"{column}": {problem}')
+    return Line(number, value[column])
+
+
+def _csv(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+    rows = _csv_rows(_decoded(stream))
+    _, header = next(rows, (1, []))
+    if isinstance(header, str) or column not in header:
+        has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
+        raise InputError(
+            f'{path} has no column "{column}" in its first line; {has}; '
+            "name the column of the texts with --column"
+        )
+    place = header.index(column)
+    for number, row in rows:
+        yield _csv_text(number, row, place, len(header))
+
+
+def _csv_text(number: int, row: list[str] | str, place: int, width: int) -> Line | BadLine:
+    if isinstance(row, str):
+        return BadLine(number, row)
+    if any(problem_of(field) for field in row):
+        return BadLine(number, _NOT_UTF8)
+    if len(row) != width:
+        return BadLine(
+            number,
+            f"the row has {len(row)} fields, the header has {width}; "
+            "put double quotes around a text that has commas",
+        )
+    return Line(number, row[place])
+
+
+def _csv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str] | str]]:
+    """Rows, or what is wrong with one, each with the number of its first line.
+
+    After a row that is wrong, such as one with a quote that is never closed, reading goes on at
+    the next line, so that the rows it would have swallowed are not lost.
+    """
+    csv.field_size_limit(_RECORD_LIMIT)
+    again: deque[tuple[int, str]] = deque()
+    while True:
+        taken: list[tuple[int, str]] = []
+        try:
+            row = next(csv.reader(_taking(again, lines, taken), strict=True), None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            yield taken[0][0], f"the row is not CSV ({error}); double every quote inside quotes"
+            continue
+        if row is None:
+            return
+        if row:
+            yield taken[0][0], row
+
+
+def _taking(
+    again: deque[tuple[int, str]],
+    lines: Iterator[tuple[int, str]],
+    taken: list[tuple[int, str]],
+) -> Iterator[str]:
+    """The lines of one row: first those to be read again; `taken` notes them all."""
+    size = 0
+    while size <= _RECORD_LIMIT:
+        line = again.popleft() if again else next(lines, None)
+        if line is None:
+            return
+        taken.append(line)
+        size += len(line[1])
+        yield line[1]
+
+
+READERS: dict[str, Callable[[Path, BinaryIO, str], Iterator[Line | BadLine]]] = {
+    ".txt": _txt,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+}

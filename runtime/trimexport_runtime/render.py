@@ -1,0 +1,136 @@
+"""What the command line prints: values in, strings out."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from .bundle import Manifest, Variant
+from .classifier import Prediction
+from .files import BadLine
+
+TEXT_WIDTH = 80
+_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A record of the input: its place from 0, its line from 1, its text and what came of it."""
+
+    index: int
+    number: int
+    text: str
+    result: Prediction | BadLine
+
+
+def answer_line(answer: Answer, prediction: Prediction) -> str:
+    """Label, probability and text, with tabs between them."""
+    text = answer.text
+    if len(text) > TEXT_WIDTH:
+        text = text[: TEXT_WIDTH - 1] + "…"
+    return f"{visible(prediction.label)}\t{prediction.probability:.1%}\t{visible(text)}"
+
+
+def answer_json(
+    answer: Answer, prediction: Prediction, labels: tuple[str, ...], *, numbered: bool
+) -> str:
+    """One JSON object on one line; `numbered` adds the line of the file."""
+    value: dict[str, object] = {"index": answer.index}
+    if numbered:
+        value["line"] = answer.number
+    value |= {"text": answer.text, **asdict(prediction)}
+    value["probabilities"] = dict(zip(labels, prediction.probabilities, strict=True))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
+    """One JSON object on one line for a record without an answer: its line or index, and why."""
+    where = {"line": bad.number} if numbered else {"index": answer.index}
+    reason = bad.reason.encode("utf-8", errors="backslashreplace").decode()
+    return json.dumps({**where, "error": reason}, ensure_ascii=False)
+
+
+def visible(text: str) -> str:
+    """`text` on one line: control characters and those that turn writing around are escaped."""
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        code = ord(character)
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return character
+
+
+def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
+    """The manifest as JSON, with what runs it here; `checked` says that the hashes were right."""
+    value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime()}
+    if checked:
+        value["check"] = "ok"
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
+    """The manifest for people, with what runs it here."""
+    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime()
+    size = sum(entry.bytes for entry in manifest.files)
+    rows = [
+        ("bundle", f"{bundle} (format {manifest.format_version})"),
+        *(("label", f"{label.name}: {', '.join(label.words)}") for label in manifest.labels),
+        ("prompt", visible(prompt.template)),
+        ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
+        ("text limit", f"{limit.tokens:,} tokens; longer texts are cut at the {limit.truncate}"),
+        *_source_rows(manifest),
+        *(("variant", _variant_text(variant)) for variant in manifest.variants),
+        *_share("label mass", manifest.label_mass),
+        *_share("token gap", manifest.tokenisation_gap),
+        ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
+        ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),
+    ]
+    return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)
+
+
+def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    source = manifest.source
+    revision = f", revision {source.revision}" if source.revision else ""
+    rows = [("source", f"{source.model} ({source.architecture}{revision})")]
+    return [*rows, ("notice", source.notice)] if source.notice else rows
+
+
+def _variant_text(variant: Variant) -> str:
+    text = (
+        f"{variant.name}: {variant.precision}, opset {variant.opset}, "
+        f"{_megabytes(variant.bytes)}, {', '.join(variant.providers) or 'any provider'}"
+    )
+    parity = variant.parity
+    if parity is None:
+        return text
+    return (
+        f"{text}; on {parity.texts:,} texts {parity.agreement:.2%} as the reference, "
+        f"logits within {parity.max_logit_difference:.2g}"
+    )
+
+
+def _share(name: str, value: float | None) -> list[tuple[str, str]]:
+    return [] if value is None else [(name, f"{value:.2%}")]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _runtime() -> dict[str, str]:
+    from .backends.onnxruntime import PROVIDER, available
+
+    onnxruntime, providers = available()
+    return {
+        "version": version("trimexport-runtime"),
+        "onnxruntime": onnxruntime,
+        "provider": PROVIDER if PROVIDER in providers else f"no {PROVIDER}",
+    }

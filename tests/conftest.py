@@ -1,0 +1,36 @@
+"""Bundles that many tests share; each costs a trace, so it is built once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from models import GEMMA_MINI
+from trimexport import BuildSpec, build
+
+SENTIMENT = BuildSpec(
+    model=str(GEMMA_MINI),
+    labels=("positive", "negative"),
+    prompt="Review: {text}\nSentiment:",
+)
+TOPICS = BuildSpec(
+    model=str(GEMMA_MINI),
+    labels=("World", "Sports", "Business", "Sci/Tech"),
+    prompt="News: {text}\nTopic:",
+)
+
+
+@pytest.fixture(scope="session")
+def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of gemma-mini's first task. Shared: do not change it, copy it."""
+    return build(SENTIMENT, tmp_path_factory.mktemp("bundles") / "sentiment").directory
+
+
+@pytest.fixture(scope="session")
+def topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of gemma-mini's second task. Shared: do not change it, copy it."""
+    return build(TOPICS, tmp_path_factory.mktemp("bundles") / "topics").directory

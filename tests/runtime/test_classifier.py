@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trimexport_runtime import Classifier, InputError, Prediction
+from trimexport_runtime.batching import WINDOW_CHARACTERS, WINDOW_TEXTS
+
+Expected = Callable[[Path, str], npt.NDArray[np.float64]]
+Counted = Callable[[list[str]], tuple[Iterator[str], list[str]]]
+REUSE = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+TEXTS = [
+    "a gorgeous, witty, seductive movie",
+    "",
+    "bad",
+    "NUL \0 byte",
+    "two\nlines\tand a tab",
+    "naïve ☕ 😀 日本語 e\u0301",
+    " leading and trailing ",
+    "the plot is thin " * 40,
+    "<pad><unk><0x41>",
+    "▁▁▁",
+]
+
+
+def test_logits_are_those_of_the_graph_in_the_callers_order(
+    bundle: Path, classifier: Classifier, expected_logits: Expected
+) -> None:
+    logits = classifier.logits(TEXTS)
+    assert logits.dtype == np.float32
+    wanted = np.array([expected_logits(bundle, text) for text in TEXTS])
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    assert wanted.std() > 0.5
+
+
+def test_predictions_are_the_softmax_of_the_logits(classifier: Classifier) -> None:
+    logits = classifier.logits(TEXTS).astype(np.float64)
+    for row, prediction in zip(logits, classifier.classify(TEXTS), strict=True):
+        wanted = np.exp(row) / np.exp(row).sum()
+        assert prediction.probabilities == pytest.approx(wanted.tolist())
+        assert prediction.label == classifier.labels[int(row.argmax())]
+        assert prediction.probability == max(prediction.probabilities)
+        assert not prediction.truncated
+
+
+@REUSE
+@given(st.lists(st.text(max_size=60), max_size=12), st.text(max_size=60))
+def test_an_answer_does_not_depend_on_the_batch(
+    classifier: Classifier, others: list[str], text: str
+) -> None:
+    alone = classifier.logits([text])[0]
+    together = classifier.logits([*others, text, *others])[len(others)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_more_texts_than_a_window_keep_their_order(classifier: Classifier) -> None:
+    texts = [f"{'word ' * (number % 7)}{number}" for number in range(2 * WINDOW_TEXTS + 3)]
+    answers = classifier.classify(texts)
+    assert len(answers) == len(texts)
+    for number in (0, 1, WINDOW_TEXTS, len(texts) - 1):
+        alone = classifier.classify([texts[number]])[0]
+        assert answers[number].tokens == alone.tokens
+        assert answers[number].probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+
+
+def test_no_texts_give_no_answers(classifier: Classifier) -> None:
+    assert classifier.classify([]) == []
+    assert classifier.logits([]).shape == (0, 3)
+    assert classifier.logits([]).dtype == np.float32
+    assert list(classifier.classify_stream(iter(()))) == []
+
+
+def test_an_empty_text_is_classified_by_the_prompt_alone(classifier: Classifier) -> None:
+    assert classifier.classify([""])[0].tokens == 0
+
+
+def test_an_empty_text_without_a_prompt_is_an_error(make_bundle: Callable[..., Path]) -> None:
+    classifier = Classifier.load(make_bundle(prompt=False))
+    assert classifier.classify(["a"])[0].tokens == 1
+    with pytest.raises(InputError, match=r"text 1: .* no tokens .* leave empty texts out"):
+        classifier.classify(["a", ""])
+
+
+@pytest.mark.parametrize("truncate", ["end", "start"])
+def test_a_long_text_is_cut(
+    make_bundle: Callable[..., Path], expected_logits: Expected, truncate: str
+) -> None:
+    folder = make_bundle(tokens=4, truncate=truncate)
+    classifier = Classifier.load(folder)
+    text = "\x01\x02\x03\x04\x05\x06"  # one byte token each
+    part = text[:4] if truncate == "end" else text[2:]
+    cut, whole = classifier.classify([text, part])
+    assert (cut.truncated, cut.tokens) == (True, 4)
+    assert (whole.truncated, whole.tokens) == (False, 4)
+    assert cut.probabilities == whole.probabilities
+    np.testing.assert_allclose(
+        classifier.logits([text])[0], expected_logits(folder, part), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6, "a witty, seductive movie. " * 38_462])
+def test_a_million_characters(classifier: Classifier, text: str) -> None:
+    began = time.process_time()
+    prediction = classifier.classify([text])[0]
+    assert (prediction.truncated, prediction.tokens) == (True, 512)
+    assert time.process_time() - began < 30  # about 1 s; quadratic work would take hours
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", "b\udc80c"], r"text 1: character 1 is the lone surrogate U\+DC80.*errors=\"replace"),
+        (["\ud800"], r"text 0: character 0 is the lone surrogate U\+D800"),
+        (["a", None], "text 1: a text must be a str, this is NoneType; convert it first"),
+        ([b"a"], "text 0: a text must be a str, this is bytes"),
+        ("a string", r"a single str; put it in a list: classify\(\[text\]\)"),
+        (b"bytes", "a single bytes; put it in a list"),
+        (None, "texts must be a list of str, this is NoneType"),
+    ],
+)
+def test_what_is_not_a_list_of_texts_is_an_error(
+    classifier: Classifier, texts: list[str], message: str
+) -> None:
+    for method in (classifier.classify, classifier.logits):
+        with pytest.raises(InputError, match=message):
+            method(texts)
+    with pytest.raises(InputError, match=message):
+        list(classifier.classify_stream(texts))
+
+
+def test_a_single_string_is_refused_before_the_first_answer_is_taken(
+    classifier: Classifier,
+) -> None:
+    with pytest.raises(InputError, match="put it in a list"):
+        classifier.classify_stream("a string")
+
+
+def test_the_stream_answers_what_stands_before_a_bad_text(classifier: Classifier) -> None:
+    stream = classifier.classify_stream(["a", "\ud800"])
+    assert isinstance(next(stream), Prediction)
+    with pytest.raises(InputError, match="text 1"):
+        next(stream)
+
+
+def test_each_gives_errors_in_their_places(classifier: Classifier) -> None:
+    first, second, third = classifier.classify_each(["a", "\ud800", "b"])
+    assert isinstance(second, InputError)
+    assert [first, third] == classifier.classify(["a", "b"])
+
+
+def test_the_stream_reads_no_further_than_a_window(
+    classifier: Classifier, counted: Counted
+) -> None:
+    texts, given_so_far = counted(["text"] * (5 * WINDOW_TEXTS))
+    stream = classifier.classify_stream(texts)
+    assert given_so_far == []
+    next(stream)
+    assert len(given_so_far) == WINDOW_TEXTS
+
+
+def test_long_texts_do_not_pile_up(classifier: Classifier, counted: Counted) -> None:
+    texts, given_so_far = counted(["x" * (WINDOW_CHARACTERS // 2)] * 9)
+    next(classifier.classify_stream(texts))
+    assert len(given_so_far) == 2
+
+
+def test_threads_share_a_classifier(classifier: Classifier) -> None:
+    wanted = classifier.classify(TEXTS)
+    found: list[list[Prediction]] = []
+
+    def work() -> None:
+        found.extend(classifier.classify(TEXTS) for _ in range(10))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [wanted] * 40
+
+
+def test_control_tokens_in_a_text_are_characters(make_bundle: Callable[..., Path]) -> None:
+    from tokenizers import AddedToken, Tokenizer
+
+    from trimexport_runtime import read_manifest
+    from trimexport_runtime.tokenize import TextEncoder
+
+    folder = make_bundle()
+    path = str(folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=64)
+    tokenizer.save(path)
+    encoder = TextEncoder.load(folder, read_manifest(folder))
+    ids = encoder.encode("<eos>").ids.tolist()
+    assert tokenizer.token_to_id("<eos>") not in ids
+    assert 3 < len(ids) < 64
+
+
+def test_the_labels_and_the_variant_are_told(classifier: Classifier) -> None:
+    assert classifier.labels == ("negative", "positive", "mixed")
+    assert classifier.variant.name == "fp32"
+    assert classifier.manifest.source.model == "tiny"
