@@ -41,7 +41,7 @@ def attend(
         [batch, T, heads, head], and no weights.
     """
     heads, groups = query.shape[1], key.shape[1]
-    query = query.unflatten(1, (groups, heads // groups)) * scaling
+    query = (query * scaling).unflatten(1, (groups, heads // groups))
     own = torch.matmul(query, key.unsqueeze(2).transpose(3, 4))
     scores = torch.where(attention_mask, own, torch.finfo(own.dtype).min)
     prefix_key = getattr(module, "prefix_key", None)

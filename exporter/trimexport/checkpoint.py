@@ -86,7 +86,7 @@ class Checkpoint:
                 return _read_tensor(stream, (stop - start) * width, shape, entry, name)
         except OSError as error:
             raise CheckpointError(
-                f"{entry.file} cannot be read any more ({error.strerror}); put it back and try again"
+                f"{entry.file} cannot be read any more ({error.strerror}); put it back"
             ) from None
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
@@ -155,7 +155,7 @@ def _weight_files(directory: Path) -> list[Path]:
     if any(directory.glob("*.bin")):
         raise CheckpointError(
             f"{directory} has its weights only as PyTorch .bin files, which can run code when "
-            "they are loaded; convert them where you trust them: python -c \"from transformers "
+            'they are loaded; convert them where you trust them: python -c "from transformers '
             f"import AutoModelForCausalLM as M; M.from_pretrained('{directory}')"
             f".save_pretrained('{directory}-safetensors')\" and copy the tokenizer's files too"
         )

@@ -7,16 +7,16 @@ expected failure, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from . import __version__
 from .console import Commands, ConsoleProgress
-from .errors import SpecError
-from .prompt import unescape
-from .spec import PRECISIONS, TRUNCATE, BuildSpec, parse_labels, parse_verbalizers, read_recipe
+from .options import Options, make_spec
+from .spec import PRECISIONS, TRUNCATE
+from .staging import check_output
 
 _MODEL = click.option(
     "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
@@ -67,7 +67,8 @@ def main() -> None:
 @_PROMPT_FILE
 @_VERBALIZE
 @click.option(
-    "--precision", help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: fp32]"
+    "--precision",
+    help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: fp32]",
 )
 @click.option(
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"
@@ -108,19 +109,27 @@ def build(
           --prompt "Review: {text}\nSentiment:" -o build/sentiment
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
-    from . import report
+    progress = ConsoleProgress()
+    given = Options(
+        recipe,
+        model,
+        revision,
+        labels,
+        prompt,
+        prompt_file,
+        verbalize,
+        precision,
+        max_tokens,
+        truncate,
+    )
+    spec = make_spec(given, progress.say)
+    target = output or Path("build") / "-".join(spec.labels).replace("/", "_")
+    check_output(target, force)
+
+    from . import report  # PyTorch takes its time, so what can be refused without it is
     from .pipeline import build as run
     from .texts import read_texts
 
-    progress = ConsoleProgress()
-    spec = _spec(recipe, model, revision, labels, prompt, prompt_file, verbalize, progress)
-    if precision is not None:
-        spec = replace(spec, precision=parse_labels(precision))
-    if max_tokens is not None:
-        spec = replace(spec, max_tokens=max_tokens)
-    if truncate is not None:
-        spec = replace(spec, truncate=truncate)
-    target = output or Path("build") / "-".join(spec.labels).replace("/", "_")
     sample = None if texts is None else read_texts(texts)
     built = run(spec, target, force=force, sample=sample, progress=progress)
     if as_json:
@@ -184,12 +193,14 @@ def inspect(
     Example:
       trimexport inspect --model models/gemma-mini --labels positive,negative
     """
-    from .pipeline import plan
+    progress = ConsoleProgress()
+    given = Options(None, model, revision, labels, prompt, prompt_file, verbalize)
+    spec = make_spec(given, progress.say)
+
     from .inspection import inspect_plan
+    from .pipeline import plan
     from .report import inspection_table
 
-    progress = ConsoleProgress()
-    spec = _spec(None, model, revision, labels, prompt, prompt_file, verbalize, progress)
     planned = plan(spec)
     for line in planned.verbalizer.notes:
         progress.say(line)
@@ -198,70 +209,3 @@ def inspect(
         click.echo(json.dumps(asdict(found), indent=2))
     else:
         click.echo(inspection_table(found, planned))
-
-
-def _spec(
-    recipe: Path | None,
-    model: str | None,
-    revision: str | None,
-    labels: str | None,
-    prompt: str | None,
-    prompt_file: Path | None,
-    verbalize: tuple[str, ...],
-    progress: ConsoleProgress,
-) -> BuildSpec:
-    """The spec that the options name, with what is not given filled in."""
-    if prompt is not None and prompt_file is not None:
-        raise click.UsageError("Give --prompt or --prompt-file, not both.")
-    template = None if prompt is None else unescape(prompt)
-    if prompt_file is not None:
-        template = _read_prompt(prompt_file)
-    words = parse_verbalizers(verbalize)
-    if recipe is not None:
-        base = read_recipe(recipe)
-        return replace(
-            base,
-            model=model or base.model,
-            revision=revision or base.revision,
-            labels=parse_labels(labels) if labels else base.labels,
-            prompt=base.prompt if template is None else template,
-            verbalizers={**base.verbalizers, **words},
-        )
-    if labels is None:
-        raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
-    return _filled(model, revision, parse_labels(labels), template, words, progress)
-
-
-def _filled(
-    model: str | None,
-    revision: str | None,
-    labels: tuple[str, ...],
-    template: str | None,
-    words: dict[str, tuple[str, ...]],
-    progress: ConsoleProgress,
-) -> BuildSpec:
-    """Take the checkpoint that ships where no model is named, and its card's prompt for the
-    labels where no prompt is; say what was taken in one line."""
-    from .shipped import NAME, prompt_for, shipped_checkpoint
-    from .verbalizer import check_labels
-
-    check_labels(labels)
-    directory = shipped_checkpoint() if model is None else Path(model)
-    chosen = template if template is not None else prompt_for(directory, labels)
-    if model is None or template is None:
-        named = f"the {NAME} that ships" if model is None else str(directory)
-        progress.say(f"model: {named}; prompt: {json.dumps(chosen, ensure_ascii=False)}")
-    return BuildSpec(
-        model=model or str(directory),
-        revision=revision,
-        labels=labels,
-        prompt=chosen,
-        verbalizers=words,
-    )
-
-
-def _read_prompt(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"the prompt file {path} cannot be read: {error}") from None

@@ -1,17 +1,62 @@
-"""What the command line shows while it works: lines and progress bars on standard error."""
+"""What the command line shows while it works, and how it ends when something goes wrong."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-from trimexport_runtime import TrimexportRuntimeError
 
 from .errors import TrimexportError
+
+INTERRUPTED = 130
+
+
+class Interruption:
+    """Ctrl-C and termination while a command runs: both raise KeyboardInterrupt.
+
+    They are remembered too. A library may lose the exception on its way or turn it into one of
+    its own; then the next sign of progress raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Handle the signals while the block runs, unless they are ignored (as under nohup)."""
+        self.received = False
+        hook = sys.unraisablehook
+        before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # signals belong to the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, self._receive)
+        sys.unraisablehook = lambda lost: (
+            None if isinstance(lost.exc_value, KeyboardInterrupt) else hook(lost)
+        )
+        try:
+            yield
+        finally:
+            sys.unraisablehook = hook
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if one was received."""
+        if self.received:
+            raise KeyboardInterrupt
+
+    def _receive(self, number: int, frame: object) -> None:
+        self.received = True
+        raise KeyboardInterrupt
+
+
+_interruption = Interruption()
 
 
 class ConsoleProgress:
@@ -19,36 +64,49 @@ class ConsoleProgress:
 
     def say(self, line: str) -> None:
         """Print a line."""
+        _interruption.check()
         click.echo(line, err=True)
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show `what` while the block runs; a bar, if standard error is a terminal."""
+        _interruption.check()
         began = time.monotonic()
         stream = click.get_text_stream("stderr")
         if stream.isatty() and total > 1:
             with click.progressbar(length=total, label=what, file=stream) as shown:
-                yield lambda done: shown.update(done)
+                yield lambda done: self._tick(shown.update, done)
             return
-        yield lambda done: None
+        yield lambda done: self._tick(lambda _: None, done)
+        _interruption.check()
         click.echo(f"{what}: {time.monotonic() - began:.1f} s", err=True)
+
+    @staticmethod
+    def _tick(update: Callable[[int], object], done: int) -> None:
+        _interruption.check()
+        update(done)
 
 
 class Commands(click.Group):
-    """A group whose commands end in one line for every failure that is foreseen."""
+    """A group whose commands end in one message for every failure that is foreseen."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; termination is treated like Ctrl-C, so that it cleans up too."""
-        with contextlib.suppress(ValueError):  # not the main thread, as under a test runner
-            signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            return super().invoke(ctx)
-        except (TrimexportError, TrimexportRuntimeError) as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted; nothing was kept", err=True)
-            ctx.exit(130)
+        with _interruption.watch():
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                if _interruption.received or isinstance(error, KeyboardInterrupt):
+                    click.echo("Interrupted; nothing was kept", err=True)
+                    ctx.exit(INTERRUPTED)
+                if _is_foreseen(error):
+                    raise click.ClickException(str(error)) from error
+                raise
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _is_foreseen(error: BaseException) -> bool:
+    if isinstance(error, TrimexportError):
+        return True
+    from trimexport_runtime import TrimexportRuntimeError  # here, so that help stays quick
+
+    return isinstance(error, TrimexportRuntimeError)

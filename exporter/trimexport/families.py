@@ -12,7 +12,8 @@ SUPPORTED = ("GemmaForCausalLM", "LlamaForCausalLM")
 _DYNAMIC_ROPE = ("dynamic", "longrope")
 
 GEMMA_NOTICE = (
-    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    "Gemma is provided under and subject to the Gemma Terms of Use found at "
+    "ai.google.dev/gemma/terms"
 )
 
 

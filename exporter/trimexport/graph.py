@@ -136,7 +136,12 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
     with _quiet():
         try:
             program = torch.export.export(
-                classifier, example, dynamic_shapes=(dims, dims), strict=False
+                classifier,
+                example,
+                dynamic_shapes=(dims, dims),
+                strict=False,
+                # Guards on strides hold for every size, but not every one is proved to.
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
             exported = torch.onnx.export(
                 program,

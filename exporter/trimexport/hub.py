@@ -11,13 +11,14 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from .errors import CheckpointError, HubError
 
-_FULL_OR_LOCKED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL_OR_LOCKED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # No Python files (remote code is never run) and no pickled weights.
@@ -72,6 +73,8 @@ def _download(model: str, revision: str | None) -> Path:
             f"{model} is neither a directory here nor a repository on the hub that you may read; "
             "check the name, or log in with `hf auth login` if it is private"
         ) from None
+    except LocalEntryNotFoundError as error:  # in some releases also a HfHubHTTPError
+        raise _unreachable(model, error) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise HubError(f"the hub refused {model}: {_first_line(error)}") from None
     except Exception as error:  # the network libraries below have error trees of their own

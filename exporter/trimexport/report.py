@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
 
 if TYPE_CHECKING:  # they use this module
-    from .pipeline import Plan
     from .inspection import Inspection
+    from .pipeline import Plan
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
 
@@ -216,7 +216,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Parity</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem }}
+body {{ padding: 0 1rem }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ccc }}
 figure {{ margin: 1rem 0; max-width: 30rem }}

@@ -47,7 +47,7 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
         known.append(",".join(item_labels))
     shown = f"; {directory.name} comes with prompts for: {'  '.join(known)}" if known else ""
     raise SpecError(
-        f'no prompt is known for the labels {",".join(labels)}{shown}. Give one with --prompt '
+        f"no prompt is known for the labels {','.join(labels)}{shown}. Give one with --prompt "
         '"Review: {text}\\nSentiment:"'
     )
 

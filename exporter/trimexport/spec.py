@@ -154,8 +154,7 @@ def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise SpecError(f"--verbalize {item!r} has no label and words; write label=word,word")
         if label.strip() in found:
             raise SpecError(
-                f'--verbalize names "{label.strip()}" twice; give its words in one: '
-                "label=word,word"
+                f'--verbalize names "{label.strip()}" twice; give its words in one: label=word,word'
             )
         found[label.strip()] = tuple(word.rstrip() for word in words.split(","))
     return found

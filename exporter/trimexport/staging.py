@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,15 @@ def check_output(output: Path, force: bool) -> None:
     Raises:
         OutputError: it exists and `force` is not given, or it is not a bundle to replace.
     """
-    if not output.exists():
+    if not _exists(output):
         return
     if not force:
         raise OutputError(
             f"{output} exists; give --force to replace it, or another directory with -o"
         )
-    if not output.is_dir() or (any(output.iterdir()) and not (output / "trimexport.json").is_file()):
+    if not output.is_dir() or (
+        any(output.iterdir()) and not (output / "trimexport.json").is_file()
+    ):
         raise OutputError(
             f"{output} exists and is not a bundle, so --force does not replace it; "
             "remove it yourself or give another directory with -o"
@@ -35,45 +38,64 @@ def check_output(output: Path, force: bool) -> None:
 def staged(output: Path, force: bool) -> Iterator[Path]:
     """A new directory beside `output` that becomes `output` when the block ends well.
 
-    However the block ends otherwise (error, Ctrl-C), the new directory is removed and an old
-    `output` stays as it was.
+    However the block ends otherwise (error, Ctrl-C), the new directory is removed, with those
+    above it that were made for it, and an old `output` stays as it was.
 
     Raises:
         OutputError: see `check_output`; or the disk is full, or the place cannot be written.
     """
     check_output(output, force)
+    output = Path(os.path.realpath(output))  # a link stays, what it names is replaced
+    work = output.with_name(f".trimexport-{uuid.uuid4().hex[:12]}.partial")
+    aside = work.with_suffix(".old")
+    above = [folder for folder in output.parents if not folder.exists()]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror or error}") from None
-    try:
+        work.mkdir(parents=True)
         yield work
-        work.chmod(0o755)
-        _replace(output, work)
+        _replace(output, work, aside)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"the disk of {output.parent} is full; nothing was kept. Free some room or give "
-                "another directory with -o"
-            ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO):
-            raise OutputError(f"{output} cannot be written: {error.strerror}") from None
-        raise
+        raise _refused(output, error) from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _clean_up(output, work, aside, above)
 
 
-def _replace(output: Path, work: Path) -> None:
-    """Move `work` to `output`; an old `output` is put aside first and back if that fails."""
-    if not output.exists():
-        work.rename(output)
-        return
-    aside = work.with_name(work.name + ".old")
-    output.rename(aside)
+def _exists(output: Path) -> bool:
     try:
-        work.rename(output)
-    except BaseException:
-        aside.rename(output)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        return output.exists()
+    except OSError as error:
+        raise _refused(output, error) from None
+
+
+def _refused(output: Path, error: OSError) -> OutputError:
+    """The error for a place that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"the disk of {output.parent} is full; nothing was kept. Free some room or give "
+            "another directory with -o"
+        )
+    return OutputError(
+        f"{output} cannot be written ({error.strerror or error}); nothing was kept. Give another "
+        "directory with -o"
+    )
+
+
+def _replace(output: Path, work: Path, aside: Path) -> None:
+    """Move `work` to `output`, an old `output` going to `aside`."""
+    if output.exists():
+        output.rename(aside)
+    work.rename(output)
+
+
+def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
+    """Leave `output` as it was or as it became, and nothing else; whoever is impatient waits."""
+    done = False
+    while not done:
+        with contextlib.suppress(KeyboardInterrupt):
+            if aside.exists() and not output.exists():
+                aside.rename(output)
+            for folder in (work, aside):
+                shutil.rmtree(folder, ignore_errors=True)
+            for folder in above:  # the innermost first; one that holds something stays
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            done = True

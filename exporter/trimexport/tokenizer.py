@@ -6,10 +6,11 @@
 - the **text** tokenizer goes into the bundle: as inside, but control tokens in a text are only
   characters, and the white space that ends the prefix is written before the text.
 
-How the text tokenizer writes that white space: a normaliser that replaces the empty string at the
-start of the text. Normalisers run on each piece between added tokens, unless the added tokens are
-matched after normalisation, so the added tokens that stay are marked `normalized`. An added
-token's own content is normalised too, hence the look-ahead that spares a string that is one.
+How the text tokenizer writes that white space: by a `Prepend` normaliser, where it keeps no added
+token. Where it does, normalisers run on each piece between added tokens, and `Prepend` would write
+before each piece. So the added tokens are marked `normalized`, which makes them matched after the
+normalisers, and because their own content is normalised too, the lead is written by a `Replace`
+of the empty string at the start of every string that is not itself an added token.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from .errors import CheckpointError
+from .errors import CheckpointError, UnsupportedError
 
-_SPACES = set("\n\r\t \u2581")
 _SYNTAX = set("\\^$.|?*+()[]{}")
 _START = r"(?<![\s\S])"
 _END = r"(?![\s\S])"
@@ -36,9 +36,9 @@ _END = r"(?![\s\S])"
 class SourceTokenizer:
     """The tokenizer as transformers loads it, by value: `definition` is its tokenizer.json."""
 
-    definition: dict[str, Any]
-    whole: Tokenizer
-    inside: Tokenizer
+    definition: dict[str, Any] = field(repr=False)
+    whole: Tokenizer = field(repr=False)
+    inside: Tokenizer = field(repr=False)
     pad_token: str
     pad_token_id: int
 
@@ -105,22 +105,47 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
 def text_tokenizer(source: SourceTokenizer, lead: str) -> dict[str, Any]:
     """The bundle's tokenizer.json: texts only, `lead` written before each that is not empty.
 
-    Requires an inside tokenizer; ensures that for every text of one character or more the ids are
-    those of `lead + text` without control tokens. One exception: a text that is nothing but one
-    kept added token (`<b>`) does not get the lead.
+    Ensures that for every text of one character or more the ids are those that the source gives
+    for `lead + text`, control tokens taken as characters. With a lead there are two exceptions: a
+    text that is nothing but one kept added token (`<b>`) does not get it, and runs of a literal
+    U+2581 are tokenised like the spaces that the vocabulary writes with it.
     """
     definition = _inside(source.definition)
-    kept = [token for token in definition["added_tokens"] if not _is_dropped(token)]
+    added = definition["added_tokens"]
+    definition["added_tokens"] = kept = [token for token in added if not _is_dropped(token, lead)]
+    if lead:
+        rest = _parts(definition["normalizer"])
+        first = _spare_added(kept, lead, definition) if kept else _prepend(lead)
+        definition["normalizer"] = _sequence([first, *rest])
+    return definition
+
+
+def _prepend(lead: str) -> dict[str, Any]:
+    return {"type": "Prepend", "prepend": lead}
+
+
+def _spare_added(
+    kept: list[dict[str, Any]], lead: str, definition: dict[str, Any]
+) -> dict[str, Any]:
+    """A normaliser that writes the lead unless the whole string is an added token.
+
+    Raises:
+        UnsupportedError: what follows is more than replacing strings. `tokenizers` loses count
+            after an insertion by pattern and stops with an internal error.
+    """
+    after = _parts(definition["normalizer"]) + _parts(definition["pre_tokenizer"])
+    if any(part["type"] not in ("Replace", "Split", "Metaspace") for part in after):
+        names = ", ".join(token["content"] for token in kept[:5])
+        raise UnsupportedError(
+            f"this tokenizer has added tokens that are no control tokens ({names}) and works on "
+            "bytes, so white space before a text cannot be compiled; end the prompt's part before "
+            "{text} without a space"
+        )
     for token in kept:
         token["normalized"] = True
-    definition["added_tokens"] = kept
-    if lead:
-        spared = "|".join(_escape(token["content"]) for token in kept)
-        pattern = _START + (f"(?!(?:{spared}){_END})" if spared else "")
-        first = {"type": "Replace", "pattern": {"Regex": pattern}, "content": lead}
-        rest = definition["normalizer"]
-        definition["normalizer"] = _sequence([first] + ([rest] if rest else []))
-    return definition
+    spared = "|".join(_escape(token["content"]) for token in kept)
+    pattern = f"{_START}(?!(?:{spared}){_END})"
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": lead}
 
 
 def tokenizer_config(source: SourceTokenizer, limit: int, truncate: str) -> dict[str, Any]:
@@ -137,9 +162,10 @@ def tokenizer_config(source: SourceTokenizer, limit: int, truncate: str) -> dict
     }
 
 
-def _is_dropped(token: dict[str, Any]) -> bool:
-    """Control tokens must not work in a text; runs of white space the merges rebuild."""
-    return bool(token["special"]) or set(token["content"]) <= _SPACES
+def _is_dropped(token: dict[str, Any], lead: str) -> bool:
+    """Control tokens must not work in a text. Matched after normalisation, runs of U+2581 would
+    take the text's spaces, which the source leaves to the merges."""
+    return bool(token["special"]) or (bool(lead) and set(token["content"]) == {"\u2581"})
 
 
 def _inside(source: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from trimexport_runtime import Manifest, check_files, read_manifest
 
-from .pipeline import save_report
 from .checkpoint import Checkpoint, open_checkpoint
 from .errors import CheckpointError
 from .hub import locate_model
 from .layerwise import LayerwiseModel
 from .parity import ParityReport, Texts, measure
+from .pipeline import save_report
 from .progress import Progress, Silent
 from .shipped import sample_texts
 from .tokenizer import load_tokenizer

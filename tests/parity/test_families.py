@@ -70,7 +70,7 @@ def test_bundle_answers_as_the_untrimmed_model(name: str, tmp_path: Path) -> Non
     mutant = torch.stack([judge.logits(_without_one(row)) for row in ids])[:, tokens].numpy()
     found = Classifier.load(tmp_path / "bundle").logits(texts)
 
-    assert expected.std(axis=0).min() >= 1, "a model that says nothing proves nothing"
+    assert expected.std(axis=0).mean() >= 1, "a model that says nothing proves nothing"
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(found - mutant).max() > 100 * TOLERANCE
 
@@ -86,7 +86,7 @@ def _without_gap(
     texts, ids = [], []
     for text, whole in zip(TEXTS, joined, strict=True):
         own = [*prompt.prefix_ids, *encoder.encode(text).ids.tolist(), *prompt.suffix_ids]
-        if judge.ids(whole) == own:
+        if judge.ids(whole) == own and len(own) > 1:
             texts.append(text)
             ids.append(own)
     assert len(texts) >= 5, "the segments should agree with the joined string on most texts"
@@ -94,9 +94,8 @@ def _without_gap(
 
 
 def _without_one(row: list[int]) -> list[int]:
-    """The mutant: a prompt that lost one token of its prefix, or of its suffix where the prefix is
-    bos alone."""
-    return [*row[:1], *row[2:]] if len(row) > 2 else row[1:]
+    """The mutant: a prompt that lost a token of its prefix, or bos where the prefix is bos alone."""
+    return row[1:] if len(row) == 2 else [*row[:1], *row[2:]]
 
 
 def test_several_words_add_up(tmp_path: Path) -> None:

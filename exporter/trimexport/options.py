@@ -1,0 +1,119 @@
+"""From the command line's options to the spec of a build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from .errors import SpecError
+from .spec import BuildSpec, parse_labels, parse_verbalizers, read_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user gave; None and () mean not given."""
+
+    recipe: Path | None
+    model: str | None
+    revision: str | None
+    labels: str | None
+    prompt: str | None
+    prompt_file: Path | None
+    verbalize: Sequence[str]
+    precision: str | None = None
+    max_tokens: int | None = None
+    truncate: str | None = None
+
+
+def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
+    """The spec that the options name; `say` tells what was filled in for the user.
+
+    Raises:
+        click.UsageError: options that do not go together, or none that names the labels.
+        SpecError: see `spec`, and labels that no prompt is known for.
+    """
+    if options.prompt is not None and options.prompt_file is not None:
+        raise click.UsageError("Give --prompt or --prompt-file, not both.")
+    if options.recipe is None and options.labels is None:
+        raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
+    words = parse_verbalizers(options.verbalize)
+    if options.recipe is None:
+        spec = _filled(options, words, say)
+    else:
+        spec = _overridden(read_recipe(options.recipe), options, words)
+    if options.precision is not None:
+        spec = replace(spec, precision=parse_labels(options.precision))
+    if options.max_tokens is not None:
+        spec = replace(spec, max_tokens=options.max_tokens)
+    if options.truncate is not None:
+        spec = replace(spec, truncate=options.truncate)
+    return spec
+
+
+def _overridden(
+    recipe: BuildSpec, options: Options, words: dict[str, tuple[str, ...]]
+) -> BuildSpec:
+    """The recipe with what the options say instead. Its revision is its own model's, and its
+    words are its own labels'."""
+    template = _template(options)
+    labels = recipe.labels if options.labels is None else parse_labels(options.labels)
+    kept = {
+        label: own
+        for label, own in recipe.verbalizers.items()
+        if options.labels is None or label in labels
+    }
+    return replace(
+        recipe,
+        model=options.model or recipe.model,
+        revision=options.revision or (None if options.model else recipe.revision),
+        labels=labels,
+        prompt=recipe.prompt if template is None else template,
+        verbalizers={**kept, **words},
+    )
+
+
+def _filled(
+    options: Options, words: dict[str, tuple[str, ...]], say: Callable[[str], None]
+) -> BuildSpec:
+    """Take the checkpoint that ships where no model is named, and its card's prompt for the
+    labels where no prompt is; say what was taken in one line."""
+    from .shipped import NAME, prompt_for, shipped_checkpoint
+    from .verbalizer import check_labels
+
+    labels = parse_labels(options.labels or "")
+    check_labels(labels)
+    model, template = options.model, _template(options)
+    directory = shipped_checkpoint() if model is None else Path(model)
+    chosen = template if template is not None else prompt_for(directory, labels)
+    if model is None or template is None:
+        named = f"the {NAME} that ships" if model is None else str(directory)
+        say(f"model: {named}; prompt: {json.dumps(chosen, ensure_ascii=False)}")
+    return BuildSpec(
+        model=model or str(directory),
+        revision=options.revision,
+        labels=labels,
+        prompt=chosen,
+        verbalizers=words,
+    )
+
+
+def _template(options: Options) -> str | None:
+    """The prompt that the options give."""
+    if options.prompt_file is not None:
+        return _read_prompt(options.prompt_file)
+    if options.prompt is None:
+        return None
+    from .prompt import unescape
+
+    return unescape(options.prompt)
+
+
+def _read_prompt(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"the prompt file {path} cannot be read: {error}") from None

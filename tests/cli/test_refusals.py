@@ -1,0 +1,229 @@
+"""Every wrong command line ends in one message, with nothing printed and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+Refused = Callable[..., str]
+LABELS = ("--labels", "positive,negative")
+PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing option '--labels', for example --labels positive,negative."),
+        ([*LABELS, "--prompt", "{text}", "--prompt-file", "FILE"], "not both"),
+        ([*LABELS, "--prompt-file", "none"], "'none' does not exist"),
+        ([*LABELS, "--truncate", "middle"], "'middle' is not one of 'end', 'start'"),
+        ([*LABELS, "--max-tokens", "many"], "'many' is not a valid integer"),
+        ([*LABELS, "--texts", "none.txt"], "'none.txt' does not exist"),
+        (["--recipe", "none.toml"], "'none.toml' does not exist"),
+        ([*LABELS, "--modell", "x"], "No such option"),
+        ([*LABELS, "extra"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage(
+    tiny_refused: Refused, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "prompt.txt").write_text("{text}", encoding="utf-8")
+    arguments = [str(tmp_path / "prompt.txt") if it == "FILE" else it for it in arguments]
+    assert message in tiny_refused("build", *arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("positive", 'there is 1 label ("positive"), a classifier needs two'),
+        ("", 'a label is empty in ""'),
+        ("positive,,negative", 'a label is empty in "positive", "", "negative"'),
+        ("positive,negative,positive", 'label "positive" is given twice'),
+        ("good,bad", "no prompt is known for the labels good,bad; gemma-mini comes with"),
+    ],
+)
+def test_wrong_labels(tiny_refused: Refused, labels: str, message: str) -> None:
+    assert message in tiny_refused("build", "--labels", labels, "-o", "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("mixed=fair", '--verbalize names "mixed", which is no label; the labels are "positive"'),
+        ("positive=good,good", 'the words "good" and "good" begin with the same token'),
+        ("positive=good,", 'label "positive" has an empty word'),
+        ("positive=\u16a0", "is not in the model's vocabulary"),
+        ("positive", "has no label and words; write label=word,word"),
+    ],
+)
+def test_wrong_words(
+    tiny_refused: Refused, tiny_model: Path, words: str, message: str
+) -> None:
+    said = tiny_refused(
+        "build", "--model", tiny_model, *LABELS, *PROMPT, "--verbalize", words, "-o", "out"
+    )
+    assert message in said
+
+
+def test_labels_that_begin_alike(tiny_refused: Refused, tiny_model: Path) -> None:
+    labels = ("--labels", "very good,very bad")
+    said = tiny_refused("build", "--model", tiny_model, *labels, *PROMPT, "-o", "out")
+    assert '"very bad" is 2 tokens ("▁very", "▁bad") and shares its first with "very good"' in said
+    assert '--verbalize "very bad=word"' in said
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("Review", "has no {text}, it needs exactly one"),
+        ("", "has no {text}, it needs exactly one"),
+        ("{text} {text}", "has 2 {text}, it needs exactly one"),
+        ("{text} {", "has a single '{'"),
+        ("a } {text}", "has a single '}'"),
+        ("{{text}}", "has no {text}"),
+        ("x " * 200 + "{text}", "tokens and leaves none for a text; shorten it"),
+    ],
+)
+def test_wrong_prompts(
+    tiny_refused: Refused, tiny_model: Path, tmp_path: Path, prompt: str, message: str
+) -> None:
+    command = ("build", "--model", tiny_model, *LABELS, "-o", "out")
+    assert message in tiny_refused(*command, "--prompt", prompt)
+    (tmp_path / "prompt.txt").write_text(prompt, encoding="utf-8")
+    assert message in tiny_refused(*command, "--prompt-file", tmp_path / "prompt.txt")
+
+
+def test_a_prompt_file_that_is_not_text(tiny_refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_bytes(b"\xff{text}")
+    said = tiny_refused("build", *LABELS, "--prompt-file", tmp_path / "prompt.txt", "-o", "out")
+    assert "prompt.txt cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--precision", "fp8"), "precision fp8 cannot be built; give each of fp32"),
+        (("--precision", ""), "cannot be built"),
+        (("--max-tokens", "0"), "max-tokens is 0; give 1 or more"),
+        (("--max-tokens", "3"), "leaves none for a text; shorten it or raise --max-tokens"),
+    ],
+)
+def test_wrong_values(
+    tiny_refused: Refused, tiny_model: Path, option: tuple[str, str], message: str
+) -> None:
+    command = ("build", "--model", tiny_model, *LABELS, *PROMPT, "-o", "out")
+    assert message in tiny_refused(*command, *option)
+
+
+def _truncate(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _unlink(name: str) -> Callable[[Path], None]:
+    return lambda model: (model / name).unlink()
+
+
+def _configure(**change: object) -> Callable[[Path], None]:
+    return lambda model: tiny.edit_json(model / "config.json", lambda it: it.update(change))
+
+
+@pytest.mark.parametrize("command", [("build", "-o", "out"), ("inspect",)])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_unlink("config.json"), "has no config.json"),
+        (_unlink("model.safetensors"), "has no weights"),
+        (_truncate, "is truncated or damaged"),
+        (_configure(architectures=["BertModel"]), "is a BertModel; supported are Gemma"),
+        (_configure(rope_scaling={"type": "dynamic"}), "rope scaling of type 'dynamic'"),
+        (_configure(hidden_size=48), "the two do not belong together"),
+        (_configure(num_hidden_layers=3), "lacks the tensor model.layers.2"),
+        (_configure(num_attention_heads=-1), "Error: "),
+    ],
+)
+def test_wrong_models(
+    tiny_refused: Refused,
+    tiny_copy: Path,
+    command: tuple[str, ...],
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    damage(tiny_copy)
+    first, *rest = command
+    assert message in tiny_refused(first, "--model", tiny_copy, *LABELS, *PROMPT, *rest)
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+def test_no_model(tiny_refused: Refused, command: str) -> None:
+    said = tiny_refused(command, "--model", "none/at/all", *LABELS, *PROMPT)
+    assert "none/at/all does not exist; --model takes a directory" in said
+
+
+def test_an_output_that_exists(tiny_refused: Refused, tiny_bundle_copy: Path) -> None:
+    before = tiny.snapshot(tiny_bundle_copy)
+    said = tiny_refused("build", *LABELS, "-o", tiny_bundle_copy)
+    assert "bundle exists; give --force to replace it" in said
+    assert tiny.snapshot(tiny_bundle_copy) == before
+
+
+def test_the_old_bundle_survives_a_failed_build(
+    tiny_refused: Refused, tiny_copy: Path, tiny_bundle_copy: Path
+) -> None:
+    before = tiny.snapshot(tiny_bundle_copy)
+    _truncate(tiny_copy)
+    command = ("build", "--model", tiny_copy, *LABELS, *PROMPT, "-o", tiny_bundle_copy, "--force")
+    assert "is truncated or damaged" in tiny_refused(*command)
+    assert tiny.snapshot(tiny_bundle_copy) == before
+
+
+def test_force_does_not_replace_what_is_no_bundle(tiny_refused: Refused, tiny_copy: Path) -> None:
+    before = tiny.snapshot(tiny_copy)
+    said = tiny_refused("build", *LABELS, "-o", tiny_copy, "--force")
+    assert "is not a bundle, so --force does not replace it" in said
+    assert tiny.snapshot(tiny_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "is not a TOML file"),
+        ("labels = [1, 2]", "labels is [1, 2], it has to be a list of strings"),
+        ("modell = 'x'", "unknown key 'modell'"),
+        ("labels = ['a', 'b']", "model and prompt missing"),
+    ],
+)
+def test_wrong_recipes(tiny_refused: Refused, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    assert message in tiny_refused("build", "--recipe", tmp_path / "recipe.toml", "-o", "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "t.jsonl, line 2: "),
+        ("t.txt", "", "holds no text"),
+        ("t.csv", "text,label\na,mixed\n", "labelled mixed, the bundle's labels are positive"),
+        ("t.pdf", "a", 'extension ".pdf"'),
+    ],
+)
+def test_wrong_texts(
+    tiny_refused: Refused, tiny_bundle: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert message in tiny_refused("verify", tiny_bundle, "--texts", tmp_path / name)
+
+
+def test_no_bundle(tiny_refused: Refused, tiny_model: Path, tmp_path: Path) -> None:
+    assert "does not exist" in tiny_refused("verify", tmp_path / "none")
+    assert "is not a bundle: it has no trimexport.json" in tiny_refused("verify", tiny_model)
+    assert "Missing argument 'BUNDLE'" in tiny_refused("verify", code=2)
+
+
+def test_an_altered_bundle(tiny_refused: Refused, tiny_bundle_copy: Path) -> None:
+    path = tiny_bundle_copy / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("0", "1", 1), encoding="utf-8")
+    assert "was altered" in tiny_refused("verify", tiny_bundle_copy)

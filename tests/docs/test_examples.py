@@ -1,0 +1,46 @@
+"""The Python in the documents runs, in the order in which it is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _examples(page: str) -> str:
+    return "\n".join(_PYTHON.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that looks like a checkout, and to which the examples may write."""
+    path = tmp_path_factory.mktemp("checkout")
+    for name in ("models", "docs"):
+        (path / name).symlink_to(ROOT / name)
+    return path
+
+
+def test_the_python_page(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    exec(compile(_examples("python.md"), "docs/python.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "True"  # within tolerance
+    assert lines[2] == "('positive', 'negative')"
+    assert lines[5] == "True"  # the trimmed head gives the model's logits
+
+
+def test_the_client_of_the_how_to(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs on the bundle that the Python page built."""
+    monkeypatch.chdir(place)
+    if not (place / "build" / "reviews").is_dir():
+        pytest.skip("the Python page did not build its bundle")
+    exec(compile(_examples("how-to.md"), "docs/how-to.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == "['positive', 'negative']"

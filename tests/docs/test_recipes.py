@@ -1,0 +1,59 @@
+"""The recipes that ship can be read, and those of gemma-mini name the builds that they claim."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from trimexport import plan, read_recipe
+from trimexport.prompt import parse_template
+from trimexport.shipped import prompt_for
+from trimexport.verbalizer import check_labels
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+RECIPES = sorted(MODELS.glob("*.toml"))
+LABELS = {"sst2": ("positive", "negative"), "agnews": ("World", "Sports", "Business", "Sci/Tech")}
+
+
+def test_each_task_has_a_recipe_for_both_models() -> None:
+    assert [path.stem for path in RECIPES] == [
+        "agnews-gemma-2b",
+        "agnews-gemma-mini",
+        "sst2-gemma-2b",
+        "sst2-gemma-mini",
+    ]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_names_a_build_completely(path: Path) -> None:
+    spec = read_recipe(path)
+    check_labels(spec.labels)
+    assert spec.labels == LABELS[path.stem.split("-")[0]]
+    assert parse_template(spec.prompt).suffix.startswith("\n")
+    assert set(spec.verbalizers) == set(spec.labels)
+    written = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert {"model", "prompt", "labels", "verbalizers", "precision"} <= set(written)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_begins_with_what_it_is_and_its_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert f"trimexport build --recipe models/{path.name}" in text
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_gemma_2b_is_named_by_its_hub_id_and_revision(task: str) -> None:
+    spec = read_recipe(MODELS / f"{task}-gemma-2b.toml")
+    assert (spec.model, spec.revision) == ("google/gemma-2b", "main")
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_gemma_mini_is_found_beside_its_recipe_with_the_prompt_of_its_card(task: str) -> None:
+    planned = plan(read_recipe(MODELS / f"{task}-gemma-mini.toml"))
+    assert planned.checkpoint.directory == MODELS / "gemma-mini"
+    assert planned.spec.prompt == prompt_for(MODELS / "gemma-mini", LABELS[task])
+    assert planned.verbalizer.notes == () or task == "agnews"
+    assert planned.limit > 100

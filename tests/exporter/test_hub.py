@@ -1,0 +1,164 @@
+"""Models by hub id, from a real server on the loopback interface.
+
+Each download is a process of its own: huggingface_hub reads its settings when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, Hub, serve
+
+from trimexport import CheckpointError
+from trimexport.hub import locate_model
+
+LOCATE = """
+import sys
+from trimexport.errors import TrimexportError
+from trimexport.hub import locate_model
+try:
+    print(locate_model(sys.argv[1], sys.argv[2] or None))
+except TrimexportError as error:
+    print(type(error).__name__, error)
+"""
+PLAN = """
+import sys
+from trimexport import BuildSpec, plan
+spec = BuildSpec(model=sys.argv[1], labels=("positive", "negative"), prompt="R: {text}\\nS:")
+planned = plan(spec)
+print(planned.checkpoint.directory, planned.limit)
+"""
+Locate = Callable[..., str]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_model: Path) -> Iterator[Hub]:
+    """A hub with one model, which also has a pickle and code, and a model of pickles alone."""
+    whole = shutil.copytree(tiny_model, tmp_path / "hub" / "whole")
+    (whole / "pytorch_model.bin").write_bytes(b"pickled")
+    (whole / "modeling_mine.py").write_text("raise SystemExit", encoding="utf-8")
+    pickled = shutil.copytree(whole, tmp_path / "hub" / "pickled")
+    (pickled / "model.safetensors").unlink()
+    with serve(Hub({"tiny/gemma": whole, "tiny/pickled": pickled})) as running:
+        yield running
+
+
+@pytest.fixture
+def locate(tmp_path: Path) -> Locate:
+    """Locate a model in a process that has the hub at `url` and an empty cache."""
+
+    def run(
+        url: str, model: str, revision: str = "", code: str = LOCATE, cache: str = "cache", **env: str
+    ) -> str:
+        own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        done = subprocess.run(
+            [sys.executable, "-c", code, model, revision],
+            env={**own, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / cache), **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def test_a_model_is_downloaded_and_planned(hub: Hub, locate: Locate, tiny_model: Path) -> None:
+    found, limit = locate(hub.url, "tiny/gemma", code=PLAN).rsplit(" ", 1)
+    assert Path(found).name == COMMIT
+    assert int(limit) > 100
+    names = {path.name for path in Path(found).iterdir()}
+    assert names == {path.name for path in tiny_model.iterdir()}
+    weights = "model.safetensors"
+    assert (Path(found) / weights).read_bytes() == (tiny_model / weights).read_bytes()
+    assert not [path for path in hub.requests if path.endswith((".bin", ".py"))]
+    before = len(hub.requests)
+    assert locate("http://127.0.0.1:9", "tiny/gemma") == found  # from the cache
+    assert locate(hub.url, "tiny/gemma", HF_HUB_OFFLINE="1") == found
+    assert len(hub.requests) == before
+
+
+def test_a_model_of_pickles_is_not_downloaded(hub: Hub, locate: Locate) -> None:
+    said = locate(hub.url, "tiny/pickled")
+    assert said.startswith("HubError tiny/pickled has no safetensors on the hub")
+    assert "save_pretrained" in said
+    assert not [path for path in hub.requests if path.endswith(".bin")]
+
+
+def test_a_gated_model(hub: Hub, locate: Locate) -> None:
+    hub.gated = frozenset({"tiny/gemma"})
+    said = locate(hub.url, "tiny/gemma")
+    assert said.startswith("HubError tiny/gemma is gated: accept its terms at https://hugging")
+    assert "hf auth login" in said
+
+
+def test_a_model_whose_files_alone_are_gated(hub: Hub, locate: Locate) -> None:
+    hub.gated_files = frozenset({"tiny/gemma"})
+    assert locate(hub.url, "tiny/gemma").startswith("HubError tiny/gemma is gated")
+
+
+def test_an_unknown_model(hub: Hub, locate: Locate) -> None:
+    said = locate(hub.url, "tiny/none")
+    assert said.startswith("HubError tiny/none is neither a directory here nor a repository")
+
+
+def test_an_unknown_revision(hub: Hub, locate: Locate) -> None:
+    said = locate(hub.url, "tiny/gemma", "v9")
+    assert said.startswith("HubError tiny/gemma has no revision 'v9'")
+
+
+def test_a_hub_that_fails(hub: Hub, locate: Locate) -> None:
+    hub.failing = True
+    assert locate(hub.url, "tiny/gemma").startswith("HubError tiny/gemma is no directory here and")
+
+
+def test_a_download_that_breaks_off(hub: Hub, locate: Locate) -> None:
+    hub.broken_files = frozenset({"model.safetensors"})
+    said = locate(hub.url, "tiny/gemma")
+    assert said.startswith("HubError tiny/gemma is no directory here and the hub cannot be reached")
+
+
+def test_a_hub_that_cannot_be_reached(locate: Locate) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    said = locate(f"http://127.0.0.1:{port}", "tiny/gemma")
+    assert said.startswith("HubError tiny/gemma is no directory here and the hub cannot be reached")
+    assert "hf download tiny/gemma --local-dir DIR" in said
+
+
+def test_offline_without_a_copy(hub: Hub, locate: Locate) -> None:
+    said = locate(hub.url, "tiny/gemma", HF_HUB_OFFLINE="1")
+    assert said.startswith("HubError tiny/gemma is no directory here and the hub cannot be reached")
+    assert not hub.requests
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, locate: Locate, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    said = locate(hub.url, "tiny/gemma", cache="file/cache")
+    assert said.startswith("HubError tiny/gemma")
+    assert "set HF_HOME to another place" in said
+
+
+def test_a_directory_is_itself(tiny_model: Path) -> None:
+    assert locate_model(str(tiny_model), None) == tiny_model
+
+
+@pytest.mark.parametrize("model", ["build/none/here", "/none", "./none/x", "~/x", "gemma"])
+def test_what_is_neither_a_directory_nor_an_id(model: str) -> None:
+    with pytest.raises(CheckpointError, match="does not exist; --model takes a directory"):
+        locate_model(model, None)
+
+
+def test_a_file_is_not_a_model(tiny_model: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file; --model takes a directory"):
+        locate_model(str(tiny_model / "model.safetensors"), None)

@@ -1,0 +1,130 @@
+"""Specs from Python, recipes and the command line's spellings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimexport import BuildSpec, SpecError, read_recipe
+from trimexport.spec import parse_labels, parse_verbalizers
+
+WHOLE = """
+model = "google/gemma-2b"
+revision = "9cf48e5"
+prompt = "Review: {text}\\nSentiment:"
+labels = ["positive", "negative"]
+precision = ["fp32"]
+max_tokens = 256
+truncate = "start"
+notice = "Terms apply."
+
+[verbalizers]
+positive = ["good", "great"]
+negative = "bad"
+"""
+NEEDED = 'model = "m"\nprompt = "{text}"\nlabels = ["a", "b"]\n'
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Any:
+    """Write a recipe and give its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_recipe_names_everything(recipe: Any) -> None:
+    assert read_recipe(recipe(WHOLE)) == BuildSpec(
+        model="google/gemma-2b",
+        revision="9cf48e5",
+        prompt="Review: {text}\nSentiment:",
+        labels=("positive", "negative"),
+        precision=("fp32",),
+        max_tokens=256,
+        truncate="start",
+        notice="Terms apply.",
+        verbalizers={"positive": ("good", "great"), "negative": ("bad",)},
+    )
+
+
+def test_a_recipe_needs_only_three_keys(recipe: Any) -> None:
+    spec = read_recipe(recipe(NEEDED))
+    assert spec == BuildSpec(model="m", prompt="{text}", labels=("a", "b"))
+
+
+def test_a_model_beside_the_recipe_is_found_there(recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    assert Path(read_recipe(recipe(NEEDED)).model) == tmp_path / "m"
+
+
+def test_a_model_that_is_not_beside_the_recipe_keeps_its_name(recipe: Any) -> None:
+    assert read_recipe(recipe(NEEDED)).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "is not a TOML file"),
+        (NEEDED + 'labells = ["a"]', "unknown key 'labells'; known are model, revision"),
+        ('model = "m"', "prompt and labels missing"),
+        (NEEDED.replace('"m"', "3"), "model is 3, it has to be a string"),
+        (NEEDED.replace('["a", "b"]', '"a,b"'), "labels is 'a,b', it has to be a list of strings"),
+        (NEEDED.replace('["a", "b"]', "[1, 2]"), "labels is [1, 2], it has to be a list of strings"),
+        (NEEDED + 'precision = "fp32"', "precision is 'fp32', it has to be a list of strings"),
+        (NEEDED + "precision = [32]", "precision is [32], it has to be a list of strings"),
+        (NEEDED + "max_tokens = '9'", "max_tokens is '9', it has to be a whole number"),
+        (NEEDED + "max_tokens = true", "max_tokens is True, it has to be a whole number"),
+        (NEEDED + "max_tokens = 0", "max-tokens is 0; give 1 or more"),
+        (NEEDED + "truncate = 'middle'", 'truncate is "middle"; give one of end, start'),
+        (NEEDED + "precision = ['fp8']", "precision fp8 cannot be built"),
+        (NEEDED + "precision = ['fp32', 'fp32']", "precision fp32,fp32 cannot be built"),
+        (NEEDED + "precision = []", "precision (none) cannot be built"),
+        (NEEDED + "verbalizers = {a = 3}", "verbalizers is {'a': 3}, it has to be a table"),
+        (NEEDED + "verbalizers = {a = ['x', 3]}", "it has to be a table such as {positive"),
+        (NEEDED + "verbalizers = ['x']", "it has to be a table such as {positive"),
+        (NEEDED + "verbalizers = {a = []}", 'label "a" is given no words'),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said(recipe: Any, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        read_recipe(recipe(text))
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="does not exist"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="is not a TOML file"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_labels_are_separated_by_commas() -> None:
+    assert parse_labels("positive, negative") == ("positive", "negative")
+    assert parse_labels("very positive,Sci/Tech") == ("very positive", "Sci/Tech")
+    assert parse_labels("a,,b") == ("a", "", "b")
+
+
+def test_words_keep_the_space_before_them() -> None:
+    found = parse_verbalizers(["positive=good,great ", "very bad = awful"])
+    assert found == {"positive": ("good", "great"), "very bad": (" awful",)}
+
+
+@pytest.mark.parametrize("item", ["positive", "=good", " =good"])
+def test_words_need_a_label(item: str) -> None:
+    with pytest.raises(SpecError, match="has no label and words; write label=word,word"):
+        parse_verbalizers([item])
+
+
+def test_a_label_gets_its_words_once() -> None:
+    with pytest.raises(SpecError, match='names "positive" twice; give its words in one'):
+        parse_verbalizers(["positive=good", "positive=great"])

@@ -1,0 +1,112 @@
+"""A model small enough that a test can afford to break it, and the bundle that is built from it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import GEMMA_MINI
+from safetensors.torch import load_file, save_file
+from transformers import GemmaConfig, GemmaForCausalLM
+
+from trimexport import BuildSpec, Texts, build
+
+PROMPT = "Review: {text}\nSentiment:"
+TEXTS = ("a gorgeous, witty movie", "dull", "", "two\nlines", "it never quite comes together")
+
+
+def tiny_config(**options: Any) -> GemmaConfig:
+    """Two layers of 32 with gemma-mini's vocabulary."""
+    return GemmaConfig(
+        **{
+            "vocab_size": 8000,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 128,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "bos_token_id": 2,
+            "architectures": ["GemmaForCausalLM"],
+            **options,
+        }
+    )
+
+
+def save_tiny(
+    directory: Path, dtype: torch.dtype = torch.float32, shard: str = "5GB", **options: Any
+) -> Path:
+    """Save such a model, with logits that differ from text to text, and gemma-mini's tokenizer."""
+    torch.manual_seed(11)
+    model = GemmaForCausalLM(tiny_config(**options))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)
+    model.to(dtype).save_pretrained(directory, max_shard_size=shard)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(GEMMA_MINI / name, directory / name)
+    return directory
+
+
+@functools.cache
+def tiny_root() -> Path:
+    """A directory for what is made once per run; it goes when the run ends."""
+    holder = tempfile.TemporaryDirectory(prefix="trimexport-tests-")
+    _KEPT.append(holder)
+    return Path(holder.name)
+
+
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@functools.cache
+def tiny_model() -> Path:
+    """The checkpoint, made once. Shared: copy it to change it."""
+    return save_tiny(tiny_root() / "tiny")
+
+
+@functools.cache
+def tiny_bundle() -> Path:
+    """The bundle made from it, built once. Shared: copy it to change it."""
+    spec = BuildSpec(model=str(tiny_model()), labels=("positive", "negative"), prompt=PROMPT)
+    return build(spec, tiny_root() / "bundle", sample=Texts(TEXTS)).directory
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    """Replace a JSON file by what `change` makes of it; None means it was changed in place."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    changed = change(value)
+    path.write_text(json.dumps(value if changed is None else changed), encoding="utf-8")
+
+
+def edit_tensors(directory: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change the tensors of a single-file checkpoint."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def header_length(path: Path) -> int:
+    """The number of bytes that a safetensors file's header takes."""
+    with path.open("rb") as stream:
+        return int(struct.unpack("<Q", stream.read(8))[0])
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, by its relative path."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
