@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import GEMMA_MINI
 from safetensors.torch import load_file, save_file
 from transformers import GemmaConfig, GemmaForCausalLM
 
+from models import GEMMA_MINI, harden
 from trimexport import BuildSpec, Texts, build
 
 PROMPT = "Review: {text}\nSentiment:"
@@ -47,11 +47,7 @@ def save_tiny(
     directory: Path, dtype: torch.dtype = torch.float32, shard: str = "5GB", **options: Any
 ) -> Path:
     """Save such a model, with logits that differ from text to text, and gemma-mini's tokenizer."""
-    torch.manual_seed(11)
-    model = GemmaForCausalLM(tiny_config(**options))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8)
+    model = harden(GemmaForCausalLM(tiny_config(**options)), seed=11)
     model.to(dtype).save_pretrained(directory, max_shard_size=shard)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(GEMMA_MINI / name, directory / name)

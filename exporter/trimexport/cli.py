@@ -101,12 +101,12 @@ def build(
     force: bool,
     as_json: bool,
 ) -> None:
-    r"""Build a bundle and prove that it answers as the untrimmed model does.
+    """Build a bundle and prove that it answers as the untrimmed model does.
 
     \b
     Example:
-      trimexport build --model google/gemma-2b --labels positive,negative \
-          --prompt "Review: {text}\nSentiment:" -o build/sentiment
+      trimexport build --model google/gemma-2b --labels positive,negative \\
+          --prompt "Review: {text}\\nSentiment:" -o build/sentiment
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
     progress = ConsoleProgress()

@@ -33,9 +33,9 @@ class Interruption:
         hook = sys.unraisablehook
         before: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # signals belong to the main thread
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, self._receive)
+            for name in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(name) is not signal.SIG_IGN:
+                    before[name] = signal.signal(name, self._receive)
         sys.unraisablehook = lambda lost: (
             None if isinstance(lost.exc_value, KeyboardInterrupt) else hook(lost)
         )
@@ -72,9 +72,8 @@ class ConsoleProgress:
         """Show `what` while the block runs; a bar, if standard error is a terminal."""
         _interruption.check()
         began = time.monotonic()
-        stream = click.get_text_stream("stderr")
-        if stream.isatty() and total > 1:
-            with click.progressbar(length=total, label=what, file=stream) as shown:
+        if sys.stderr.isatty() and total > 1:
+            with click.progressbar(length=total, label=what, file=sys.stderr) as shown:
                 yield lambda done: self._tick(shown.update, done)
             return
         yield lambda done: self._tick(lambda _: None, done)

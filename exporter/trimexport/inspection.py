@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import cast
+
+from torch import nn
 
 from .pipeline import Plan
 from .skeleton import make_skeleton, module_name, parameter_names
@@ -40,13 +43,14 @@ def inspect_plan(planned: Plan) -> Inspection:
     model = make_skeleton(checkpoint, "sdpa")
     names = parameter_names(model, checkpoint)
     embedding = module_name(model, model.get_input_embeddings()) + "."
-    head = module_name(model, model.get_output_embeddings()) + "."
-    layers = module_name(model, model.base_model.layers) + "."
+    head = module_name(model, model.get_output_embeddings()) + "."  # type: ignore[no-untyped-call]
+    stack = cast(nn.ModuleList, model.base_model.layers)
+    layers = module_name(model, stack) + "."
     tied = names[head + "weight"] == names[embedding + "weight"]
     sizes = {name: prod(checkpoint.tensors[source].shape) for name, source in names.items()}
     rows, hidden = checkpoint.tensors[names[head + "weight"]].shape
     kept = len(planned.verbalizer.token_ids) * (hidden + 1)
-    count = len(model.base_model.layers)
+    count = len(stack)
     inside = sum(size for name, size in sizes.items() if name.startswith(layers))
     table = sum(size for name, size in sizes.items() if name.startswith(embedding))
     cut = sum(size for name, size in sizes.items() if name.startswith(head))

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner, Result
 
+import tiny
 from trimexport.cli import main
 
 PROGRAM = [sys.executable, "-c", "from trimexport.cli import main; main(prog_name='trimexport')"]
@@ -74,7 +74,7 @@ def tiny_refused(tiny_invoke: Callable[..., Result], tmp_path: Path) -> Callable
 
 
 @pytest.fixture
-def tiny_process() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def tiny_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command line in a process of its own."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:

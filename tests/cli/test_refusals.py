@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import tiny
 
 Refused = Callable[..., str]
@@ -59,9 +60,7 @@ def test_wrong_labels(tiny_refused: Refused, labels: str, message: str) -> None:
         ("positive", "has no label and words; write label=word,word"),
     ],
 )
-def test_wrong_words(
-    tiny_refused: Refused, tiny_model: Path, words: str, message: str
-) -> None:
+def test_wrong_words(tiny_refused: Refused, tiny_model: Path, words: str, message: str) -> None:
     said = tiny_refused(
         "build", "--model", tiny_model, *LABELS, *PROMPT, "--verbalize", words, "-o", "out"
     )
@@ -142,7 +141,11 @@ def _configure(**change: object) -> Callable[[Path], None]:
         (_configure(rope_scaling={"type": "dynamic"}), "rope scaling of type 'dynamic'"),
         (_configure(hidden_size=48), "the two do not belong together"),
         (_configure(num_hidden_layers=3), "lacks the tensor model.layers.2"),
-        (_configure(num_attention_heads=-1), "Error: "),
+        pytest.param(
+            _configure(num_attention_heads=-1),
+            "transformers cannot build the model",
+            marks=pytest.mark.xfail(strict=True, reason="make_skeleton lets RuntimeError through"),
+        ),
     ],
 )
 def test_wrong_models(

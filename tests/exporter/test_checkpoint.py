@@ -9,10 +9,10 @@ import struct
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
+import tiny
 from trimexport import BuildSpec, CheckpointError, UnsupportedError, plan
 from trimexport.checkpoint import open_checkpoint
 from trimexport.families import GEMMA_NOTICE, notice_for
@@ -53,9 +53,9 @@ def test_tensors_are_what_transformers_reads(
     assert torch.equal(checkpoint.read(EMBEDDING, 7990, 9000), table[7990:])
     assert torch.equal(checkpoint.read_rows(EMBEDDING, [5, 3, 5, 7999]), table[[5, 3, 5, 7999]])
     assert checkpoint.read_rows(EMBEDDING, []).shape == (0, 32)
-    assert checkpoint.bytes == sum(t.numel() for n, t in expected.items() if n != "lm_head.weight") * (
-        dtype.itemsize
-    )
+    assert checkpoint.bytes == sum(
+        t.numel() for n, t in expected.items() if n != "lm_head.weight"
+    ) * (dtype.itemsize)
     assert checkpoint.context == 128
 
 
@@ -155,7 +155,9 @@ def test_missing_entries_of_the_index_matter_only_with_their_file(sharded: Path)
 
 
 def _weight_map(directory: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    found: dict[str, str] = json.loads((directory / INDEX).read_text(encoding="utf-8"))[
+        "weight_map"
+    ]
     return found
 
 
@@ -176,7 +178,9 @@ def test_an_index_does_not_lead_out_of_the_directory(sharded: Path, tiny_model: 
 
 def test_a_missing_tensor(tiny_copy: Path) -> None:
     tiny.edit_tensors(tiny_copy, lambda it: it.__delitem__(GATE))
-    _refused(tiny_copy, f"lacks the tensor {GATE} that a GemmaForCausalLM needs; it holds 19 tensors")
+    _refused(
+        tiny_copy, f"lacks the tensor {GATE} that a GemmaForCausalLM needs; it holds 19 tensors"
+    )
 
 
 def test_a_tensor_of_another_shape(tiny_copy: Path) -> None:
@@ -242,15 +246,14 @@ def _plan(directory: Path) -> None:
 def test_no_tokenizer(tiny_copy: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tiny_copy / name).unlink()
-    with pytest.raises(CheckpointError, match="the tokenizer of .* cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer of .* cannot be loaded"):
         _plan(tiny_copy)
 
 
-@pytest.mark.xfail(strict=True, raises=Exception, reason="not caught by load_tokenizer")
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
 def test_a_damaged_tokenizer(tiny_copy: Path, text: str) -> None:
     (tiny_copy / "tokenizer.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match="the tokenizer of .* cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer of .* cannot be loaded"):
         _plan(tiny_copy)
 
 

@@ -55,7 +55,12 @@ def locate(tmp_path: Path) -> Locate:
     """Locate a model in a process that has the hub at `url` and an empty cache."""
 
     def run(
-        url: str, model: str, revision: str = "", code: str = LOCATE, cache: str = "cache", **env: str
+        url: str,
+        model: str,
+        revision: str = "",
+        code: str = LOCATE,
+        cache: str = "cache",
+        **env: str,
     ) -> str:
         own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         done = subprocess.run(

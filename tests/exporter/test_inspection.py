@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
+import tiny
 from trimexport import BuildSpec, plan
 from trimexport.inspection import Inspection, inspect_plan
 from trimexport.report import inspection_table

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trimexport_runtime import read_manifest
 
 from trimexport import ParityReport, report
 from trimexport.card import model_card
 from trimexport.parity import (
     Disagreement,
     LabelMass,
-    Tolerance,
     TokenisationGap,
+    Tolerance,
     VariantParity,
     warnings,
 )
+from trimexport_runtime import read_manifest
 
 VOID = {"meta", "link", "br", "img", "circle", "rect", "line"}
 
@@ -188,7 +188,9 @@ def test_a_bad_prompt_is_told() -> None:
 def test_the_card(tiny_bundle: Path) -> None:
     manifest = read_manifest(tiny_bundle)
     assert "| terms |" not in model_card(manifest, _report())
-    source = replace(manifest.source, model="google/gemma-2b", revision="v1", notice="Terms | apply")
+    source = replace(
+        manifest.source, model="google/gemma-2b", revision="v1", notice="Terms | apply"
+    )
     first = replace(manifest.labels[0], name="good | fine")
     noted = replace(manifest, source=source, labels=(first, *manifest.labels[1:]))
     card = model_card(noted, _report())

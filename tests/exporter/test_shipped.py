@@ -43,7 +43,7 @@ def test_other_labels_have_no_prompt(labels: tuple[str, ...]) -> None:
 
 
 def test_a_model_without_a_card_has_no_prompt(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no prompt is known for the labels a,b. Give one"):
+    with pytest.raises(SpecError, match=r"no prompt is known for the labels a,b\. Give one"):
         prompt_for(tmp_path, ("a", "b"))
 
 

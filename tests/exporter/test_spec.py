@@ -76,7 +76,10 @@ def test_a_model_that_is_not_beside_the_recipe_keeps_its_name(recipe: Any) -> No
         ('model = "m"', "prompt and labels missing"),
         (NEEDED.replace('"m"', "3"), "model is 3, it has to be a string"),
         (NEEDED.replace('["a", "b"]', '"a,b"'), "labels is 'a,b', it has to be a list of strings"),
-        (NEEDED.replace('["a", "b"]', "[1, 2]"), "labels is [1, 2], it has to be a list of strings"),
+        (
+            NEEDED.replace('["a", "b"]', "[1, 2]"),
+            "labels is [1, 2], it has to be a list of strings",
+        ),
         (NEEDED + 'precision = "fp32"', "precision is 'fp32', it has to be a list of strings"),
         (NEEDED + "precision = [32]", "precision is [32], it has to be a list of strings"),
         (NEEDED + "max_tokens = '9'", "max_tokens is '9', it has to be a whole number"),

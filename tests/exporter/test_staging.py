@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from trimexport import OutputError
 from trimexport.staging import check_output, staged
 
@@ -59,10 +59,15 @@ def _umask() -> int:
 def test_it_does_not_appear_when_the_block_fails(
     output: Path, failure: type[BaseException]
 ) -> None:
-    with pytest.raises(failure), staged(output, force=False) as work:
+    with pytest.raises(failure):
+        _fail_inside(output, failure)
+    assert _beside(output) == []
+
+
+def _fail_inside(output: Path, failure: type[BaseException]) -> None:
+    with staged(output, force=True) as work:
         (work / "file").write_text("new", encoding="utf-8")
         raise failure
-    assert _beside(output) == []
 
 
 def test_folders_made_for_it_go_with_it(output: Path) -> None:
@@ -93,9 +98,8 @@ def test_force_replaces_a_bundle(old: Path) -> None:
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_the_old_bundle_survives(old: Path, failure: type[BaseException]) -> None:
-    with pytest.raises(failure), staged(old, force=True) as work:
-        (work / "file").write_text("new", encoding="utf-8")
-        raise failure
+    with pytest.raises(failure):
+        _fail_inside(old, failure)
     assert tiny.snapshot(old) == OLD
     assert _beside(old) == ["bundle"]
 
@@ -212,9 +216,12 @@ def test_a_build_on_a_full_disk(tiny_model: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=1m none '{disk}'"
-    if shutil.which("unshare") is None or subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False
-    ).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            ["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("a file system of a private mount namespace is not permitted here")
     script = f"""{mount} && mkdir '{disk}/old' && echo '{{}}' > '{disk}/old/trimexport.json' &&
         "$@" && ls -A '{disk}' '{disk}/old'"""

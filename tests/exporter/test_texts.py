@@ -67,7 +67,7 @@ def test_what_is_wrong_with_a_file_is_said(
 
 def test_a_label_for_some_texts_only_is_explained(tmp_path: Path) -> None:
     path = _write(tmp_path, "t.jsonl", '{"text": "a"}\n{"text": "b", "label": "x"}\n')
-    with pytest.raises(SpecError, match="line 1: .*; give every line a 'label' or none"):
+    with pytest.raises(SpecError, match=r"line 1: .*; give every line a 'label' or none"):
         read_texts(path)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import onnx
 import pytest
-import tiny
 from onnx import numpy_helper
-from trimexport_runtime import Classifier, IntegrityError, check_files, read_manifest
-from trimexport_runtime.bundle import MANIFEST, BundleFile, sha256_of, to_json
 
+import tiny
 from trimexport import CheckpointError, ParityError, SpecError, Texts, verify
 from trimexport.parity import require
+from trimexport_runtime import Classifier, IntegrityError, check_files, read_manifest
+from trimexport_runtime.bundle import MANIFEST, BundleFile, sha256_of, to_json
 
 SAMPLE = Texts(tiny.TEXTS)
 NORM = "model.norm.weight"
@@ -43,7 +43,7 @@ def test_a_whole_bundle(tiny_bundle_copy: Path) -> None:
     (variant,) = report.variants
     assert variant.agreement == 1.0
     assert 0 < variant.max_logit_difference < 1e-3
-    assert report.logit_deviation > 0.5
+    assert report.logit_deviation > 1
     require(report)
     after = tiny.snapshot(tiny_bundle_copy)
     assert set(after) - set(before) == {"reports/parity.html"}
@@ -86,14 +86,14 @@ def moved(tiny_copy: Path, tiny_bundle_copy: Path) -> Path:
 
 
 def test_a_checkpoint_that_has_moved(moved: Path, tiny_copy: Path) -> None:
-    with pytest.raises(CheckpointError, match="gone, which is not there any more; .* --model"):
+    with pytest.raises(CheckpointError, match=r"gone, which is not there any more; .* --model"):
         verify(moved, sample=SAMPLE)
     assert verify(moved, sample=SAMPLE, model=str(tiny_copy)).within
 
 
 def test_another_checkpoint(tiny_bundle_copy: Path, tiny_copy: Path) -> None:
     tiny.edit_json(tiny_copy / "config.json", lambda it: it.update(rms_norm_eps=1e-5))
-    with pytest.raises(CheckpointError, match="is not the checkpoint .* its config.json differs"):
+    with pytest.raises(CheckpointError, match=r"is not the checkpoint .* its config.json differs"):
         verify(tiny_bundle_copy, sample=SAMPLE, model=str(tiny_copy))
 
 
@@ -105,7 +105,7 @@ def test_other_weights_with_the_same_configuration(tiny_bundle_copy: Path, tiny_
         require(report)
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "README.md"])
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "config.json"])
 def test_an_altered_bundle(tiny_bundle_copy: Path, name: str) -> None:
     data = bytearray((tiny_bundle_copy / name).read_bytes())
     data[len(data) // 2] ^= 1

@@ -7,6 +7,7 @@ from onnx_ir.passes import common
 
 from .fold_constants import fold_constants
 from .fold_transposes import fold_transposes
+from .name_dimensions import name_dimensions
 from .static_reshapes import static_reshapes
 
 
@@ -24,3 +25,4 @@ def clean(model: ir.Model) -> None:
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+    name_dimensions(model)

@@ -1,0 +1,264 @@
+"""What the commands print, where they print it, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import onnx
+import pytest
+from click.testing import Result
+from onnx import numpy_helper
+
+import tiny
+import trimexport
+from models import ROOT
+from trimexport.cli import main
+from trimexport_runtime import Classifier, check_files, read_manifest
+from trimexport_runtime.bundle import MANIFEST
+
+Invoke = Callable[..., Result]
+Process = Callable[..., "subprocess.CompletedProcess[str]"]
+LABELS = ("--labels", "positive,negative")
+PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
+
+
+def test_build_verify_and_inspect_in_processes(
+    tiny_process: Process, tiny_copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\na fine film,positive\nb,negative\n")
+    output = tmp_path / "place" / "bundle"
+    texts = ("--texts", tmp_path / "texts.csv")
+    command = ("build", "--model", tiny_copy, *LABELS, "--prompt", "It {{is}}: {text}\\nso:")
+    built = tiny_process(*command, *texts, "-o", output, "--json")
+    assert built.returncode == 0, built.stderr
+    found = json.loads(built.stdout)
+    assert found["bundle"] == str(output)
+    assert found["texts"] == 2
+    assert found["reference"]["accuracy"] in (0, 0.5, 1)
+    for said in ("compiling the prompt: ", "tracing: ", "writing fp32: ", "variant fp32: "):
+        assert said in built.stderr
+    assert list(output.parent.iterdir()) == [output]
+    manifest = read_manifest(output)
+    check_files(output, manifest, hashes=True)
+    assert manifest.prompt.template == "It {{is}}: {text}\nso:"
+    assert "| fp32 | 100.00% |" in (output / "README.md").read_text(encoding="utf-8")
+    Classifier.load(output).classify(["a"])
+
+    verified = tiny_process("verify", output, *texts)
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.startswith("variant")
+    assert "100.00%" in verified.stdout
+    assert "variant fp32: " in verified.stderr
+
+    shutil.rmtree(tiny_copy)
+    gone = tiny_process("verify", output, *texts)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "which is not there any more" in gone.stderr
+    assert "--model" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+def test_a_failure_in_a_process(tiny_process: Process, tiny_copy: Path, tmp_path: Path) -> None:
+    (tiny_copy / "model.safetensors").write_bytes(b"short")
+    output = tmp_path / "place" / "bundle"
+    done = tiny_process("build", "--model", tiny_copy, *LABELS, *PROMPT, "-o", output)
+    assert (done.returncode, done.stdout) == (1, "")
+    message = f"Error: {tiny_copy}/model.safetensors is truncated or damaged"
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in done.stderr
+    assert not output.parent.exists()
+
+
+def test_labels_alone_take_what_ships_and_say_so(tiny_invoke: Invoke) -> None:
+    done = tiny_invoke("inspect", *LABELS)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == (
+        'model: the gemma-mini that ships; prompt: "Review: {text}\\nSentiment:"\n'
+    )
+    assert "models/gemma-mini" in done.stdout
+
+
+def test_a_card_s_prompt_is_taken_and_said(tiny_invoke: Invoke, tiny_copy: Path) -> None:
+    shutil.copyfile(ROOT / "models" / "gemma-mini" / "prompts.toml", tiny_copy / "prompts.toml")
+    done = tiny_invoke("inspect", "--model", tiny_copy, *LABELS)
+    assert done.stderr == f'model: {tiny_copy}; prompt: "Review: {{text}}\\nSentiment:"\n'
+
+
+def test_nothing_is_said_where_all_is_given(tiny_invoke: Invoke, tiny_model: Path) -> None:
+    assert tiny_invoke("inspect", "--model", tiny_model, *LABELS, *PROMPT).stderr == ""
+
+
+def test_inspect_as_json_is_what_the_table_shows(tiny_invoke: Invoke, tiny_model: Path) -> None:
+    command = ("inspect", "--model", tiny_model, *LABELS, *PROMPT)
+    table = tiny_invoke(*command).stdout
+    found = json.loads(tiny_invoke(*command, "--json").stdout)
+    assert found["tied"] is True
+    for part in found["parts"]:
+        assert part["name"] in table
+        assert f"{part['before']:,}" in table
+        assert f"{part['after']:,}" in table
+    for key in ("checkpoint_bytes", "bytes_before", "bytes_after", "prefix_bytes"):
+        assert f"{found[key] / 1e6:,.2f} MB" in table
+
+
+def test_inspect_takes_words_and_a_prompt_file(
+    tiny_invoke: Invoke, tiny_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("A: {text}\nB:\n", encoding="utf-8")
+    command = ("inspect", "--model", tiny_model, *LABELS, "--prompt-file", path)
+    done = tiny_invoke(
+        *command, "--verbalize", "positive=good,great", "--verbalize", "negative=bad"
+    )
+    assert done.exit_code == 0, done.output
+    assert "label positive: ▁good (" in done.stdout
+    assert ", ▁great (" in done.stdout
+    assert "label negative: ▁bad (" in done.stdout
+
+
+def test_a_word_of_several_tokens_is_told(tiny_invoke: Invoke, tiny_model: Path) -> None:
+    command = ("inspect", "--model", tiny_model, "--labels", "very good,bad", *PROMPT)
+    done = tiny_invoke(*command)
+    assert 'label "very good": "very good" is 2 tokens ("▁very", "▁good"); the first tells' in (
+        done.stderr
+    )
+
+
+def test_verify_as_json_is_what_the_table_shows(
+    tiny_invoke: Invoke, tiny_bundle_copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        '{"text": "a", "label": "positive"}\n{"text": "b", "label": "negative"}\n'
+    )
+    command = ("verify", tiny_bundle_copy, "--texts", tmp_path / "t.jsonl")
+    table = tiny_invoke(*command).stdout
+    found = json.loads(tiny_invoke(*command, "--json").stdout)
+    assert found["within_tolerance"] is True
+    assert found["texts"] == 2
+    (variant,) = found["variants"]
+    for shown in (
+        f"{variant['agreement']:.2%}",
+        f"{variant['max_logit_difference']:.2e}",
+        f"{variant['mean_logit_difference']:.2e}",
+        f"{variant['accuracy']:.2%}",
+        f"{found['label_mass']['mean']:.1%}",
+        f"standard deviation of a logit over them: {found['logit_standard_deviation']:.2f}",
+        "texts: 2;",
+    ):
+        assert shown in table
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_verify_fails_and_names_the_texts(
+    tiny_invoke: Invoke, tiny_bundle_copy: Path, tmp_path: Path, as_json: bool
+) -> None:
+    _negate_head(tiny_bundle_copy)
+    (tmp_path / "texts.txt").write_text("a gorgeous movie\ndull\n", encoding="utf-8")
+    command = ["verify", tiny_bundle_copy, "--texts", tmp_path / "texts.txt"]
+    done = tiny_invoke(*command, *(["--json"] if as_json else []))
+    assert done.exit_code == 1
+    assert "Error: variant fp32 is outside its tolerance" in done.stderr
+    for said in ("  text 1: ", "  text 2: ", " became ", "'a gorgeous movie'", "(by "):
+        assert said in done.stderr
+    if as_json:
+        found = json.loads(done.stdout)
+        assert found["within_tolerance"] is False
+        assert [it["text"] for it in found["variants"][0]["disagreements"]] == [
+            "a gorgeous movie",
+            "dull",
+        ]
+    else:
+        assert "OUTSIDE TOLERANCE" in done.stdout
+
+
+def _negate_head(bundle: Path) -> None:
+    """Change the graph's answers, and the manifest's hash of it."""
+    from trimexport_runtime.bundle import sha256_of
+
+    path = bundle / "onnx" / "model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    (weight,) = [it for it in model.graph.initializer if it.name.startswith("head.weight")]
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    onnx.save(model, path)
+
+    def change(raw: dict[str, list[dict[str, object]]]) -> None:
+        for entry in raw["files"]:
+            if entry["path"] == "onnx/model.onnx":
+                entry.update(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+    tiny.edit_json(bundle / MANIFEST, change)
+
+
+RECIPE = """
+model = "model"
+revision = "v1"
+prompt = "Review: {text}\\nSentiment:"
+labels = ["positive", "negative"]
+max_tokens = 100
+notice = "Terms apply."
+
+[verbalizers]
+positive = ["good", "great"]
+"""
+
+
+def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path) -> None:
+    from trimexport.options import Options, make_spec
+
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    said: list[str] = []
+
+    def spec(**given: object) -> trimexport.BuildSpec:
+        none = dict.fromkeys(("model", "revision", "labels", "prompt", "prompt_file"))
+        return make_spec(Options(**{"recipe": path, "verbalize": (), **none, **given}), said.append)
+
+    base = spec()
+    assert Path(base.model) == tiny_copy  # beside the recipe
+    assert base == trimexport.read_recipe(path)
+    assert spec(prompt="A {text}\\nB:").prompt == "A {text}\nB:"
+    assert spec(labels="a,b").labels == ("a", "b")
+    assert spec(labels="a,b").verbalizers == {}  # the recipe's words are its own labels'
+    assert spec(labels="").labels == ("",)
+    assert spec(verbalize=("negative=bad",)).verbalizers == {
+        "positive": ("good", "great"),
+        "negative": ("bad",),
+    }
+    assert spec(verbalize=("positive=fine",)).verbalizers == {"positive": ("fine",)}
+    assert (spec(model="x/y").model, spec(model="x/y").revision) == ("x/y", None)
+    assert spec(revision="v2").revision == "v2"
+    assert (base.max_tokens, spec(max_tokens=64).max_tokens) == (100, 64)
+    assert (base.truncate, spec(truncate="start").truncate) == ("end", "start")
+    assert spec(model="x/y", prompt="{text}:", labels="a,b").notice == "Terms apply."
+    assert said == []
+
+
+@pytest.mark.parametrize("name", [None, "build", "verify", "inspect"])
+def test_every_command_has_help_with_an_example(tiny_invoke: Invoke, name: str | None) -> None:
+    done = tiny_invoke(*([name] if name else []), "--help")
+    assert done.exit_code == 0
+    assert "Example:\n" in done.stdout
+    assert "  trimexport " in done.stdout
+
+
+def test_the_help_tests_know_every_command() -> None:
+    assert sorted(main.list_commands(click.Context(main))) == ["build", "inspect", "verify"]
+
+
+def test_the_version(tiny_invoke: Invoke) -> None:
+    assert tiny_invoke("--version").stdout == f"trimexport, version {trimexport.__version__}\n"
+
+
+def test_signals_are_handled_as_before_once_a_command_has_run(tiny_invoke: Invoke) -> None:
+    import signal
+    import sys
+
+    before = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook)
+    tiny_invoke("inspect", "--labels", "one")
+    after = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook)
+    assert after == before

@@ -1,0 +1,131 @@
+"""Ctrl-C and termination at any moment of a real build: exit 130, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import tiny
+from conftest import PROGRAM
+
+LABELS = ("--labels", "positive,negative")
+PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory of its own for the output."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_model: Path) -> Iterator[Start]:
+    """Start a build in a process that can be interrupted; it ends with the test at the latest."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(output: Path, *more: str) -> subprocess.Popen[str]:
+        command = [
+            *PROGRAM,
+            "build",
+            "--model",
+            str(tiny_model),
+            *LABELS,
+            *PROMPT,
+            "-o",
+            str(output),
+        ]
+        process = subprocess.Popen(
+            [*command, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_listen,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _listen() -> None:
+    """Do not inherit that signals are ignored, as a job in the background does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _ends(process: subprocess.Popen[str]) -> None:
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert printed == ""
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+    assert said.splitlines()[-1] == "Interrupted; nothing was kept"
+
+
+def _mapped(process: subprocess.Popen[str], name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return name in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+    return False
+
+
+def _partial(place: Path, inside: str) -> bool:
+    return any(place.glob(f".*/{inside}"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+def test_while_pytorch_is_imported(start: Start, place: Path) -> None:
+    process = start(place / "bundle")
+    _wait_for(process, lambda: _mapped(process, "libtorch_cpu"))
+    process.send_signal(signal.SIGINT)
+    _ends(process)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "delay"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 1.5)])
+def test_while_the_graph_is_traced(start: Start, place: Path, number: int, delay: float) -> None:
+    process = start(place / "bundle")
+    _wait_for(process, lambda: any(place.iterdir()))
+    time.sleep(delay)
+    process.send_signal(number)
+    _ends(process)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["onnx/model.onnx_data", "trimexport.json"])
+def test_while_it_writes_and_measures(start: Start, place: Path, file: str) -> None:
+    process = start(place / "new" / "bundle")
+    _wait_for(process, lambda: _partial(place / "new", file))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # an impatient one
+    _ends(process)
+    assert list(place.iterdir()) == []
+
+
+def test_the_old_bundle_survives(start: Start, place: Path, tiny_bundle_copy: Path) -> None:
+    output = tiny_bundle_copy.rename(place / "bundle")
+    before = tiny.snapshot(output)
+    process = start(output, "--force")
+    _wait_for(process, lambda: _partial(place, "onnx"))
+    process.send_signal(signal.SIGINT)
+    _ends(process)
+    assert list(place.iterdir()) == [output]
+    assert tiny.snapshot(output) == before

@@ -1,0 +1,107 @@
+"""The exported graph: its signature, its cleanliness, and how little it takes to make it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+from trimexport.graph import OPSET, split_prefix
+from trimexport_runtime import read_manifest
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from transformers import GemmaConfig
+from trimexport.attention import NAME
+from trimexport.checkpoint import Checkpoint
+from trimexport.graph import CompiledClassifier, trace
+from trimexport.head import head_of
+from trimexport.skeleton import make_skeleton
+import torch
+
+config = GemmaConfig(num_hidden_layers=2)  # otherwise of Gemma 7B's shape: 256,000 x 3,072
+model = make_skeleton(Checkpoint(Path("."), "", None, config, "GemmaForCausalLM", {}), NAME)
+size = sum(p.numel() * 4 for p in model.parameters())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+head = head_of(torch.zeros(2, 3072), None, None)
+graph = trace(CompiledClassifier(model.base_model, head, (1, 1), 0, (2,), (4, 5)))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(size, (after - before) * 1024)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(sentiment: Path) -> onnx.ModelProto:
+    return onnx.load(sentiment / "onnx" / "model.onnx", load_external_data=False)
+
+
+def shape(value: onnx.ValueInfoProto) -> list[str | int]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_param or dim.dim_value for dim in dims]
+
+
+def test_signature_is_an_ordinary_classifiers(model: onnx.ModelProto) -> None:
+    inputs = {value.name: value for value in model.graph.input}
+    assert set(inputs) == {"input_ids", "attention_mask"}
+    for value in inputs.values():
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.INT64
+        assert shape(value) == ["batch", "sequence"]
+    (output,) = model.graph.output
+    assert output.name == "logits"
+    assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert shape(output) == ["batch", 2]
+
+
+def test_standard_operators_of_the_recorded_opset(
+    model: onnx.ModelProto, sentiment: Path
+) -> None:
+    assert {item.domain: item.version for item in model.opset_import} == {"": OPSET}
+    assert read_manifest(sentiment).variants[0].opset == OPSET
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+
+
+def test_nothing_is_left_of_the_tracing(model: onnx.ModelProto) -> None:
+    """No measuring of shapes inside the layers, no casts to a type a value has already, no sequence
+    operators, and no path of the machine that built it."""
+    counts = Counter(node.op_type for node in model.graph.node)
+    assert counts["Shape"] <= 2
+    for banned in ("CastLike", "Identity", "Constant", "SplitToSequence", "SequenceAt", "If", "Loop"):
+        assert counts[banned] == 0
+    produced = {name for node in model.graph.node for name in node.output}
+    used = {name for node in model.graph.node for name in node.input}
+    assert produced - used == {"logits"}
+    assert {init.name for init in model.graph.initializer} <= used
+    assert b"site-packages" not in model.SerializeToString()
+
+
+def test_the_head_is_inline_and_the_weights_are_not(model: onnx.ModelProto) -> None:
+    places = {init.name: init.data_location for init in model.graph.initializer}
+    external = onnx.TensorProto.EXTERNAL
+    assert places["head.weight"] != external
+    assert places["head.bias"] != external
+    assert any(place == external for place in places.values())
+    for init in model.graph.initializer:
+        entries = {entry.key: entry.value for entry in init.external_data}
+        assert int(entries.get("offset", 0)) % 4096 == 0
+        assert entries.get("location", "model.onnx_data") == "model.onnx_data"
+
+
+def test_the_prefix_keeps_one_token_where_there_is_no_suffix() -> None:
+    assert split_prefix((2, 5, 6), (7,)) == ((2, 5, 6), ())
+    assert split_prefix((2, 5, 6), ()) == ((2, 5), (6,))
+    assert split_prefix((), ()) == ((), ())
+
+
+def test_tracing_does_not_hold_the_model() -> None:
+    """Two layers of Gemma 7B's shape are 5 GB in float32; making their graph takes a fraction."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
+    )
+    size, grown = map(int, run.stdout.split())
+    assert size > 5e9
+    assert grown < 0.15 * size

@@ -1,0 +1,184 @@
+"""Each pass runs a graph before and after: same numbers, and what it promises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from models import llama, save
+from onnxscript import FLOAT, INT64, script
+from onnxscript import opset20 as op
+from trimexport.checkpoint import open_checkpoint
+from trimexport.passes.fold_constants import fold_constants
+from trimexport.passes.fold_transposes import fold_transposes
+from trimexport.passes.name_dimensions import name_dimensions
+from trimexport.passes.static_reshapes import static_reshapes
+from trimexport.serialise import write_onnx
+from trimexport.weights import Bindings, StreamedWeight, bind
+
+WEIGHT = "model.layers.0.mlp.gate_proj.weight"
+
+
+def run(model: ir.Model, directory: Path, **inputs: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime says, with its own optimisations off."""
+    copy = ir.from_proto(ir.to_proto(model))
+    directory.mkdir()
+    write_onnx(copy, directory / "graph.onnx", directory / "graph.data")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(directory / "graph.onnx"), options)
+    return session.run(None, inputs)[0]
+
+
+def both(
+    model: ir.Model, apply: Callable[[ir.Model], None], tmp_path: Path, **inputs: np.ndarray
+) -> None:
+    """Assert that a pass changes no number."""
+    before = run(model, tmp_path / "before", **inputs)
+    apply(model)
+    after = run(model, tmp_path / "after", **inputs)
+    assert np.array_equal(before, after)
+    assert before.std() > 0
+
+
+def count(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+@script()
+def measured_reshape(x: FLOAT["batch", "sequence", 6]) -> FLOAT["batch", "sequence", 2, 3]:
+    batch = op.Shape(x, start=0, end=1)
+    sequence = op.Shape(x, start=1, end=2)
+    target = op.Concat(batch, sequence, op.Constant(value_ints=[2, 3]), axis=0)
+    return op.Reshape(x, target)
+
+
+def test_static_reshapes(tmp_path: Path) -> None:
+    model = ir.from_proto(measured_reshape.to_model_proto())
+    (reshape,) = [node for node in model.graph if node.op_type == "Reshape"]
+    reshape.outputs[0].shape = ir.Shape(["batch", "sequence", 2, 3])
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
+    both(model, static_reshapes, tmp_path, x=x)
+    target = reshape.inputs[1]
+    assert target is not None
+    assert target.const_value is not None
+    assert target.const_value.numpy().tolist() == [0, 0, 2, 3]
+
+
+def test_a_reshape_with_two_unknown_dimensions_is_left_alone() -> None:
+    model = ir.from_proto(measured_reshape.to_model_proto())
+    (reshape,) = [node for node in model.graph if node.op_type == "Reshape"]
+    reshape.outputs[0].shape = ir.Shape(["sequence", "batch", 2, 3])
+    static_reshapes(model)
+    assert reshape.inputs[1] is not None
+    assert reshape.inputs[1].const_value is None
+
+
+@script()
+def constant_sum(x: FLOAT["n", 4], w: FLOAT[4]) -> FLOAT["n", 4]:
+    one = op.Constant(value_float=1.0)
+    return op.CastLike(op.Mul(x, op.Add(w, one)), x)
+
+
+def test_fold_constants(tmp_path: Path) -> None:
+    """Gemma's `1 + w` is computed once, at build time; casts to the same type go."""
+    model = ir.from_proto(constant_sum.to_model_proto())
+    weight = model.graph.inputs.pop()
+    weight.const_value = ir.tensor(np.array([0.5, -1, 2, 3], np.float32), name="w")
+    model.graph.register_initializer(weight)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    both(model, fold_constants, tmp_path, x=x)
+    assert count(model)["Add"] == 0
+    assert count(model)["CastLike"] == 0
+
+
+@script()
+def linear(x: FLOAT["n", 64], w: FLOAT[160, 64]) -> FLOAT["n", 160]:
+    return op.MatMul(x, op.Transpose(w, perm=[1, 0]))
+
+
+def unbound() -> ir.Model:
+    """`linear` as a tracer leaves it: the weight is an initializer without its numbers."""
+    model = ir.from_proto(linear.to_model_proto())
+    weight = model.graph.inputs.pop()
+    weight.const_value = ir.LazyTensor(
+        lambda: pytest.fail("nobody may read it"),
+        dtype=ir.DataType.FLOAT,
+        shape=ir.Shape([160, 64]),
+        name="w",
+    )
+    model.graph.register_initializer(weight)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fold_transposes(tmp_path: Path, dtype: torch.dtype) -> None:
+    """A weight streams transposed from the checkpoint; the data file holds it that way."""
+    directory = save(llama(), tmp_path / "model", dtype=dtype)
+    checkpoint = open_checkpoint(directory, "", None)
+    model = unbound()
+    bind(model, Bindings(streamed={"w": WEIGHT}, values={}), checkpoint)
+    x = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    both(model, fold_transposes, tmp_path, x=x)
+    assert count(model)["Transpose"] == 0
+    weights = [v.const_value for v in model.graph.initializers.values() if v.uses()]
+    assert [type(weight) for weight in weights] == [StreamedWeight]
+    expected = checkpoint.read(WEIGHT).numpy().T
+    assert np.array_equal(weights[0].numpy(), expected)
+
+
+@script()
+def doubled(input_ids: INT64["s1", "s2"]) -> INT64["s1", "s2"]:
+    return op.Add(input_ids, input_ids)
+
+
+def test_name_dimensions() -> None:
+    model = ir.from_proto(doubled.to_model_proto())
+    inner = next(iter(model.graph)).outputs[0]
+    inner.shape = ir.Shape(["s1", "s2 + 3"])
+    name_dimensions(model)
+    assert str(model.graph.inputs[0].shape) == "[batch,sequence]"
+    assert str(inner.shape) == "[batch,sequence + 3]"
+
+
+def test_an_unknown_initializer_is_refused(tmp_path: Path) -> None:
+    from trimexport import ExportError
+
+    checkpoint = open_checkpoint(save(llama(), tmp_path), "", None)
+    model = unbound()
+    with pytest.raises(ExportError, match="initializer 'w' that is neither"):
+        bind(model, Bindings(streamed={}, values={}), checkpoint)
+
+
+def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:
+    from trimexport import ExportError
+
+    model = ir.from_proto(doubled.to_model_proto())
+    next(iter(model.graph)).op_type = "NoSuchOperator"
+    with pytest.raises(ExportError, match="not valid ONNX"):
+        write_onnx(model, tmp_path / "graph.onnx", tmp_path / "graph.data")
+
+
+def test_large_tensors_stream_to_aligned_places(tmp_path: Path) -> None:
+    """The data file's hash is that of its bytes, and each range holds its tensor."""
+    from trimexport_runtime.bundle import sha256_of
+
+    model = ir.from_proto(constant_sum.to_model_proto())
+    weight = model.graph.inputs.pop()
+    array = np.arange(4096, dtype=np.float32)
+    weight.shape = ir.Shape([4096])
+    weight.const_value = ir.tensor(array, name="w")
+    model.graph.register_initializer(weight)
+    seen: list[int] = []
+    graph, data = tmp_path / "graph.onnx", tmp_path / "graph.data"
+    assert write_onnx(model, graph, data, seen.append) == sha256_of(data)
+    assert sum(seen) == array.nbytes == data.stat().st_size
+    loaded = onnx.load(graph)
+    assert np.array_equal(onnx.numpy_helper.to_array(loaded.graph.initializer[0]), array)

@@ -1,0 +1,75 @@
+"""Templates: parsing, segments, and what is tokenised where."""
+
+from __future__ import annotations
+
+import pytest
+from models import GEMMA_MINI
+from trimexport import SpecError
+from trimexport.prompt import compile_prompt, join, parse_template, unescape
+from trimexport.tokenizer import load_tokenizer
+
+
+def test_prefix_and_suffix() -> None:
+    template = parse_template("Review: {text}\nSentiment:")
+    assert (template.prefix, template.suffix) == ("Review: ", "\nSentiment:")
+    assert (template.text_lead, template.label_lead) == (" ", " ")
+    assert join(template, "good") == "Review: good\nSentiment:"
+
+
+def test_doubled_braces_are_literal() -> None:
+    template = parse_template('{{"text": "{text}"}}')
+    assert (template.prefix, template.suffix) == ('{"text": "', '"}')
+
+
+@pytest.mark.parametrize(
+    ("source", "lead"),
+    [
+        ("{text}\nAnswer:", " "),
+        ("{text}\nAnswer: ", " "),
+        ("{text}\nAnswer:\n", ""),
+        ('{text}\nAnswer: "', ""),
+        ("{text} is", " "),
+        ("Is it good? {text}", ""),
+        ("{text}", ""),
+    ],
+)
+def test_what_stands_before_a_label(source: str, lead: str) -> None:
+    """A word gets its space, unless white space or an opening sign is before it already. After the
+    text itself nothing is known, so nothing is written."""
+    assert parse_template(source).label_lead == lead
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("Review:", "has no {text}, it needs exactly one"),
+        ("{text} and {text}", "has 2 {text}, it needs exactly one"),
+        ("{text} {name}", "single '{'"),
+        ("{text} }", "single '}'.*write '}}'"),
+    ],
+)
+def test_errors(source: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        parse_template(source)
+
+
+def test_escapes_of_the_command_line() -> None:
+    assert unescape(r"a\nb\tc\\n") == "a\nb\tc\\n"
+
+
+def test_compiled_ids() -> None:
+    """Trailing spaces of the prefix go to the text; bos opens the prefix and nothing else."""
+    tokenizer = load_tokenizer(GEMMA_MINI)
+    prompt = compile_prompt(parse_template("Review:  {text}\nSentiment: "), tokenizer)
+    assert prompt.prefix_ids == (2, *tokenizer.encode_inside("Review:"))
+    assert prompt.suffix_ids == tokenizer.encode_inside("\nSentiment:")
+    assert prompt.text_lead == "  "
+
+
+def test_control_tokens_of_the_prompt_work() -> None:
+    """They are the prompt author's to use; only a text cannot write them."""
+    tokenizer = load_tokenizer(GEMMA_MINI)
+    template = parse_template("<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n")
+    prompt = compile_prompt(template, tokenizer)
+    assert prompt.prefix_ids[:2] == (2, 106)
+    assert prompt.suffix_ids[0] == 107

@@ -1,0 +1,89 @@
+"""Labels to tokens: which token follows this prompt, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from models import GEMMA_MINI
+from trimexport import SpecError
+from trimexport.prompt import parse_template
+from trimexport.tokenizer import SourceTokenizer, load_tokenizer
+from trimexport.verbalizer import Verbalizer, make_verbalizer
+
+PLAIN = "Review: {text}\nSentiment:"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SourceTokenizer:
+    return load_tokenizer(GEMMA_MINI)
+
+
+def make(
+    tokenizer: SourceTokenizer,
+    labels: Sequence[str],
+    words: Mapping[str, Sequence[str]] | None = None,
+    prompt: str = PLAIN,
+) -> Verbalizer:
+    return make_verbalizer(labels, words or {}, parse_template(prompt), tokenizer)
+
+
+def tokens(verbalizer: Verbalizer) -> list[list[str]]:
+    return [[word.tokens[0] for word in words] for words in verbalizer.words]
+
+
+def test_the_token_is_the_one_that_follows_the_prompt(tokenizer: SourceTokenizer) -> None:
+    spaced = make(tokenizer, ["positive", "negative"])
+    assert tokens(spaced) == [["▁positive"], ["▁negative"]]
+    assert tokens(make(tokenizer, ["positive", "negative"], prompt=PLAIN + " ")) == tokens(spaced)
+    quoted = make(tokenizer, ["World", "Sports"], {"World": ["wonder"]}, prompt='{text} is "')
+    assert not quoted.words[0][0].tokens[0].startswith("▁")
+
+
+def test_several_words(tokenizer: SourceTokenizer) -> None:
+    found = make(tokenizer, ["good", "bad"], {"good": ["good", "great"]})
+    assert tokens(found) == [["▁good", "▁great"], ["▁bad"]]
+    assert found.group_sizes == (2, 1)
+    assert len(found.token_ids) == 3
+
+
+def test_a_first_token_that_tells_the_labels_apart(tokenizer: SourceTokenizer) -> None:
+    found = make(tokenizer, ["World", "Sci/Tech"])
+    assert tokens(found) == [["▁World"], ["▁Sci"]]
+    assert found.notes == (
+        'label "Sci/Tech": "Sci/Tech" is 3 tokens ("▁Sci", "/", "Tech"); the first tells all '
+        "labels apart and stands for it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "words", "message"),
+    [
+        (["positive"], {}, "there is 1 label.*two at least"),
+        ([], {}, "there is no label"),
+        (["good", "good"], {}, '"good" is given twice'),
+        (["good", " "], {}, "a label is empty"),
+        (["good", "bad"], {"fine": ["fine"]}, 'names "fine", which is no label'),
+        (["good", "bad"], {"good": [""]}, 'label "good" has an empty word'),
+        (["good", "日本"], {}, 'the word "日本".*not in the model'),
+        (
+            ["very positive", "very negative"],
+            {},
+            'label "very negative" is 2 tokens .*shares its first with "very positive"'
+            '.*--verbalize "very negative=word"',
+        ),
+        (["good", "bad"], {"good": ["great", "great"]}, "begin with the same token"),
+        (["good", "bad"], {"good": ["great"], "bad": ["great"]}, 'shares its first with "good"'),
+    ],
+)
+def test_errors(
+    tokenizer: SourceTokenizer, labels: list[str], words: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        make(tokenizer, labels, words)
+
+
+def test_a_word_that_fuses_with_the_prompt(tokenizer: SourceTokenizer) -> None:
+    """Two line breaks are one token, so the word's own first token never follows this prompt."""
+    with pytest.raises(SpecError, match="fuses with the end of the prompt"):
+        make(tokenizer, ["good", "bad"], {"good": ["\ngood"]}, prompt="{text}\nAnswer:\n")
