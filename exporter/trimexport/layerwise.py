@@ -7,6 +7,7 @@ graph, and the reference that every variant is compared with.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,9 +149,15 @@ class LayerwiseModel:
             for name in names:
                 set_tensor(self.model, name, self.checkpoint.read(self.names[name]))
             try:
-                rows = max(1, TOKENS_PER_STEP // hidden.shape[1])
-                parts = [forward(part, *args, **kwargs) for part in hidden.split(rows)]
-                return torch.cat([part[0] if isinstance(part, tuple) else part for part in parts])
+                step = max(1, TOKENS_PER_STEP // hidden.shape[1])
+                parts = []
+                for start in range(0, len(hidden), step):
+                    rows = slice(start, start + step)
+                    pick = functools.partial(_rows_of, batch=len(hidden), rows=rows)
+                    options = {name: pick(value) for name, value in kwargs.items()}
+                    part = forward(hidden[rows], *map(pick, args), **options)
+                    parts.append(part[0] if isinstance(part, tuple) else part)
+                return torch.cat(parts)
             finally:
                 for name in names:
                     shape = self.checkpoint.tensors[self.names[name]].shape
@@ -178,6 +185,14 @@ class LayerwiseModel:
                 set_tensor(self.model, name, torch.empty(shape, device="meta"))
 
         embedding.forward = streamed
+
+
+def _rows_of(value: Any, batch: int, rows: slice) -> Any:
+    """The given rows of what a layer is called with, where it has a row for each of the batch: a
+    mask does in some versions of transformers, rotary tables and single rows for all do not."""
+    if isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == batch:
+        return value[rows]
+    return value
 
 
 def _passes(order: list[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch._subclasses import FakeTensor
 
 from .checkpoint import Checkpoint
 from .errors import ExportError
@@ -73,10 +74,24 @@ def bind(model: ir.Model, bindings: Bindings, checkpoint: Checkpoint) -> None:
         if name in bindings.streamed:
             value.const_value = StreamedWeight(checkpoint, bindings.streamed[name], False, name)
         elif name in bindings.values:
-            tensor = bindings.values[name].detach().contiguous()
-            value.const_value = ir.tensor(tensor.numpy(), name=name)
+            value.const_value = _as_ir(bindings.values[name], name)
+        elif (constant := _traced_constant(value)) is not None:
+            value.const_value = _as_ir(constant, name)
         else:
             raise ExportError(
                 f"the graph has an initializer {name!r} that is neither in the checkpoint nor "
                 "computed by the model; this transformers version is not supported"
             )
+
+
+def _as_ir(tensor: torch.Tensor, name: str) -> ir.TensorProtocol:
+    return ir.tensor(tensor.detach().contiguous().numpy(), name=name)
+
+
+def _traced_constant(value: ir.Value) -> torch.Tensor | None:
+    """The numbers of a tensor that the model's forward writes itself (Gemma's embedding scale in
+    transformers 4), or None where the tracer only saw a fake."""
+    raw = getattr(value.const_value, "raw", None)
+    if isinstance(raw, FakeTensor):
+        return raw.constant
+    return raw if isinstance(raw, torch.Tensor) else None

@@ -1,0 +1,66 @@
+# make demo     build two classifiers from the checkpoint that ships, run them, prove them
+# make test     run the tests
+# make check    lint, formatting, types
+# make docs     write the command reference again
+# make clean    remove .venv, build and caches
+#
+# Each prepares .venv by itself. PYTHON names the Python to use (3.11 or later), TORCH_INDEX an
+# index to take PyTorch from: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TOOLS := pytest hypothesis ruff mypy build hatchling editables
+READY := $(VENV)/ready
+TORCH := $(shell grep '^torch==' constraints.txt)
+OLDEST := $(VENV)/transformers-oldest
+
+.PHONY: demo test check docs clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(BIN)/trimexport inspect --labels positive,negative
+	$(BIN)/trimexport build --labels positive,negative -o build/sentiment --force
+	$(BIN)/trimexport build --labels World,Sports,Business,Sci/Tech -o build/topics --force
+	$(BIN)/trimexport-run classify build/sentiment \
+	  "a gorgeous, witty, seductive movie" "two hours that feel like five"
+	$(BIN)/trimexport-run classify build/topics \
+	  "The striker scored twice in the final minutes of the cup match" \
+	  "Shares fell after the bank reported a loss for the third quarter"
+	$(BIN)/trimexport-run classify build/sentiment --file docs/examples/reviews.csv --json
+	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
+	$(BIN)/trimexport-run info build/sentiment --check
+
+test: $(READY) $(OLDEST)/ready
+	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" $(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy docs/generate_commands.py
+
+docs: $(READY)
+	$(BIN)/python docs/generate_commands.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The file appears last, so an installation that was interrupted is done again.
+$(READY): pyproject.toml runtime/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or later: name one with make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install --quiet -c constraints.txt $(TOOLS)
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e ./runtime -e .
+	touch $@
+
+$(OLDEST)/ready: constraints-oldest.txt $(READY)
+	rm -rf $(OLDEST)
+	$(PIP) install --quiet --no-deps --target $(OLDEST) -r constraints-oldest.txt
+	touch $@
