@@ -4,16 +4,17 @@
 # make docs     write the command reference again
 # make clean    remove .venv, build and caches
 #
-# Each prepares .venv by itself. PYTHON names the Python to use (3.11 or later), TORCH_INDEX an
+# Each prepares .venv by itself. WORKERS is how many tests run at once. PYTHON names the Python to use (3.11 or later), TORCH_INDEX an
 # index to take PyTorch from: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-TOOLS := pytest hypothesis ruff mypy build hatchling editables
+TOOLS := pytest pytest-xdist hypothesis ruff mypy build hatchling editables
 READY := $(VENV)/ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
@@ -35,7 +36,7 @@ demo: $(READY)
 	$(BIN)/trimexport-run info build/sentiment --check
 
 test: $(READY) $(OLDEST)/ready
-	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" $(BIN)/python -m pytest
+	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

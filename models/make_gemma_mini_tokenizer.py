@@ -19,11 +19,56 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 VOCAB_SIZE = 8000
 LONGEST_RUN = 31
 SPACE = "▁"
-TAGS = (
-    "table caption thead tbody tfoot tr th td /table /caption /thead /tbody /tfoot /tr /th /td "
-    "h1 h2 h3 h4 h5 h6 blockquote /h1 /h2 /h3 /h4 /h5 /h6 /blockquote "
-    "strong em b i u s sub sup code /strong /em /b /i /u /s /sub /sup /code"
-).split()
+TAGS = [
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tfoot",
+    "tr",
+    "th",
+    "td",
+    "/table",
+    "/caption",
+    "/thead",
+    "/tbody",
+    "/tfoot",
+    "/tr",
+    "/th",
+    "/td",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "blockquote",
+    "/h1",
+    "/h2",
+    "/h3",
+    "/h4",
+    "/h5",
+    "/h6",
+    "/blockquote",
+    "strong",
+    "em",
+    "b",
+    "i",
+    "u",
+    "s",
+    "sub",
+    "sup",
+    "code",
+    "/strong",
+    "/em",
+    "/b",
+    "/i",
+    "/u",
+    "/s",
+    "/sub",
+    "/sup",
+    "/code",
+]
 CONTROL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 # The words the prompts are made of must be pieces, whatever their count in the texts.
 PROMPT_WORDS = " Review: News: Sentiment: Topic: positive negative World Sports Business Sci/Tech"
@@ -57,7 +102,7 @@ def learn_merges(data: Path) -> tuple[list[str], list[list[str]]]:
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Split(WORDS, "isolated")
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(reserved()) , limit_alphabet=150, show_progress=False
+        vocab_size=VOCAB_SIZE - len(reserved()), limit_alphabet=150, show_progress=False
     )
     learner.train_from_iterator((t.replace(" ", SPACE) for t in texts(data)), trainer)
     model = json.loads(learner.to_str())["model"]

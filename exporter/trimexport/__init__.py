@@ -27,9 +27,9 @@ from .errors import (
 from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
-    from .pipeline import Built, build, plan
     from .head import TrimmedHead, trim_head
     from .parity import ParityReport, Texts
+    from .pipeline import Built, build, plan
     from .verification import verify
 
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 
 from .layerwise import PrefixCache
 
@@ -44,19 +44,20 @@ def attend(
     query = (query * scaling).unflatten(1, (groups, heads // groups))
     own = torch.matmul(query, key.unsqueeze(2).transpose(3, 4))
     scores = torch.where(attention_mask, own, torch.finfo(own.dtype).min)
-    prefix_key = getattr(module, "prefix_key", None)
+    prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
     if prefix_key is None:
         mixed = torch.matmul(torch.softmax(scores, -1), value.unsqueeze(2))
     else:
         length = prefix_key.shape[1]
         before = torch.matmul(query, prefix_key.unsqueeze(1).transpose(2, 3))
         weights = torch.softmax(torch.cat([before, scores], -1), -1)
-        mixed = torch.matmul(weights[..., :length], module.prefix_value.unsqueeze(1))
+        prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
+        mixed = torch.matmul(weights[..., :length], prefix_value.unsqueeze(1))
         mixed = mixed + torch.matmul(weights[..., length:], value.unsqueeze(2))
     return mixed.flatten(1, 2).transpose(1, 2), None
 
 
-def compile_prefix(body: PreTrainedModel, prefix: PrefixCache) -> None:
+def compile_prefix(body: Any, prefix: PrefixCache) -> None:
     """Give each attention layer of `body` its share of the prefix, as buffers."""
     for layer, key, value in zip(body.layers, prefix.keys, prefix.values, strict=False):
         layer.self_attn.register_buffer("prefix_key", key)

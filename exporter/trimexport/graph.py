@@ -17,7 +17,6 @@ import onnx_ir as ir
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
-from transformers import PreTrainedModel
 
 from .errors import ExportError
 from .head import TrimmedHead
@@ -39,9 +38,12 @@ class CompiledClassifier(nn.Module):
         suffix_ids: tokens written after each text.
     """
 
+    lead_ids: torch.Tensor
+    suffix_ids: torch.Tensor
+
     def __init__(
         self,
-        body: PreTrainedModel,
+        body: nn.Module,
         head: TrimmedHead,
         group_sizes: Sequence[int],
         prefix_length: int,

@@ -49,7 +49,7 @@ def trim_head(model: nn.Module, token_ids: Sequence[int]) -> TrimmedHead:
         SpecError: no token, or one outside the vocabulary.
     """
     full = model.get_output_embeddings()  # type: ignore[operator]
-    rows, hidden = full.weight.shape
+    rows = full.weight.shape[0]
     outside = [token for token in token_ids if not 0 <= token < rows]
     if outside or not token_ids:
         raise SpecError(

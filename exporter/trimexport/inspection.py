@@ -43,7 +43,7 @@ def inspect_plan(planned: Plan) -> Inspection:
     model = make_skeleton(checkpoint, "sdpa")
     names = parameter_names(model, checkpoint)
     embedding = module_name(model, model.get_input_embeddings()) + "."
-    head = module_name(model, model.get_output_embeddings()) + "."  # type: ignore[no-untyped-call]
+    head = module_name(model, model.get_output_embeddings()) + "."
     stack = cast(nn.ModuleList, model.base_model.layers)
     layers = module_name(model, stack) + "."
     tied = names[head + "weight"] == names[embedding + "weight"]

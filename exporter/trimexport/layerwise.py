@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from .checkpoint import Checkpoint
 from .skeleton import make_skeleton, module_name, parameter_names, set_tensor
@@ -50,9 +50,9 @@ class LayerwiseModel:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.model: PreTrainedModel = make_skeleton(checkpoint, "sdpa")
+        self.model: Any = make_skeleton(checkpoint, "sdpa")
         self.names = parameter_names(self.model, checkpoint)
-        self.body: nn.Module = self.model.base_model
+        self.body: Any = self.model.base_model
         self.head_name = module_name(self.model, self.model.get_output_embeddings())
         self._stream_embedding()
         for module in self._blocks():
@@ -66,9 +66,10 @@ class LayerwiseModel:
             self.body(
                 input_ids=torch.tensor([list(prefix_ids)]), past_key_values=cache, use_cache=True
             )
+        layers: list[Any] = list(cache.layers)
         return PrefixCache(
-            keys=tuple(layer.keys[0] for layer in cache.layers),
-            values=tuple(layer.values[0] for layer in cache.layers),
+            keys=tuple(layer.keys[0] for layer in layers),
+            values=tuple(layer.values[0] for layer in layers),
         )
 
     @torch.no_grad()

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
 
 from .errors import ParityError, SpecError
@@ -145,7 +147,7 @@ def measure(
     """
     progress = progress or Silent()
     manifest = read_manifest(bundle)
-    _check_sample(sample, manifest)
+    check_sample(sample, manifest.label_names)
     segments = _segment_ids(bundle, manifest, sample.texts)
     with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
         logits, mass = _reference(model, manifest, segments, tick)
@@ -154,7 +156,7 @@ def measure(
         with progress.bar(f"variant {variant.name}", len(segments)) as tick:
             found = Classifier.load(bundle, variant=variant.name).logits(sample.texts)
             tick(len(segments))
-        tolerance = TOLERANCES[variant.precision]
+        tolerance = _tolerance(variant)
         variants.append(_compare(variant.name, tolerance, logits, found, sample, manifest))
     return ParityReport(
         labels=manifest.label_names,
@@ -209,15 +211,25 @@ def warnings(report: ParityReport) -> list[str]:
     return lines
 
 
-def _check_sample(sample: Texts, manifest: Manifest) -> None:
+def check_sample(sample: Texts, labels: Sequence[str]) -> None:
+    """Raise SpecError unless there are texts and their right answers are among the labels."""
     if not sample.texts:
         raise SpecError("there is no text to compare on; give a file with one text a line")
-    strange = sorted(set(sample.gold or ()) - set(manifest.label_names))
+    strange = sorted(set(sample.gold or ()) - set(labels))
     if strange:
         raise SpecError(
             f"the texts are labelled {', '.join(strange[:5])}, the bundle's labels are "
-            f"{', '.join(manifest.label_names)}; the file's label column must use those"
+            f"{', '.join(labels)}; the file's label column must use those"
         )
+
+
+def _tolerance(variant: Variant) -> Tolerance:
+    if variant.precision not in TOLERANCES:
+        raise SpecError(
+            f'variant "{variant.name}" has precision "{variant.precision}", for which this release '
+            f"has no tolerance; it knows {', '.join(TOLERANCES)}: upgrade trimexport"
+        )
+    return TOLERANCES[variant.precision]
 
 
 def _segment_ids(
@@ -311,9 +323,7 @@ def _gap(
     return TokenisationGap(len(different), flips, example=_short(texts[different[0]]))
 
 
-def _accuracy(
-    logits: Floats, gold: Sequence[str] | None, labels: Sequence[str]
-) -> float | None:
+def _accuracy(logits: Floats, gold: Sequence[str] | None, labels: Sequence[str]) -> float | None:
     if gold is None:
         return None
     right = np.array([labels.index(name) for name in gold])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 from transformers import PreTrainedModel
+
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
     MANIFEST,
@@ -41,7 +42,7 @@ from .progress import Progress, Silent
 from .prompt import CompiledPrompt, compile_prompt, parse_template
 from .report import html
 from .serialise import external_bytes, write_onnx
-from .shipped import sample_texts
+from .shipped import notice_of, sample_texts
 from .skeleton import make_skeleton, module_name, parameter_names
 from .spec import BuildSpec
 from .staging import check_output, staged
@@ -112,6 +113,8 @@ def build(
     """
     progress = progress or Silent()
     check_output(output, force)
+    sample = sample or Texts(tuple(sample_texts()))
+    parity.check_sample(sample, spec.labels)
     planned = plan(spec)
     for line in planned.verbalizer.notes:
         progress.say(line)
@@ -122,9 +125,7 @@ def build(
         variant = _write_variant(graph, work, progress)
         manifest = _manifest(planned, variant, work)
         _save(manifest, work)
-        report = parity.measure(
-            work, model, planned.tokenizer, sample or Texts(tuple(sample_texts())), progress
-        )
+        report = parity.measure(work, model, planned.tokenizer, sample, progress)
         for line in parity.warnings(report):
             progress.say(line)
         parity.require(report)
@@ -222,9 +223,10 @@ def _write_variant(graph: ir.Model, work: Path, progress: Progress) -> Variant:
 def _write_client_files(planned: Plan, work: Path) -> None:
     """What clients of ordinary sequence classifiers read: tokenizer and config.json."""
     labels = planned.verbalizer.labels
+    architecture = planned.checkpoint.architecture.replace("CausalLM", "SequenceClassification")
     config = {
         **planned.checkpoint.config.to_diff_dict(),
-        "architectures": [planned.checkpoint.architecture.replace("CausalLM", "SequenceClassification")],
+        "architectures": [architecture],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "max_position_embeddings": planned.limit,
@@ -247,7 +249,8 @@ def _manifest(planned: Plan, variant: Variant, work: Path) -> Manifest:
     """The manifest before anything was measured."""
     spec, checkpoint = planned.spec, planned.checkpoint
     local = Path(spec.model).is_dir()
-    notice = spec.notice or notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
+    known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
+    notice = spec.notice or notice_of(checkpoint.directory) or known
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", *variant.files)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -262,7 +265,8 @@ def _manifest(planned: Plan, variant: Variant, work: Path) -> Manifest:
         pad_token_id=planned.tokenizer.pad_token_id,
         source=Source(
             model=checkpoint.directory.resolve().name if local else spec.model,
-            revision=spec.revision,
+            # The hub's cache names a snapshot's directory after its commit.
+            revision=spec.revision if local else checkpoint.directory.name,
             directory=str(checkpoint.directory.resolve()) if local else None,
             architecture=checkpoint.architecture,
             config_sha256=checkpoint.config_sha256,

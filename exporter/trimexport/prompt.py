@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import SpecError
-from .tokenizer import SourceTokenizer
+
+if TYPE_CHECKING:  # a wrong prompt is refused without loading transformers
+    from .tokenizer import SourceTokenizer
 
 _PIECE = re.compile(r"\{\{|\}\}|\{text\}|\{|\}|[^{}]+")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}

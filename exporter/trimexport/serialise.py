@@ -51,7 +51,7 @@ def write_onnx(
             offset = _pad(stream, digest)
             length = 0
             for block in _blocks(tensor):
-                raw = memoryview(np.ascontiguousarray(block)).cast("B")
+                raw = np.ascontiguousarray(block).tobytes()
                 stream.write(raw)
                 digest.update(raw)
                 length += len(raw)
@@ -90,7 +90,7 @@ def _blocks(tensor: ir.TensorProtocol) -> Iterator[np.ndarray]:
         yield tensor.numpy()
 
 
-def _pad(stream: BinaryIO, digest: "hashlib._Hash") -> int:
+def _pad(stream: BinaryIO, digest: hashlib._Hash) -> int:
     """Fill up to the next aligned offset and return it."""
     gap = bytes(-stream.tell() % ALIGNMENT)
     stream.write(gap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import CheckpointError, SpecError
 
@@ -41,7 +42,7 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
         CheckpointError: its file of prompts cannot be read.
     """
     known: list[str] = []
-    for item_labels, template in _prompts(directory / PROMPTS):
+    for item_labels, template in _prompts(directory):
         if sorted(item_labels) == sorted(labels):
             return template
         known.append(",".join(item_labels))
@@ -52,14 +53,35 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
     )
 
 
-def _prompts(path: Path) -> list[tuple[list[str], str]]:
-    """The labels and the template of each prompt that a card gives; none without the file."""
-    if not path.is_file():
-        return []
+def notice_of(directory: Path) -> str | None:
+    """The terms that the checkpoint's card wants its bundles to carry, if any.
+
+    Raises:
+        CheckpointError: its file of prompts cannot be read.
+    """
+    notice = _card(directory).get("notice")
+    return None if notice is None else str(notice)
+
+
+def _prompts(directory: Path) -> list[tuple[list[str], str]]:
+    """The labels and the template of each prompt that a card gives."""
     try:
-        items = tomllib.loads(path.read_text(encoding="utf-8"))["prompt"]
+        items = _card(directory).get("prompt", [])
         return [([str(label) for label in it["labels"]], str(it["template"])) for it in items]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} is not a table of prompts ({error!r}); mend it or give --prompt"
+            f"{directory / PROMPTS} is not a table of prompts ({error!r}); mend it or give --prompt"
+        ) from None
+
+
+def _card(directory: Path) -> dict[str, Any]:
+    """What `prompts.toml` beside a checkpoint says; nothing without the file."""
+    path = directory / PROMPTS
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a table of prompts ({error}); mend it or give --prompt"
         ) from None

@@ -27,6 +27,7 @@ from transformers import AutoTokenizer
 
 from .errors import CheckpointError, UnsupportedError
 
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _SYNTAX = set("\\^$.|?*+()[]{}")
 _START = r"(?<![\s\S])"
 _END = r"(?![\s\S])"
@@ -79,6 +80,11 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     Raises:
         CheckpointError: none there, or one that the `tokenizers` library cannot express.
     """
+    if not any((directory / name).is_file() for name in _FILES):
+        raise CheckpointError(
+            f"{directory} has no tokenizer: none of {', '.join(_FILES)}; copy the model's own "
+            "tokenizer files beside its weights"
+        )
     try:
         loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         backend = loaded.backend_tokenizer
@@ -90,15 +96,15 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
         ) from None
     definition = json.loads(backend.to_str())
     definition["truncation"] = definition["padding"] = None
-    pad = loaded.pad_token or loaded.eos_token or loaded.unk_token
-    if pad is None or backend.token_to_id(pad) is None:
-        pad = backend.id_to_token(0)
+    candidates = (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0))
+    known = (token for token in candidates if token is not None)
+    pad = next(str(token) for token in known if backend.token_to_id(token) is not None)
     return SourceTokenizer(
         definition=definition,
         whole=Tokenizer.from_str(json.dumps(definition)),
         inside=Tokenizer.from_str(json.dumps(_inside(definition))),
         pad_token=pad,
-        pad_token_id=backend.token_to_id(pad),
+        pad_token_id=backend.get_vocab(with_added_tokens=True)[pad],
     )
 
 

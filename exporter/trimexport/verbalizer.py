@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import SpecError
 from .prompt import PromptTemplate
-from .tokenizer import SourceTokenizer
+
+if TYPE_CHECKING:  # wrong labels are refused without loading transformers
+    from .tokenizer import SourceTokenizer
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 

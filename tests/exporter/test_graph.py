@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from trimexport.graph import OPSET, split_prefix
 from trimexport_runtime import read_manifest
 
@@ -56,9 +57,7 @@ def test_signature_is_an_ordinary_classifiers(model: onnx.ModelProto) -> None:
     assert shape(output) == ["batch", 2]
 
 
-def test_standard_operators_of_the_recorded_opset(
-    model: onnx.ModelProto, sentiment: Path
-) -> None:
+def test_standard_operators_of_the_recorded_opset(model: onnx.ModelProto, sentiment: Path) -> None:
     assert {item.domain: item.version for item in model.opset_import} == {"": OPSET}
     assert read_manifest(sentiment).variants[0].opset == OPSET
     assert {node.domain for node in model.graph.node} == {""}
@@ -70,7 +69,15 @@ def test_nothing_is_left_of_the_tracing(model: onnx.ModelProto) -> None:
     operators, and no path of the machine that built it."""
     counts = Counter(node.op_type for node in model.graph.node)
     assert counts["Shape"] <= 2
-    for banned in ("CastLike", "Identity", "Constant", "SplitToSequence", "SequenceAt", "If", "Loop"):
+    for banned in (
+        "CastLike",
+        "Identity",
+        "Constant",
+        "SplitToSequence",
+        "SequenceAt",
+        "If",
+        "Loop",
+    ):
         assert counts[banned] == 0
     produced = {name for node in model.graph.node for name in node.output}
     used = {name for node in model.graph.node for name in node.input}

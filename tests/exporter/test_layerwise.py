@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import gemma, llama, save
 from transformers import AutoModelForCausalLM, DynamicCache
+
+from models import gemma, llama, save
 from trimexport import layerwise
 from trimexport.checkpoint import open_checkpoint
 from trimexport.layerwise import LayerwiseModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: UP037, F821 (dimensions have names, which are no types)
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from models import llama, save
 from onnxscript import FLOAT, INT64, script
 from onnxscript import opset20 as op
+
+from models import llama, save
 from trimexport.checkpoint import open_checkpoint
 from trimexport.passes.fold_constants import fold_constants
 from trimexport.passes.fold_transposes import fold_transposes

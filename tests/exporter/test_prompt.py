@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from models import GEMMA_MINI
 from trimexport import SpecError
 from trimexport.prompt import compile_prompt, join, parse_template, unescape

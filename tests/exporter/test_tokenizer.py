@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from trimexport import UnsupportedError
 from trimexport.prompt import compile_prompt, join, parse_template
 from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
@@ -20,8 +21,8 @@ from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
 FRAGMENTS = [
     "\n", "\n\n", "\n" * 40, "\t", " ", "  ", " " * 40, "▁", "▁▁", " ▁", "<b>", "</b>", "<table>",
-    "<b", "b>", "😀", "👍🏽", "é", "e\u0301", "\u200b", "日本語", "word", "good", "-", ".", "...", "'s",
-    "n't", "1234", "<0x41>", "\x00", "\r\n", "<unused3>", "[@BOS@]", "ﬁ", "\u00a0", "<2mass>",
+    "<b", "b>", "😀", "👍🏽", "é", "e\u0301", "\u200b", "日本語", "word", "good", "-", ".", "...",
+    "'s", "n't", "1234", "<0x41>", "\x00", "\r\n", "<unused3>", "[@BOS@]", "ﬁ", "\u00a0", "<2mass>",
 ]  # fmt: skip
 CONTROL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 texts = st.one_of(
@@ -168,7 +169,7 @@ def test_bytes_and_added_tokens_together_are_refused(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_tokens(["<tool>"])
     source = _saved(json.loads(tokenizer.to_str()), tmp_path)
-    with pytest.raises(UnsupportedError, match="<tool>.*without a space"):
+    with pytest.raises(UnsupportedError, match=r"<tool>.*without a space"):
         text_tokenizer(source, " ")
     assert text_ids(bundle_tokenizer(source, ""), "<tool>a") == [1, 0]
 

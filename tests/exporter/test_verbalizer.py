@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
+
 from models import GEMMA_MINI
 from trimexport import SpecError
 from trimexport.prompt import parse_template

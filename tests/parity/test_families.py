@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import TEXTS, Untrimmed, gemma, llama, save
 from transformers import PreTrainedModel
+
+from models import TEXTS, Untrimmed, gemma, llama, save
 from trimexport import BuildSpec, build
 from trimexport_runtime import Classifier
 
@@ -94,7 +95,7 @@ def _without_gap(
 
 
 def _without_one(row: list[int]) -> list[int]:
-    """The mutant: a prompt that lost a token of its prefix, or bos where the prefix is bos alone."""
+    """The mutant: a prompt that lost a token of its prefix, or bos if the prefix is bos alone."""
     return row[1:] if len(row) == 2 else [*row[:1], *row[2:]]
 
 
@@ -108,7 +109,9 @@ def test_several_words_add_up(tmp_path: Path) -> None:
     found = Classifier.load(tmp_path / "bundle").logits(["dull", "a fine film"])
     for row, text in zip(found, ["dull", "a fine film"], strict=True):
         full = judge.logits(judge.ids(PLAIN.replace("{text}", text)))
-        groups = [torch.logsumexp(full[list(label.token_ids)], 0) for label in built.manifest.labels]
+        groups = [
+            torch.logsumexp(full[list(label.token_ids)], 0) for label in built.manifest.labels
+        ]
         assert np.abs(row - torch.stack(groups).numpy()).max() < TOLERANCE
     assert [len(label.token_ids) for label in built.manifest.labels] == [3, 1]
 

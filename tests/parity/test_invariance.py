@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import TextEncoder
 

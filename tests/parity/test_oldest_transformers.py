@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from models import GEMMA_MINI, TEXTS, llama, save
 from trimexport import BuildSpec, build
 from trimexport_runtime import Classifier

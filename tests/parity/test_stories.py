@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import Untrimmed, needs_data
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from models import Untrimmed, needs_data
 from trimexport import BuildSpec, build
 from trimexport_runtime import Classifier
 
@@ -29,7 +30,7 @@ TEXTS = (
 
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
-    """llama2.c rotates neighbouring pairs, transformers rotates halves: reorder each head's rows."""
+    """llama2.c rotates neighbouring pairs, transformers halves: reorder each head's rows."""
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.transpose(0, 2, 1, 3).reshape(rows, columns)

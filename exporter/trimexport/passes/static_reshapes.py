@@ -18,7 +18,8 @@ def static_reshapes(model: ir.Model) -> None:
         if node.op_type != "Reshape":
             continue
         source, target = node.inputs[0], node.inputs[1]
-        assert source is not None and target is not None
+        assert source is not None
+        assert target is not None
         if target.const_value is not None or source.shape is None:
             continue
         result = node.outputs[0].shape
