@@ -48,7 +48,7 @@ def test_a_model_without_a_card_has_no_prompt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["prompt =", "a = 1", "prompt = 3", "[[prompt]]\nlabels = 3", "[prompt]\na = 1"]
+    "text", ["prompt =", "prompt = 3", "[[prompt]]\nlabels = 3", "[prompt]\na = 1"]
 )
 def test_a_card_that_is_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / "prompts.toml").write_text(text, encoding="utf-8")
