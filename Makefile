@@ -2,10 +2,11 @@
 # make test     run the tests
 # make check    lint, formatting, types
 # make docs     write the command reference again
-# make clean    remove .venv, build and caches
+# make clean    remove .venv, the demo's two bundles, dist and caches
 #
-# Each prepares .venv by itself. WORKERS is how many tests run at once. PYTHON names the Python to use (3.11 or later), TORCH_INDEX an
-# index to take PyTorch from: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Each prepares .venv by itself. WORKERS is how many tests run at once. PYTHON names the Python to
+# use (3.11 or later), TORCH_INDEX an index to take PyTorch from:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -18,6 +19,7 @@ TOOLS := pytest pytest-xdist hypothesis ruff mypy build hatchling editables
 READY := $(VENV)/ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
+DEMO := build/sentiment build/topics
 
 .PHONY: demo test check docs clean
 .DELETE_ON_ERROR:
@@ -42,13 +44,14 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/generate_commands.py
 
 docs: $(READY)
 	$(BIN)/python docs/generate_commands.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find docs exporter models runtime tests -name __pycache__ -prune -exec rm -rf {} +
+	rmdir build 2>/dev/null || true
 
 # The file appears last, so an installation that was interrupted is done again.
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
@@ -56,7 +59,7 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	  echo "$(PYTHON) is not Python 3.11 or later: name one with make PYTHON=python3.12" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),-c constraints.txt) $(TORCH)
 	$(PIP) install --quiet -c constraints.txt $(TOOLS)
 	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e ./runtime -e .
 	touch $@

@@ -26,7 +26,7 @@ from transformers import (
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMMA_MINI = ROOT / "models" / "gemma-mini"
-DATA = Path(os.environ.get("TRIMEXPORT_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("TRIMEXPORT_DATA") or ROOT / "data")
 
 TEXTS = (
     "a gorgeous, witty, seductive movie",

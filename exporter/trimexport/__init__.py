@@ -29,7 +29,8 @@ from .spec import BuildSpec, read_recipe
 if TYPE_CHECKING:
     from .head import TrimmedHead, trim_head
     from .parity import ParityReport, Texts
-    from .pipeline import Built, build, plan
+    from .pipeline import Built, build
+    from .planning import plan
     from .verification import verify
 
 __version__ = "0.1.0"
@@ -37,7 +38,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Built": ".pipeline",
     "build": ".pipeline",
-    "plan": ".pipeline",
+    "plan": ".planning",
     "TrimmedHead": ".head",
     "trim_head": ".head",
     "ParityReport": ".parity",

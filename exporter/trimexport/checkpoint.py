@@ -117,6 +117,15 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     return Checkpoint(directory, model, revision, config, architecture, tensors)
 
 
+def check_dtype(name: str, entry: TensorEntry) -> None:
+    """Raise CheckpointError unless the tensor's dtype is one that can be read."""
+    if entry.dtype not in _DTYPES:
+        raise CheckpointError(
+            f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
+            "(a checkpoint that is quantised already has to be dequantised first)"
+        )
+
+
 def _read_config(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise CheckpointError(
@@ -139,7 +148,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, sharded or single."""
+    """The safetensors files of a checkpoint: single or sharded, in transformers' order."""
+    if (directory / _SINGLE).is_file():
+        return [directory / _SINGLE]
     index = directory / _INDEX
     if index.is_file():
         shards = _shards(index)
@@ -150,8 +161,6 @@ def _weight_files(directory: Path) -> list[Path]:
                 f"({', '.join(missing)}); download the missing ones"
             )
         return [directory / shard for shard in shards]
-    if (directory / _SINGLE).is_file():
-        return [directory / _SINGLE]
     if any(directory.glob("*.bin")):
         raise CheckpointError(
             f"{directory} has its weights only as PyTorch .bin files, which can run code when "
@@ -199,11 +208,7 @@ def _read_tensor(
     stream: Any, size: int, shape: tuple[int, ...], entry: TensorEntry, name: str
 ) -> torch.Tensor:
     """Read `size` bytes as a float32 tensor."""
-    if entry.dtype not in _DTYPES:
-        raise CheckpointError(
-            f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
-            "(a checkpoint that is quantised already has to be dequantised first)"
-        )
+    check_dtype(name, entry)
     buffer = bytearray(size)
     view, done = memoryview(buffer), 0
     while done < size:

@@ -156,6 +156,11 @@ def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -
     Example:
       trimexport verify build/sentiment --texts texts.txt
     """
+    if model is not None:
+        from .hub import local_directory
+
+        local_directory(model)  # refuses what it cannot be
+
     from . import report
     from .parity import require
     from .texts import read_texts
@@ -198,7 +203,7 @@ def inspect(
     spec = make_spec(given, progress.say)
 
     from .inspection import inspect_plan
-    from .pipeline import plan
+    from .planning import plan
     from .report import inspection_table
 
     planned = plan(spec)

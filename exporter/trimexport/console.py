@@ -25,11 +25,12 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received = False
+        self._over = False
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Handle the signals while the block runs, unless they are ignored (as under nohup)."""
-        self.received = False
+        self.received = self._over = False
         hook = sys.unraisablehook
         before: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # signals belong to the main thread
@@ -51,7 +52,13 @@ class Interruption:
         if self.received:
             raise KeyboardInterrupt
 
+    def end(self) -> None:
+        """Receive no more: the command ends as it is."""
+        self._over = True
+
     def _receive(self, number: int, frame: object) -> None:
+        if self._over:
+            return
         self.received = True
         raise KeyboardInterrupt
 
@@ -95,12 +102,14 @@ class Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except BaseException as error:
-                if _interruption.received or isinstance(error, KeyboardInterrupt):
-                    click.echo("Interrupted; nothing was kept", err=True)
-                    ctx.exit(INTERRUPTED)
-                if _is_foreseen(error):
-                    raise click.ClickException(str(error)) from error
-                raise
+                if not _interruption.received and not isinstance(error, KeyboardInterrupt):
+                    if _is_foreseen(error):
+                        raise click.ClickException(str(error)) from error
+                    raise
+            # The error is gone here, with every block that it had left unfinished.
+            _interruption.end()
+            click.echo("Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 def _is_foreseen(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -43,15 +44,9 @@ def locate_model(model: str, revision: str | None) -> Path:
         CheckpointError: neither a directory nor a hub id.
         HubError: gated, unknown, without safetensors, or the hub cannot be reached.
     """
-    directory = Path(model)
-    if directory.is_dir():
+    directory = local_directory(model)
+    if directory is not None:
         return directory
-    if not _HUB_ID.fullmatch(model) or model.startswith((".", "/", "~")):
-        problem = "is a file" if directory.is_file() else "does not exist"
-        raise CheckpointError(
-            f"{model} {problem}; --model takes a directory with config.json, safetensors "
-            "and a tokenizer, or a hub id such as google/gemma-2b"
-        )
     found = _download(model, revision)
     if not any(found.glob("*.safetensors")):
         raise HubError(
@@ -62,6 +57,26 @@ def locate_model(model: str, revision: str | None) -> Path:
             f"T.from_pretrained('{model}').save_pretrained('DIR')\" and give --model DIR"
         )
     return found
+
+
+def local_directory(model: str) -> Path | None:
+    """The directory that `model` names, or None for a hub id, which is not looked up.
+
+    Raises:
+        CheckpointError: neither of the two.
+    """
+    if model and os.path.isdir(model):
+        return Path(model)
+    if _HUB_ID.fullmatch(model):
+        return None
+    if model.strip():
+        problem = f"{model} {'is a file' if os.path.isfile(model) else 'does not exist'}"
+    else:
+        problem = "the model's name is empty"
+    raise CheckpointError(
+        f"{problem}; --model takes a directory with config.json, safetensors and a tokenizer, or "
+        "a hub id such as google/gemma-2b"
+    )
 
 
 def _download(model: str, revision: str | None) -> Path:

@@ -8,7 +8,8 @@ from typing import cast
 
 from torch import nn
 
-from .pipeline import Plan
+from .graph import split_prefix
+from .planning import Plan
 from .skeleton import make_skeleton, module_name, parameter_names
 
 
@@ -78,8 +79,9 @@ def inspect_plan(planned: Plan) -> Inspection:
 
 def _prefix_bytes(planned: Plan, layers: int) -> int:
     """Room of the compiled prefix: keys and values of every layer, float32."""
+    compiled, _ = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     config = planned.checkpoint.config
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 4 * 2 * layers * int(kv_heads) * int(width) * len(planned.prompt.prefix_ids)
+    return 4 * 2 * layers * int(kv_heads) * int(width) * len(compiled)

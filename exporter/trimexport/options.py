@@ -34,17 +34,27 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
 
     Raises:
         click.UsageError: options that do not go together, or none that names the labels.
-        SpecError: see `spec`, and labels that no prompt is known for.
+        SpecError: see `spec`; labels that no prompt is known for, a revision of a directory.
+        CheckpointError: the model is neither a directory nor a hub id.
     """
     if options.prompt is not None and options.prompt_file is not None:
         raise click.UsageError("Give --prompt or --prompt-file, not both.")
     if options.recipe is None and options.labels is None:
         raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
     words = parse_verbalizers(options.verbalize)
+    if options.model is not None:
+        from .hub import local_directory  # here, so that help stays quick
+
+        local_directory(options.model)
     if options.recipe is None:
         spec = _filled(options, words, say)
     else:
         spec = _overridden(read_recipe(options.recipe), options, words)
+    if options.revision is not None and Path(spec.model).is_dir():
+        raise SpecError(
+            f"--revision {options.revision} is given and {spec.model} is a directory; a revision "
+            "belongs to a hub id, so drop it or name one with --model"
+        )
     if options.precision is not None:
         spec = replace(spec, precision=parse_labels(options.precision))
     if options.max_tokens is not None:
@@ -57,8 +67,8 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
 def _overridden(
     recipe: BuildSpec, options: Options, words: dict[str, tuple[str, ...]]
 ) -> BuildSpec:
-    """The recipe with what the options say instead. Its revision is its own model's, and its
-    words are its own labels'."""
+    """The recipe with what the options say instead. Its revision and notice are its own model's,
+    and its words are its own labels'."""
     template = _template(options)
     labels = recipe.labels if options.labels is None else parse_labels(options.labels)
     kept = {
@@ -66,10 +76,11 @@ def _overridden(
         for label, own in recipe.verbalizers.items()
         if options.labels is None or label in labels
     }
+    if options.model is not None and options.model != recipe.model:
+        recipe = replace(recipe, model=options.model, revision=None, notice=None)
     return replace(
         recipe,
-        model=options.model or recipe.model,
-        revision=options.revision or (None if options.model else recipe.revision),
+        revision=options.revision or recipe.revision,
         labels=labels,
         prompt=recipe.prompt if template is None else template,
         verbalizers={**kept, **words},
@@ -114,6 +125,6 @@ def _template(options: Options) -> str | None:
 
 def _read_prompt(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the prompt file {path} cannot be read: {error}") from None

@@ -37,13 +37,12 @@ class PromptTemplate:
 
     @property
     def label_lead(self) -> str:
-        """What stands between the suffix and a label's word: the spaces that end the suffix, or
-        one space where a word would need it."""
-        before = self.suffix or self.prefix
+        """What stands before a label's word: the spaces that end the suffix, or one space where a
+        word would need it, as it does right after a text."""
         trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
-        if trailing or not before or before[-1].isspace() or before[-1] in _OPENING:
+        if trailing or (self.suffix and self.suffix[-1] in _OPENING):
             return trailing
-        return " "
+        return "" if self.suffix[-1:].isspace() else " "
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
 
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
-    from .pipeline import Plan
+    from .planning import Plan
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
 
@@ -81,13 +81,12 @@ def markdown(report: ParityReport) -> str:
 
 def facts(report: ParityReport) -> list[str]:
     """What is measured beside parity, a line each."""
-    count = len(report.texts)
-    share = report.gap.different / count
+    count, gap = len(report.texts), report.gap
     lines = [
         f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}",
-        f"tokenisation gap: {report.gap.different} of {count} texts ({share:.2%}) are tokenised "
-        f"differently as one joined string, {report.gap.flips} answers change"
-        + (" (above 1 %: see the docs on prompts)" if share > GAP_WARNING else ""),
+        f"tokenisation gap: {gap.different} of {gap.compared} texts ({gap.share:.2%}) are "
+        f"tokenised differently as one joined string, {gap.flips} answers change"
+        + (" (above 1 %: see the docs on prompts)" if gap.share > GAP_WARNING else ""),
         f"label mass: {report.mass.mean:.1%} of the full vocabulary's probability on average, "
         f"{report.mass.least:.1%} at least"
         + (" (low: the prompt does not ask for these labels)" * (report.mass.mean < MASS_WARNING)),
@@ -115,8 +114,9 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "reference": {"accuracy": report.reference_accuracy},
         "variants": [_variant_dict(variant) for variant in report.variants],
         "tokenisation_gap": {
+            "compared": report.gap.compared,
             "different": report.gap.different,
-            "share": report.gap.different / count,
+            "share": report.gap.share,
             "flips": report.gap.flips,
         },
         "label_mass": asdict(report.mass),
@@ -134,6 +134,7 @@ def _variant_dict(variant: VariantParity) -> dict[str, Any]:
         "accuracy": variant.accuracy,
         "tolerance": asdict(variant.tolerance),
         "disagreements": [asdict(item) for item in variant.disagreements],
+        "texts_outside_tolerance": list(variant.outside),
     }
 
 

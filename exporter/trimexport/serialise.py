@@ -51,7 +51,7 @@ def write_onnx(
             offset = _pad(stream, digest)
             length = 0
             for block in _blocks(tensor):
-                raw = np.ascontiguousarray(block).tobytes()
+                raw = memoryview(np.ascontiguousarray(block)).cast("B")  # type: ignore[arg-type]
                 stream.write(raw)
                 digest.update(raw)
                 length += len(raw)

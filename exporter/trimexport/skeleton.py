@@ -16,8 +16,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check_dtype
 from .errors import CheckpointError, UnsupportedError
+
+_ROWS = 8192  # of an embedding, compared at once
 
 
 class _ParametersOnMeta(TorchFunctionMode):
@@ -61,14 +63,16 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
     """Parameter name -> tensor name, for every parameter; a tied head maps to the embedding.
 
     Raises:
-        CheckpointError: the checkpoint lacks a tensor or holds it in another shape.
+        CheckpointError: the checkpoint lacks a tensor, holds it in another shape or dtype, or
+            holds an output layer of its own although its configuration ties it to the embedding.
     """
     names = {}
     embedding = module_name(model, model.get_input_embeddings()) + ".weight"
     head = module_name(model, model.get_output_embeddings()) + ".weight"
     for name, parameter in model.named_parameters(remove_duplicate=False):
         source = name
-        if name == head and name not in checkpoint.tensors and _is_tied(checkpoint):
+        if name == head and _is_tied(checkpoint):
+            _refuse_another_head(head, embedding, checkpoint)
             source = embedding
         entry = checkpoint.tensors.get(source)
         if entry is None:
@@ -81,6 +85,7 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
                 f"tensor {source} of {entry.file} is {list(entry.shape)}, config.json makes it "
                 f"{list(parameter.shape)}; the two do not belong together"
             )
+        check_dtype(source, entry)
         names[name] = source
     return names
 
@@ -101,6 +106,22 @@ def set_tensor(model: nn.Module, name: str, value: torch.Tensor) -> None:
         module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
     else:
         module._buffers[leaf] = value
+
+
+def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> None:
+    """A tied head may be stored too, but must then be the embedding: versions of transformers
+    differ in which of two they would take."""
+    stored, table = checkpoint.tensors.get(head), checkpoint.tensors.get(embedding)
+    if stored is None or table is None or stored.shape != table.shape:
+        return
+    for start in range(0, table.shape[0], _ROWS):
+        ours, theirs = (checkpoint.read(name, start, start + _ROWS) for name in (head, embedding))
+        if not torch.equal(ours, theirs):
+            raise CheckpointError(
+                f"config.json of {checkpoint.directory} ties the output layer to the embedding, "
+                f"but {head} is stored and differs from it; set tie_word_embeddings to false if "
+                "the stored one is meant, or remove it"
+            )
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:

@@ -6,9 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
@@ -39,10 +42,12 @@ def staged(output: Path, force: bool) -> Iterator[Path]:
     """A new directory beside `output` that becomes `output` when the block ends well.
 
     However the block ends otherwise (error, Ctrl-C), the new directory is removed, with those
-    above it that were made for it, and an old `output` stays as it was.
+    above it that were made for it, and an old `output` stays as it was. Signals that come while
+    it replaces or removes take effect when that is done.
 
     Raises:
-        OutputError: see `check_output`; or the disk is full, or the place cannot be written.
+        OutputError: see `check_output`, which holds when the block ends too; or the disk is full,
+            or the place cannot be written.
     """
     check_output(output, force)
     output = Path(os.path.realpath(output))  # a link stays, what it names is replaced
@@ -52,11 +57,20 @@ def staged(output: Path, force: bool) -> Iterator[Path]:
     try:
         work.mkdir(parents=True)
         yield work
-        _replace(output, work, aside)
+        with _signals_held():
+            _replace(output, work, aside, force)
     except OSError as error:
         raise _refused(output, error) from error
     finally:
-        _clean_up(output, work, aside, above)
+        clean = False
+        while not clean:
+            try:
+                with _signals_held():
+                    _clean_up(output, work, aside, above)
+                    clean = True
+            except KeyboardInterrupt:  # before they were held, or when they are let go
+                if clean:
+                    raise
 
 
 def _exists(output: Path) -> bool:
@@ -79,23 +93,40 @@ def _refused(output: Path, error: OSError) -> OutputError:
     )
 
 
-def _replace(output: Path, work: Path, aside: Path) -> None:
+def _replace(output: Path, work: Path, aside: Path, force: bool) -> None:
     """Move `work` to `output`, an old `output` going to `aside`."""
-    if output.exists():
+    check_output(output, force)  # again: it may have appeared since
+    if force and output.exists():
         output.rename(aside)
     work.rename(output)
 
 
 def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
-    """Leave `output` as it was or as it became, and nothing else; whoever is impatient waits."""
-    done = False
-    while not done:
-        with contextlib.suppress(KeyboardInterrupt):
-            if aside.exists() and not output.exists():
-                aside.rename(output)
-            for folder in (work, aside):
-                shutil.rmtree(folder, ignore_errors=True)
-            for folder in above:  # the innermost first; one that holds something stays
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            done = True
+    """Leave `output` as it was or as it became, and nothing else."""
+    if aside.exists() and not output.exists():
+        aside.rename(output)
+    for folder in (work, aside):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in above:  # the innermost first; one that holds something stays
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and termination take effect only after the block, whoever is impatient waits."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # signals belong to it
+            for name in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(name)
+                if handler not in (signal.SIG_IGN, None):
+                    before[name] = handler
+                    signal.signal(name, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -54,5 +54,5 @@ def _gold(path: Path) -> tuple[str, ...] | None:
 
 def _has_gold(path: Path) -> bool:
     """Whether a file of JSON lines, all of them objects, has the key at all."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")  # other line breaks are characters
     return any(GOLD in json.loads(line) for line in lines if line.strip())

@@ -98,7 +98,12 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     definition["truncation"] = definition["padding"] = None
     candidates = (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0))
     known = (token for token in candidates if token is not None)
-    pad = next(str(token) for token in known if backend.token_to_id(token) is not None)
+    pad = next((str(t) for t in known if backend.token_to_id(t) is not None), None)
+    if pad is None:
+        raise CheckpointError(
+            f"the tokenizer of {directory} has no token that could be padding: neither a pad, an "
+            "end nor an unknown token, and no token 0; name one in tokenizer_config.json"
+        )
     return SourceTokenizer(
         definition=definition,
         whole=Tokenizer.from_str(json.dumps(definition)),

@@ -105,11 +105,11 @@ def _tokenise(
     """The tokens of `word` after the prompt's suffix."""
     if not word.strip():
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
-    ending = template.suffix.rstrip(" ")
+    ending = template.suffix.rstrip(" ") or "a text"
     lead = "" if word.startswith(" ") else template.label_lead
     ids = tokenizer.encode_inside(lead + word)
     joined = tokenizer.encode_inside(ending + lead + word)
-    if joined[len(joined) - len(ids) :] != ids:
+    if not ids or joined[len(joined) - len(ids) :] != ids:
         raise SpecError(
             f'the word "{word}" of label "{label}" fuses with the end of the prompt '
             f"({_quoted([tokenizer.token(i) for i in joined[-4:]])}); end the prompt in a colon or "

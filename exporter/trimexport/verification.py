@@ -6,12 +6,13 @@ from pathlib import Path
 
 from trimexport_runtime import Manifest, check_files, read_manifest
 
+from .bundle import save_report
 from .checkpoint import Checkpoint, open_checkpoint
 from .errors import CheckpointError
 from .hub import locate_model
 from .layerwise import LayerwiseModel
-from .parity import ParityReport, Texts, measure
-from .pipeline import save_report
+from .measuring import measure
+from .parity import ParityReport, Texts
 from .progress import Progress, Silent
 from .shipped import sample_texts
 from .tokenizer import load_tokenizer
@@ -61,7 +62,8 @@ def _checkpoint(manifest: Manifest, model: str | None) -> Checkpoint:
             f"the bundle was made from {source.directory}, which is not there any more; name the "
             "checkpoint's directory with --model"
         )
-    checkpoint = open_checkpoint(locate_model(name, source.revision), name, source.revision)
+    revision = source.revision if model is None else None
+    checkpoint = open_checkpoint(locate_model(name, revision), name, revision)
     if checkpoint.config_sha256 != source.config_sha256:
         raise CheckpointError(
             f"{checkpoint.directory} is not the checkpoint that the bundle was made from "

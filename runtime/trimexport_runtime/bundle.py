@@ -199,9 +199,12 @@ def check_files(
     again = "copy the bundle again or rebuild it"
     for entry in manifest.files:
         path = bundle / entry.path
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing from the bundle; {again}")
-        size = path.stat().st_size
+        try:
+            if not path.is_file():
+                raise IntegrityError(f"{path} is missing from the bundle; {again}")
+            size = path.stat().st_size
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
         if size != entry.bytes:
             raise IntegrityError(
                 f"{path} has {size:,} bytes, the manifest says {entry.bytes:,}; {again}"

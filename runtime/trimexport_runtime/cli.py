@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -20,7 +20,7 @@ from . import __version__
 from .batching import windows
 from .bundle import check_files, read_manifest
 from .classifier import Classifier, Prediction
-from .errors import InputError, TrimexportRuntimeError
+from .errors import BundleError, InputError, TrimexportRuntimeError
 from .files import BadLine, Line, read_file, read_lines
 from .progress import Progress, is_terminal
 from .render import Answer, answer_json, answer_line, bad_json, info_json, info_text
@@ -43,7 +43,8 @@ class _Commands(click.Group):
             _discard_stdout()
             if error.errno == errno.EPIPE:
                 ctx.exit(1)
-            raise click.ClickException(f"cannot write the results: {error.strerror}") from error
+            reason = error.strerror or error
+            raise click.ClickException(f"cannot write the results: {reason}") from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -155,20 +156,30 @@ def _records(
             raise click.UsageError("- reads texts from stdin and must stand alone.")
         if sys.stdin is None:
             raise InputError("standard input is closed; give texts as arguments or with --file")
-        return read_lines(sys.stdin.buffer)
+        return _stdin(sys.stdin.buffer)
     return (Line(number, text) for number, text in enumerate(texts, start=1))
+
+
+def _stdin(stream: BinaryIO) -> Iterator[Line | BadLine]:
+    try:
+        yield from read_lines(stream)
+    except OSError as error:
+        raise InputError(
+            f"standard input cannot be read ({error.strerror or error}); give texts as arguments "
+            "or with --file"
+        ) from None
 
 
 def _load(bundle: Path, variant: str | None, threads: int | None) -> Classifier:
     with Progress("loading the model") as progress:
-        if _size(bundle) > _LARGE:
+        if read_manifest(bundle).variant(variant).bytes > _LARGE:
             progress.show()
-        return Classifier.load(bundle, variant=variant, threads=threads)
-
-
-def _size(bundle: Path) -> int:
-    """The bytes of the bundle's largest file, 0 if there is none."""
-    return max((path.stat().st_size for path in bundle.glob("onnx/*")), default=0)
+        try:
+            return Classifier.load(bundle, variant=variant, threads=threads)
+        except OSError as error:  # left to the end, it would be taken for standard output's
+            raise BundleError(
+                f"{bundle} cannot be loaded ({error}); check it with `trimexport-run info --check`"
+            ) from None
 
 
 def _answers(classifier: Classifier, records: Iterator[Line | BadLine]) -> Iterator[Answer]:

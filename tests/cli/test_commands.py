@@ -231,10 +231,13 @@ def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path
     }
     assert spec(verbalize=("positive=fine",)).verbalizers == {"positive": ("fine",)}
     assert (spec(model="x/y").model, spec(model="x/y").revision) == ("x/y", None)
-    assert spec(revision="v2").revision == "v2"
+    assert spec(model="x/y", revision="v2").revision == "v2"
     assert (base.max_tokens, spec(max_tokens=64).max_tokens) == (100, 64)
     assert (base.truncate, spec(truncate="start").truncate) == ("end", "start")
-    assert spec(model="x/y", prompt="{text}:", labels="a,b").notice == "Terms apply."
+    assert spec(prompt="{text}:", labels="a,b").notice == "Terms apply."
+    assert spec(model="x/y").notice is None  # the recipe's notice is its own model's
+    same = spec(model=base.model)
+    assert (same.revision, same.notice) == ("v1", "Terms apply.")
     assert said == []
 
 

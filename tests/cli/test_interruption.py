@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import Result
 
 import tiny
 from conftest import PROGRAM
+from trimexport import cli
 
 LABELS = ("--labels", "positive,negative")
 PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
@@ -78,7 +81,7 @@ def _ends(process: subprocess.Popen[str]) -> None:
     assert printed == ""
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said
-    assert said.splitlines()[-1] == "Interrupted; nothing was kept"
+    assert said.splitlines()[-1] == "Interrupted"
 
 
 def _mapped(process: subprocess.Popen[str], name: str) -> bool:
@@ -89,6 +92,42 @@ def _mapped(process: subprocess.Popen[str], name: str) -> bool:
 
 def _partial(place: Path, inside: str) -> bool:
     return any(place.glob(f".*/{inside}"))
+
+
+def test_nothing_is_claimed_of_what_was_kept(
+    tiny_invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "make_spec", interrupted)
+    result = tiny_invoke("inspect", *LABELS)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
+
+
+def test_an_impatient_one_does_not_disturb_the_end(
+    tiny_invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unfinished:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def interrupted(*_: object) -> None:
+        with Unfinished():
+            signal.raise_signal(signal.SIGINT)
+
+    echo = click.echo
+
+    def echo_late(*arguments: object, **named: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        echo(*arguments, **named)
+
+    monkeypatch.setattr(cli, "make_spec", interrupted)
+    monkeypatch.setattr(click, "echo", echo_late)
+    result = tiny_invoke("inspect", *LABELS)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")

@@ -162,6 +162,40 @@ def test_no_model(tiny_refused: Refused, command: str) -> None:
     assert "none/at/all does not exist; --model takes a directory" in said
 
 
+@pytest.mark.parametrize("command", ["build", "inspect"])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("none/at/all", "none/at/all does not exist; --model takes a directory"),
+        ("./none", "./none does not exist; --model takes a directory"),
+        ("n" * 300, "does not exist; --model takes a directory"),
+        ("", "the model's name is empty; --model takes a directory"),
+        (" ", "the model's name is empty; --model takes a directory"),
+        ("some/model", "no prompt is known for the labels positive,negative. Give one with"),
+    ],
+)
+def test_no_model_and_no_prompt(
+    tiny_refused: Refused, command: str, model: str, message: str
+) -> None:
+    assert message in tiny_refused(command, "--model", model, *LABELS)
+
+
+def test_an_empty_model_beside_others(
+    tiny_refused: Refused, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("model = 'a/b'\nprompt = '{text}'\nlabels = ['a', 'b']", encoding="utf-8")
+    assert "name is empty" in tiny_refused("build", "--recipe", recipe, "--model", "")
+    assert "name is empty" in tiny_refused("verify", tiny_bundle, "--model", "")
+
+
+def test_a_revision_of_a_directory(tiny_refused: Refused, tiny_model: Path) -> None:
+    message = "is a directory; a revision belongs to a hub id"
+    assert message in tiny_refused("build", *LABELS, "--revision", "v1")
+    command = ("inspect", "--model", tiny_model, *LABELS, *PROMPT, "--revision", "v1")
+    assert message in tiny_refused(*command)
+
+
 def test_an_output_that_exists(tiny_refused: Refused, tiny_bundle_copy: Path) -> None:
     before = tiny.snapshot(tiny_bundle_copy)
     said = tiny_refused("build", *LABELS, "-o", tiny_bundle_copy)

@@ -167,3 +167,9 @@ def test_what_is_neither_a_directory_nor_an_id(model: str) -> None:
 def test_a_file_is_not_a_model(tiny_model: Path) -> None:
     with pytest.raises(CheckpointError, match="is a file; --model takes a directory"):
         locate_model(str(tiny_model / "model.safetensors"), None)
+
+
+@pytest.mark.parametrize("model", ["", " "])
+def test_an_empty_name_is_no_model(model: str) -> None:
+    with pytest.raises(CheckpointError, match="name is empty; --model takes a directory"):
+        locate_model(model, None)

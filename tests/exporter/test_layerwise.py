@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from models import gemma, llama, save
-from trimexport import layerwise
+from trimexport import CheckpointError, layerwise
 from trimexport.checkpoint import open_checkpoint
 from trimexport.layerwise import LayerwiseModel
 
@@ -66,3 +67,22 @@ def test_no_weight_stays(directory: Path) -> None:
     running = engine(directory)
     running.reference(SEQUENCES, TOKENS)
     assert {p.device.type for p in running.model.parameters()} == {"meta"}
+
+
+def test_a_tied_head_that_is_stored_and_differs_is_refused(tmp_path: Path) -> None:
+    """Versions of transformers differ in which of the two they take, so none is chosen silently."""
+    config = json.loads((save(llama(), tmp_path) / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(CheckpointError, match=r"ties the output layer.*stored and differs"):
+        engine(tmp_path)
+
+
+def test_the_single_file_wins_over_an_index(tmp_path: Path) -> None:
+    """As in transformers: an index that was left behind is not read."""
+    save(gemma(seed=8), tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"model.norm.weight": "gone.safetensors"}}))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    expected = model(torch.tensor([SEQUENCES[0]])).logits[0, -1, TOKENS]
+    found = engine(tmp_path).reference(SEQUENCES[:1], TOKENS).token_logits[0]
+    assert torch.allclose(found, expected, atol=1e-4)

@@ -30,13 +30,13 @@ def test_doubled_braces_are_literal() -> None:
         ("{text}\nAnswer:\n", ""),
         ('{text}\nAnswer: "', ""),
         ("{text} is", " "),
-        ("Is it good? {text}", ""),
-        ("{text}", ""),
+        ("Is it good? {text}", " "),
+        ("Is it good?\n{text}", " "),
+        ("{text}", " "),
     ],
 )
 def test_what_stands_before_a_label(source: str, lead: str) -> None:
-    """A word gets its space, unless white space or an opening sign is before it already. After the
-    text itself nothing is known, so nothing is written."""
+    """A word gets its space, unless white space or an opening sign of the prompt is before it."""
     assert parse_template(source).label_lead == lead
 
 

@@ -39,7 +39,7 @@ def _report(flips: int = 0, texts: int = 4, **change: object) -> ParityReport:
         max_probability_difference=0.8 if flips else 1e-6,
         agreement=1 - flips / texts,
         accuracy=0.75,
-        worst_text=0,
+        outside=tuple(range(flips)),
         disagreements=tuple(
             Disagreement(i, names[i], "positive", "negative", 2.2, 1.25) for i in range(flips)
         ),
@@ -54,7 +54,7 @@ def _report(flips: int = 0, texts: int = 4, **change: object) -> ParityReport:
         reference_probabilities=reference,
         logit_deviation=1.5,
         variants=(variant,),
-        gap=TokenisationGap(0, 0, None),
+        gap=TokenisationGap(texts, 0, 0, None),
         mass=LabelMass(0.97, 0.91),
     )
     return replace(made, **change)
@@ -162,7 +162,12 @@ def test_json_holds_what_the_table_shows() -> None:
     assert variant["tolerance"] == {"max_logit_difference": 1e-3, "agreement": 1.0}
     assert len(variant["disagreements"]) == 30
     assert variant["disagreements"][0]["reference_margin"] == 2.2
-    assert found["tokenisation_gap"] == {"different": 0, "share": 0.0, "flips": 0}
+    assert found["tokenisation_gap"] == {
+        "compared": 40,
+        "different": 0,
+        "share": 0.0,
+        "flips": 0,
+    }
     assert found["label_mass"] == {"mean": 0.97, "least": 0.91}
 
 
@@ -173,7 +178,7 @@ def test_markdown_is_one_table_with_as_many_cells_in_every_line() -> None:
 
 
 def test_a_bad_prompt_is_told() -> None:
-    bad = _report(gap=TokenisationGap(2, 1, "'a.'"), mass=LabelMass(0.01, 0.001))
+    bad = _report(gap=TokenisationGap(4, 2, 1, "'a.'"), mass=LabelMass(0.01, 0.001))
     text = report.table(bad)
     assert "2 of 4 texts (50.00%)" in text
     assert "above 1 %" in text

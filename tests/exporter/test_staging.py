@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from trimexport import OutputError
+from trimexport import OutputError, staging
 from trimexport.staging import check_output, staged
 
 OLD = {"trimexport.json": b"{}", "onnx/model.onnx": b"old"}
@@ -70,6 +71,11 @@ def _fail_inside(output: Path, failure: type[BaseException]) -> None:
         raise failure
 
 
+def _end_well(output: Path) -> None:
+    with staged(output, force=True) as work:
+        (work / "file").write_text("new", encoding="utf-8")
+
+
 def test_folders_made_for_it_go_with_it(output: Path) -> None:
     deep = output / "a" / "b"
     with pytest.raises(ValueError, match="no"), staged(deep, force=False):
@@ -88,6 +94,21 @@ def test_what_exists_needs_force(old: Path) -> None:
     assert tiny.snapshot(old) == OLD
 
 
+@pytest.mark.parametrize(
+    ("force", "message"), [(False, "bundle exists; give --force"), (True, "is not a bundle")]
+)
+def test_what_appears_meanwhile_is_kept(
+    output: Path, tmp_path: Path, force: bool, message: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "precious").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match=message), staged(output, force):
+        shutil.copytree(precious, output)
+    assert tiny.snapshot(output) == {"precious": b"mine"}
+    assert _beside(output) == ["bundle"]
+
+
 def test_force_replaces_a_bundle(old: Path) -> None:
     with staged(old, force=True) as work:
         (work / "file").write_text("new", encoding="utf-8")
@@ -100,6 +121,47 @@ def test_force_replaces_a_bundle(old: Path) -> None:
 def test_the_old_bundle_survives(old: Path, failure: type[BaseException]) -> None:
     with pytest.raises(failure):
         _fail_inside(old, failure)
+    assert tiny.snapshot(old) == OLD
+    assert _beside(old) == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("function", "fails"), [("_replace", False), ("_clean_up", False), ("_clean_up", True)]
+)
+def test_impatience_leaves_nothing_behind(
+    old: Path, monkeypatch: pytest.MonkeyPatch, function: str, fails: bool
+) -> None:
+    original = getattr(staging, function)
+
+    def interrupted(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        original(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(staging, function, interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        _fail_inside(old, KeyboardInterrupt) if fails else _end_well(old)
+    assert tiny.snapshot(old) == (OLD if fails else {"file": b"new"})
+    assert _beside(old) == ["bundle"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_interruption_just_before_the_clean_up(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, calls = staging._signals_held, []
+
+    def late() -> object:
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return held()
+
+    monkeypatch.setattr(staging, "_signals_held", late)
+    with pytest.raises(ValueError):  # noqa: PT011
+        _fail_inside(old, ValueError)
+    assert len(calls) == 2
     assert tiny.snapshot(old) == OLD
     assert _beside(old) == ["bundle"]
 

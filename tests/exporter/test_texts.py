@@ -65,6 +65,13 @@ def test_what_is_wrong_with_a_file_is_said(
         read_texts(_write(tmp_path, name, data))
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x7f\u2029"])
+def test_a_line_ends_only_at_a_line_feed(tmp_path: Path, character: str) -> None:
+    text = f"a{character}b"
+    path = _write(tmp_path, "t.jsonl", f'{{"text": "{text}"}}\r\n{{"text": "c"}}\n')
+    assert read_texts(path) == Texts((text, "c"), None)
+
+
 def test_a_label_for_some_texts_only_is_explained(tmp_path: Path) -> None:
     path = _write(tmp_path, "t.jsonl", '{"text": "a"}\n{"text": "b", "label": "x"}\n')
     with pytest.raises(SpecError, match=r"line 1: .*; give every line a 'label' or none"):

@@ -37,6 +37,8 @@ def test_the_token_is_the_one_that_follows_the_prompt(tokenizer: SourceTokenizer
     spaced = make(tokenizer, ["positive", "negative"])
     assert tokens(spaced) == [["▁positive"], ["▁negative"]]
     assert tokens(make(tokenizer, ["positive", "negative"], prompt=PLAIN + " ")) == tokens(spaced)
+    for prompt in ("{text}", "Review: {text}", "Review:{text}"):
+        assert tokens(make(tokenizer, ["positive", "negative"], prompt=prompt)) == tokens(spaced)
     quoted = make(tokenizer, ["World", "Sports"], {"World": ["wonder"]}, prompt='{text} is "')
     assert not quoted.words[0][0].tokens[0].startswith("▁")
 

@@ -1,0 +1,154 @@
+"""The bundle's files besides the graph: what clients read, the manifest, the reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimexport_runtime.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    BundleFile,
+    Label,
+    Manifest,
+    Parity,
+    Prompt,
+    Source,
+    TextLimit,
+    Variant,
+    sha256_of,
+    to_json,
+)
+
+from .parity import ParityReport
+from .report import html
+from .tokenizer import tokenizer_config
+from .verbalizer import Verbalizer
+
+if TYPE_CHECKING:  # it uses this module
+    from .planning import Plan
+
+_TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
+_CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def write_client_files(planned: Plan, work: Path) -> None:
+    """What clients of ordinary sequence classifiers read: tokenizer and config.json."""
+    labels = planned.verbalizer.labels
+    architecture = planned.checkpoint.architecture.replace("CausalLM", "SequenceClassification")
+    config = {
+        **planned.checkpoint.config.to_diff_dict(),
+        "architectures": [architecture],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "max_position_embeddings": planned.limit,
+        "pad_token_id": planned.tokenizer.pad_token_id,
+    }
+    files = {
+        "config.json": config,
+        "tokenizer.json": planned.text_tokenizer,
+        "tokenizer_config.json": tokenizer_config(
+            planned.tokenizer, planned.limit, planned.spec.truncate
+        ),
+    }
+    for name, value in files.items():
+        indent = None if name == "tokenizer.json" else 2
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        (work / name).write_text(text + "\n", encoding="utf-8")
+
+
+def first_manifest(
+    planned: Plan, variant: Variant, work: Path, hashes: Mapping[str, str]
+) -> Manifest:
+    """The manifest before anything was measured. `hashes` are those known from writing."""
+    spec, checkpoint = planned.spec, planned.checkpoint
+    local = Path(spec.model).is_dir()
+    names = (*_CLIENT_FILES, *variant.files)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        labels=_labels(planned.verbalizer),
+        prompt=Prompt(
+            template=spec.prompt,
+            prefix_ids=planned.prompt.prefix_ids,
+            suffix_ids=planned.prompt.suffix_ids,
+            text_lead=planned.prompt.text_lead,
+        ),
+        text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
+        pad_token_id=planned.tokenizer.pad_token_id,
+        source=Source(
+            model=checkpoint.directory.resolve().name if local else spec.model,
+            # The hub's cache names a snapshot's directory after its commit.
+            revision=None if local else checkpoint.directory.name,
+            directory=str(checkpoint.directory.resolve()) if local else None,
+            architecture=checkpoint.architecture,
+            config_sha256=checkpoint.config_sha256,
+            notice=planned.notice,
+        ),
+        variants=(variant,),
+        files=tuple(_file(work, name, hashes.get(name)) for name in names),
+        tool_versions={tool: version(tool) for tool in _TOOLS},
+    )
+
+
+def _labels(verbalizer: Verbalizer) -> tuple[Label, ...]:
+    return tuple(
+        Label(
+            name=name,
+            words=tuple(word.word for word in words),
+            token_ids=tuple(word.token_ids[0] for word in words),
+            tokens=tuple(word.tokens[0] for word in words),
+        )
+        for name, words in zip(verbalizer.labels, verbalizer.words, strict=True)
+    )
+
+
+def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
+    """The manifest with what the build measured."""
+    measured = {
+        item.name: Parity(
+            texts=len(report.texts),
+            max_logit_difference=item.max_logit_difference,
+            mean_logit_difference=item.mean_logit_difference,
+            max_probability_difference=item.max_probability_difference,
+            agreement=item.agreement,
+            tolerance=item.tolerance.max_logit_difference,
+        )
+        for item in report.variants
+    }
+    variants = tuple(replace(item, parity=measured[item.name]) for item in manifest.variants)
+    return replace(
+        manifest,
+        variants=variants,
+        label_mass=report.mass.mean,
+        tokenisation_gap=report.gap.share,
+    )
+
+
+def _file(work: Path, name: str, sha256: str | None) -> BundleFile:
+    path = work / name
+    return BundleFile(name, path.stat().st_size, sha256 or sha256_of(path))
+
+
+def save_manifest(manifest: Manifest, work: Path) -> None:
+    (work / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+
+
+def save_report(report: ParityReport, bundle: Path) -> Path:
+    """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
+    path = bundle / "reports" / "parity.html"
+    path.parent.mkdir(exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".parity-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(html(report))
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path

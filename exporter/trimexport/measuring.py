@@ -1,0 +1,213 @@
+"""Measure a bundle: run the reference and every variant on the same token ids, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import Variant
+from trimexport_runtime.tokenize import TextEncoder
+
+from .errors import SpecError
+from .graph import combine_words
+from .layerwise import LayerwiseModel
+from .parity import (
+    TOLERANCES,
+    Disagreement,
+    Floats,
+    LabelMass,
+    ParityReport,
+    Texts,
+    TokenisationGap,
+    Tolerance,
+    VariantParity,
+    check_sample,
+    short,
+)
+from .progress import Progress, Silent
+from .prompt import join, parse_template
+from .tokenizer import SourceTokenizer
+
+_TEXTS_PER_TICK = 256
+
+
+def measure(
+    bundle: Path,
+    model: LayerwiseModel,
+    tokenizer: SourceTokenizer,
+    sample: Texts,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Compare every variant of `bundle` with the untrimmed model on `sample`.
+
+    Args:
+        bundle: a directory with a manifest.
+        model: the checkpoint that the bundle was made from.
+        tokenizer: that checkpoint's tokenizer.
+
+    Raises:
+        SpecError: no texts, or right answers that are not labels of the bundle.
+        trimexport_runtime.TrimexportRuntimeError: a variant cannot run, or a text is not one.
+    """
+    progress = progress or Silent()
+    manifest = read_manifest(bundle)
+    check_sample(sample, manifest.label_names)
+    segments = _segment_ids(bundle, manifest, sample.texts)
+    with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
+        logits, mass = _reference(model, manifest, segments, tick)
+    variants = []
+    for variant in manifest.variants:
+        tolerance = _tolerance(variant)
+        with progress.bar(f"variant {variant.name}", len(segments)) as tick:
+            found = _variant_logits(bundle, variant.name, sample.texts, tick)
+        variants.append(_compare(variant.name, tolerance, logits, found, sample, manifest))
+    return ParityReport(
+        labels=manifest.label_names,
+        texts=sample.texts,
+        gold=sample.gold,
+        reference_accuracy=_accuracy(logits, sample.gold, manifest.label_names),
+        reference_probabilities=_softmax(logits),
+        logit_deviation=float(logits.std(axis=0).mean()),
+        variants=tuple(variants),
+        gap=_gap(model, manifest, tokenizer, sample.texts, segments, logits, progress),
+        mass=LabelMass(mean=float(mass.mean()), least=float(mass.min())),
+    )
+
+
+def _tolerance(variant: Variant) -> Tolerance:
+    if variant.precision not in TOLERANCES:
+        raise SpecError(
+            f'variant "{variant.name}" has precision "{variant.precision}", for which this release '
+            f"has no tolerance; it knows {', '.join(TOLERANCES)}: upgrade trimexport"
+        )
+    return TOLERANCES[variant.precision]
+
+
+def _segment_ids(
+    bundle: Path, manifest: Manifest, texts: Sequence[str]
+) -> list[tuple[tuple[int, ...], bool]]:
+    """Each text's whole prompt as ids, tokenised as the bundle does, and whether it was cut."""
+    encoder = TextEncoder.load(bundle, manifest)
+    prompt = manifest.prompt
+    found = []
+    for text in texts:
+        encoded = encoder.encode(text)
+        ids = (*prompt.prefix_ids, *encoded.ids.tolist(), *prompt.suffix_ids)
+        found.append((ids, encoded.truncated))
+    return found
+
+
+def _reference(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    segments: Sequence[tuple[tuple[int, ...], bool]],
+    tick: Callable[[int], None],
+) -> tuple[Floats, Floats]:
+    """Label logits of the untrimmed model [n, labels], and its label mass [n]."""
+    token_ids = [token for label in manifest.labels for token in label.token_ids]
+    sizes = [len(label.token_ids) for label in manifest.labels]
+    result = model.reference([ids for ids, _ in segments], token_ids, tick)
+    logits = combine_words(result.token_logits, sizes)
+    mass = torch.exp(result.token_logits.logsumexp(1) - result.log_normaliser)
+    return logits.double().numpy(), mass.double().numpy()
+
+
+def _variant_logits(
+    bundle: Path, name: str, texts: Sequence[str], tick: Callable[[int], None]
+) -> npt.NDArray[np.float32]:
+    """What a device would answer: the bundle through the runtime."""
+    classifier = Classifier.load(bundle, variant=name)
+    parts = []
+    for start in range(0, len(texts), _TEXTS_PER_TICK):
+        part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
+        parts.append(part)
+        tick(len(part))
+    return np.concatenate(parts)
+
+
+def _compare(
+    name: str,
+    tolerance: Tolerance,
+    reference: Floats,
+    found: npt.NDArray[np.float32],
+    sample: Texts,
+    manifest: Manifest,
+) -> VariantParity:
+    logits = found.astype(np.float64)
+    difference = np.abs(logits - reference)
+    probabilities = _softmax(logits)
+    labels = manifest.label_names
+    ours, theirs = logits.argmax(1), reference.argmax(1)
+    flips = tuple(
+        Disagreement(
+            index=int(i),
+            text=sample.texts[i],
+            reference=labels[theirs[i]],
+            variant=labels[ours[i]],
+            reference_margin=float(reference[i, theirs[i]] - reference[i, ours[i]]),
+            variant_margin=float(logits[i, ours[i]] - logits[i, theirs[i]]),
+        )
+        for i in np.flatnonzero(ours != theirs)
+    )
+    return VariantParity(
+        name=name,
+        max_logit_difference=float(difference.max()),
+        mean_logit_difference=float(difference.mean()),
+        max_probability_difference=float(np.abs(probabilities - _softmax(reference)).max()),
+        agreement=float((ours == theirs).mean()),
+        accuracy=_accuracy(logits, sample.gold, labels),
+        outside=_outside(difference.max(axis=1), tolerance),
+        disagreements=flips,
+        tolerance=tolerance,
+        probabilities=probabilities,
+    )
+
+
+def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:
+    """The texts beyond the tolerance, the largest difference first."""
+    beyond = np.flatnonzero(differences >= tolerance.max_logit_difference)
+    return tuple(int(i) for i in beyond[np.argsort(-differences[beyond], kind="stable")])
+
+
+def _gap(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    segments: Sequence[tuple[tuple[int, ...], bool]],
+    logits: Floats,
+    progress: Progress,
+) -> TokenisationGap:
+    """Compare with the joined string; texts that were cut, or whose joined string is longer than
+    the model's context, are left out."""
+    template = parse_template(manifest.prompt.template)
+    room = model.checkpoint.context
+    joined = {
+        index: ids
+        for index, (text, (_, cut)) in enumerate(zip(texts, segments, strict=True))
+        if not cut and len(ids := tokenizer.encode_start(join(template, text))) <= room
+    }
+    different = [index for index, ids in joined.items() if ids != segments[index][0]]
+    if not different:
+        return TokenisationGap(len(joined), different=0, flips=0, example=None)
+    with progress.bar("texts with a tokenisation gap", len(different)) as tick:
+        other, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
+    flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
+    return TokenisationGap(len(joined), len(different), flips, short(texts[different[0]]))
+
+
+def _accuracy(logits: Floats, gold: Sequence[str] | None, labels: Sequence[str]) -> float | None:
+    if gold is None:
+        return None
+    right = np.array([labels.index(name) for name in gold])
+    return float((logits.argmax(1) == right).mean())
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
