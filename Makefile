@@ -38,7 +38,8 @@ demo: $(READY)
 	$(BIN)/trimexport-run info build/sentiment --check
 
 test: $(READY) $(OLDEST)/ready
-	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

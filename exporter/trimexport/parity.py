@@ -161,11 +161,12 @@ def _first(lines: list[str], what: str) -> list[str]:
 def warnings(report: ParityReport) -> list[str]:
     """A line for each thing about the prompt that a user should change."""
     lines = []
-    if report.gap.share > GAP_WARNING:
+    gap = report.gap
+    if gap.share > GAP_WARNING:
         lines.append(
-            f"warning: {report.gap.share:.1%} of the texts are tokenised differently when prompt "
-            f"and text are one string ({report.gap.flips} of {report.gap.compared} answers change), "
-            f"for example {report.gap.example}; begin what follows {{text}} with a line break or a space"
+            f"warning: {gap.share:.1%} of the texts are tokenised differently when prompt and text "
+            f"are one string ({gap.flips} of {gap.compared} answers change), for example "
+            f"{gap.example}; begin what follows {{text}} with a line break or a space"
         )
     if report.mass.mean < MASS_WARNING:
         lines.append(
