@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from ._manifest_json import inside, is_int, known
 from .errors import BundleError, IntegrityError, VersionError
 
 FORMAT_VERSION = 1
@@ -138,8 +139,8 @@ class Manifest:
         for variant in self.variants:
             if variant.name == name:
                 return variant
-        known = ", ".join(variant.name for variant in self.variants)
-        raise BundleError(f'the bundle has no variant "{name}"; it has: {known}')
+        names = ", ".join(variant.name for variant in self.variants)
+        raise BundleError(f'the bundle has no variant "{name}"; it has: {names}')
 
 
 def to_json(manifest: Manifest) -> str:
@@ -163,7 +164,7 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{bundle} {what}; {hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}; build the bundle again") from None
-    if not isinstance(raw, dict) or not _is_int(raw.get("format_version")):
+    if not isinstance(raw, dict) or not is_int(raw.get("format_version")):
         raise BundleError(
             f"{path} has no format_version, so it is not a trimexport manifest; "
             "give the directory that `trimexport build -o` wrote"
@@ -230,90 +231,35 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-T = TypeVar("T")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, float) or _is_int(value)
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "str | None": lambda value: value is None or isinstance(value, str),
-    "int": _is_int,
-    "float": _is_float,
-    "float | None": lambda value: value is None or _is_float(value),
-    "tuple[str, ...]": lambda value: (
-        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    ),
-    "tuple[int, ...]": lambda value: (
-        isinstance(value, tuple) and all(_is_int(item) for item in value)
-    ),
-    "Mapping[str, str]": lambda value: isinstance(value, dict),
-}
-
-
-def _known(kind: type[T], raw: Any, **converted: Any) -> T:
-    """Make a dataclass from the keys of `raw` that it has, `converted` taking precedence.
-
-    Raises:
-        TypeError: a key is missing or its value has another type than the field.
-    """
-    if not isinstance(raw, dict):
-        raise TypeError(f"a {kind.__name__} is a {type(raw).__name__}, not an object")
-    values = {}
-    for item in fields(kind):  # type: ignore[arg-type]
-        if item.name in converted or item.name not in raw:
-            continue
-        value = raw[item.name]
-        value = tuple(value) if isinstance(value, list) else value
-        if not _CHECKS[str(item.type)](value):
-            raise TypeError(f"{kind.__name__}.{item.name} is {value!r}, not {item.type}")
-        values[item.name] = value
-    return kind(**values, **converted)
-
-
-def _inside(path: str) -> str:
-    """`path`, if it stays within the bundle on every platform."""
-    pure = PureWindowsPath(path)  # it knows both separators and drives
-    if pure.anchor or not pure.parts or ".." in pure.parts:
-        raise ValueError(f'the path "{path}" is not one inside the bundle')
-    return path
-
-
 def _variant(raw: Any) -> Variant:
     parity = raw.get("parity") if isinstance(raw, dict) else None
-    variant = _known(Variant, raw, parity=None if parity is None else _known(Parity, parity))
+    variant = known(Variant, raw, parity=None if parity is None else known(Parity, parity))
     for path in (variant.graph, *variant.files):
-        _inside(path)
+        inside(path)
     return variant
 
 
 def _file(raw: Any) -> BundleFile:
-    entry = _known(BundleFile, raw)
-    _inside(entry.path)
+    entry = known(BundleFile, raw)
+    inside(entry.path)
     return entry
 
 
 def _text_limit(raw: Any) -> TextLimit:
-    limit = _known(TextLimit, raw)
+    limit = known(TextLimit, raw)
     if limit.tokens < 1 or limit.truncate not in ("end", "start"):
         raise ValueError(f"the text limit is {limit.tokens} tokens, cut at {limit.truncate!r}")
     return limit
 
 
 def _manifest(raw: Mapping[str, Any]) -> Manifest:
-    manifest = _known(
+    manifest = known(
         Manifest,
         raw,
-        labels=tuple(_known(Label, item) for item in raw["labels"]),
-        prompt=_known(Prompt, raw["prompt"]),
+        labels=tuple(known(Label, item) for item in raw["labels"]),
+        prompt=known(Prompt, raw["prompt"]),
         text_limit=_text_limit(raw["text_limit"]),
-        source=_known(Source, raw["source"]),
+        source=known(Source, raw["source"]),
         variants=tuple(_variant(item) for item in raw["variants"]),
         files=tuple(_file(item) for item in raw["files"]),
     )
