@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import struct
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -106,3 +107,6 @@ def snapshot(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+PROGRAM = [sys.executable, "-c", "from trimexport.cli import main; main(prog_name='trimexport')"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from click.testing import CliRunner, Result
 
 import tiny
 from trimexport.cli import main
-
-PROGRAM = [sys.executable, "-c", "from trimexport.cli import main; main(prog_name='trimexport')"]
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +75,7 @@ def tiny_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command line in a process of its own."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [*PROGRAM, *map(str, arguments)]
+        command = [*tiny.PROGRAM, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     return run

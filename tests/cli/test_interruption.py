@@ -14,7 +14,6 @@ import pytest
 from click.testing import Result
 
 import tiny
-from conftest import PROGRAM
 from trimexport import cli
 
 LABELS = ("--labels", "positive,negative")
@@ -36,7 +35,7 @@ def start(tmp_path: Path, tiny_model: Path) -> Iterator[Start]:
 
     def run(output: Path, *more: str) -> subprocess.Popen[str]:
         command = [
-            *PROGRAM,
+            *tiny.PROGRAM,
             "build",
             "--model",
             str(tiny_model),
