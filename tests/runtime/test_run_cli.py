@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -311,7 +312,10 @@ def test_closed_standard_streams(bundle: Path) -> None:
 def test_interrupted(bundle: Path) -> None:
     command = [PROGRAM, "classify", str(bundle), "-"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever starts us
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heard
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"text\n" * 300)  # more than a window, so that answers come
