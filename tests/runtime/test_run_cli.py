@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -335,6 +336,7 @@ def test_progress_is_for_terminals(
         counter.advance()
     assert capsys.readouterr().err == ""
 
+    clear = "\r\x1b[K"
     parent, child = pty.openpty()
     with open(child, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
@@ -346,9 +348,8 @@ def test_progress_is_for_terminals(
             counter.show()
         with progress.Progress("hidden", visible=False) as counter:
             counter.advance()
-        shown = os.read(parent, 1000).decode()
+        shown = _read_until(parent, f"loading ...{clear}")
     os.close(parent)
-    clear = "\r\x1b[K"
     assert shown == (f"{clear}work: 25%{clear}{clear}texts: 1,234{clear}{clear}loading ...{clear}")
 
 
@@ -364,3 +365,12 @@ def test_short_work_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         terminal.flush()
         assert os.read(parent, 100) == b"end"
     os.close(parent)
+
+
+def _read_until(terminal: int, ending: str) -> str:
+    """What a terminal shows, which may arrive in pieces."""
+    shown = ""
+    while not shown.endswith(ending):
+        assert select.select([terminal], [], [], 10)[0], f"only {shown!r} arrived"
+        shown += os.read(terminal, 1000).decode()
+    return shown
