@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import tiny
 from models import GEMMA_MINI
 from trimexport import BuildSpec, build
 
@@ -34,3 +36,27 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of gemma-mini's second task. Shared: do not change it, copy it."""
     return build(TOPICS, tmp_path_factory.mktemp("bundles") / "topics").directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """A tiny Gemma, saved by transformers. Shared: do not change it."""
+    return tiny.tiny_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Path:
+    """Its bundle. Shared: do not change it."""
+    return tiny.tiny_bundle()
+
+
+@pytest.fixture
+def tiny_copy(tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint, to break."""
+    return shutil.copytree(tiny.tiny_model(), tmp_path / "model")
+
+
+@pytest.fixture
+def tiny_bundle_copy(tmp_path: Path) -> Path:
+    """A copy of its bundle, to break."""
+    return shutil.copytree(tiny.tiny_bundle(), tmp_path / "bundle")

@@ -15,7 +15,7 @@ from .head import TrimmedHead, head_of
 from .layerwise import LayerwiseModel
 from .planning import Plan
 from .progress import Progress
-from .skeleton import make_skeleton, module_name, parameter_names
+from .skeleton import make_skeleton, module_name
 from .weights import Bindings, bind
 
 
@@ -23,12 +23,11 @@ def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> i
     """Cut the head, compile the prompt and trace; the graph is clean, its weights are bound to the
     checkpoint and not read."""
     skeleton = make_skeleton(planned.checkpoint, PREFIX_ATTENTION)
-    names = parameter_names(skeleton, planned.checkpoint)
     prefix, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     with progress.bar("compiling the prompt", 1) as tick:
         compile_prefix(skeleton.base_model, model.prefix_cache(prefix))
         tick(1)
-    head = _cut_head(planned, skeleton, names)
+    head = _cut_head(planned, skeleton, model.names)
     classifier = CompiledClassifier(
         skeleton.base_model,
         head,
@@ -37,7 +36,7 @@ def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> i
         lead,
         planned.prompt.suffix_ids,
     )
-    bindings = _bindings(classifier, module_name(skeleton, skeleton.base_model) + ".", names)
+    bindings = _bindings(classifier, module_name(skeleton, skeleton.base_model) + ".", model.names)
     with progress.bar("tracing", 1) as tick:
         graph = trace(classifier)
         bind(graph, bindings, planned.checkpoint)

@@ -1,8 +1,7 @@
-"""The command line in this process and in one of its own, and a tiny checkpoint to use it on."""
+"""The command line, in this process and in one of its own."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,30 +11,6 @@ from click.testing import CliRunner, Result
 
 import tiny
 from trimexport.cli import main
-
-
-@pytest.fixture(scope="session")
-def tiny_model() -> Path:
-    """A tiny Gemma, saved by transformers. Shared: do not change it."""
-    return tiny.tiny_model()
-
-
-@pytest.fixture(scope="session")
-def tiny_bundle() -> Path:
-    """Its bundle. Shared: do not change it."""
-    return tiny.tiny_bundle()
-
-
-@pytest.fixture
-def tiny_copy(tmp_path: Path) -> Path:
-    """A copy of the tiny checkpoint, to break."""
-    return shutil.copytree(tiny.tiny_model(), tmp_path / "model")
-
-
-@pytest.fixture
-def tiny_bundle_copy(tmp_path: Path) -> Path:
-    """A copy of its bundle, to break."""
-    return shutil.copytree(tiny.tiny_bundle(), tmp_path / "bundle")
 
 
 @pytest.fixture
