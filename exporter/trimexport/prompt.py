@@ -8,6 +8,7 @@ the suffix become the start of the label.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,17 +49,28 @@ class PromptTemplate:
 @dataclass(frozen=True)
 class CompiledPrompt:
     """The prompt as token ids. `prefix_ids` begin with the tokenizer's own start tokens (bos);
-    `text_lead` is written before each text by the bundle's tokenizer."""
+    `text_lead` is written before each text by the bundle's tokenizer; `opens` says that it is the
+    tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`)."""
 
     template: PromptTemplate
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
     text_lead: str
+    opens: bool = False
 
 
 def unescape(text: str) -> str:
     r"""Read `\n`, `\t`, `\r` and `\\` as a command line's way of writing those characters."""
     return re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match.group(1)], text)
+
+
+def shell_prompt(source: str) -> str:
+    r"""A template's source as an option to paste into a shell: `--prompt "{text} \nIs:"`."""
+    escaped = source.replace("\\", "\\\\")
+    for letter in "ntr":
+        escaped = escaped.replace(_ESCAPES[letter], "\\" + letter)
+    plain = not set(source) & set('"$`!\\')
+    return "--prompt " + (f'"{escaped}"' if plain else shlex.quote(escaped))
 
 
 def parse_template(source: str) -> PromptTemplate:
@@ -87,17 +99,28 @@ def parse_template(source: str) -> PromptTemplate:
     return PromptTemplate(source=source, prefix=parts[0], suffix=parts[1])
 
 
-def compile_prompt(template: PromptTemplate, tokenizer: SourceTokenizer) -> CompiledPrompt:
-    """Tokenise the segments around the text, each by itself."""
+def compile_prompt(
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    *,
+    rendered: bool = False,
+    ended: bool = False,
+) -> CompiledPrompt:
+    """Tokenise the segments around the text, each by itself.
+
+    Args:
+        rendered: a chat template wrote the template, bos included: none is put before it.
+        ended: the tokenizer's end tokens follow the suffix, as after a whole string.
+    """
     prefix = template.prefix.rstrip(" ")
-    lead = template.text_lead
-    if not prefix:  # the text opens the string, so the tokenizer's dummy prefix is the text's
-        lead = tokenizer.dummy_prefix + lead
+    lead, opens = tokenizer.lead(prefix, template.text_lead)
+    suffix_ids = tokenizer.encode_inside(template.suffix.rstrip(" "))
     return CompiledPrompt(
         template=template,
-        prefix_ids=tokenizer.encode_start(prefix),
-        suffix_ids=tokenizer.encode_inside(template.suffix.rstrip(" ")),
+        prefix_ids=tokenizer.encode_start(prefix, rendered=rendered),
+        suffix_ids=(*suffix_ids, *tokenizer.end_ids) if ended else suffix_ids,
         text_lead=lead,
+        opens=opens,
     )
 
 

@@ -6,18 +6,12 @@
 - the **text** tokenizer goes into the bundle: as inside, but control tokens in a text are only
   characters, and the white space that ends the prefix is written before the text.
 
-How the text tokenizer writes that white space: by a `Prepend` normaliser, where it keeps no added
-token. Where it does, normalisers run on each piece between added tokens, and `Prepend` would write
-before each piece. So the added tokens are marked `normalized`, which makes them matched after the
-normalisers, and because their own content is normalised too, the lead is written by a `Replace`
-of the empty string at the start of every string that is not itself an added token.
+How the white space is written is in `leading`.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +19,11 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from .definition import around, dummy_prefix, normalizers, parts, without_start
 from .errors import CheckpointError, UnsupportedError
+from .leading import lead_normalizers
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_SYNTAX = set("\\^$.|?*+()[]{}")
-_START = r"(?<![\s\S])"
-_END = r"(?![\s\S])"
 
 
 @dataclass(frozen=True)
@@ -44,30 +37,56 @@ class SourceTokenizer:
     pad_token_id: int
 
     @property
-    def dummy_prefix(self) -> str:
-        """`" "` where the tokenizer writes a space before every string (Llama 2), else `""`."""
-        adds = _walk(self.definition, "normalizer", "Prepend")
-        adds += [
-            part
-            for part in _walk(self.definition, "pre_tokenizer", "Metaspace")
-            if part.get("prepend_scheme", "always") != "never"
-        ]
-        adds += [
-            part
-            for part in _walk(self.definition, "pre_tokenizer", "ByteLevel")
-            if part.get("add_prefix_space")
-        ]
-        return " " if adds else ""
+    def end_ids(self) -> tuple[int, ...]:
+        """The special tokens that the tokenizer writes after a string."""
+        return around(self.definition)[1]
 
-    def encode_start(self, text: str) -> tuple[int, ...]:
+    def lead(self, prefix: str, spaces: str) -> tuple[str, bool]:
+        """What stands before a text that follows `prefix` and then `spaces`, and whether it is the
+        tokenizer's own dummy prefix: at the start of the string and, for tokenizers that write one
+        before each piece, behind an added token. `prefix` must not end in a space."""
+        behind = self._added_at_end(prefix)
+        if behind and behind["rstrip"]:
+            spaces = ""
+        dummy = dummy_prefix(self.definition)
+        if not dummy or (prefix and not (behind and dummy.every)):
+            return spaces, False
+        if not spaces:
+            return " ", True
+        return (spaces if dummy.unless else " " + spaces), False
+
+    def encode_start(self, text: str, *, rendered: bool = False) -> tuple[int, ...]:
         """Ids of what opens the string: bos (where the model has one), dummy prefix and all.
-        End tokens that a tokenizer would add are left out, for the string goes on."""
+        End tokens that a tokenizer would add are left out, for the string goes on.
+
+        Args:
+            rendered: the text was written by a chat template, bos included, so none is put before.
+        """
         ids = self.whole.encode(text, add_special_tokens=False).ids
-        return (*_start_ids(self.definition), *ids)
+        return (*(() if rendered else around(self.definition)[0]), *ids)
 
     def encode_inside(self, text: str) -> tuple[int, ...]:
-        """Ids of a segment that continues the string."""
-        return tuple(self.inside.encode(text, add_special_tokens=False).ids)
+        """Ids of a segment that continues the string. Behind an added token the string is as good
+        as new, for that is where dummy prefixes are written."""
+        dummy = dummy_prefix(self.definition)
+        at = self._first_added(text) if dummy and dummy.every else len(text)
+        before = self.inside.encode(text[:at], add_special_tokens=False).ids
+        return (*before, *self.whole.encode(text[at:], add_special_tokens=False).ids)
+
+    def _first_added(self, text: str) -> int:
+        """Where the first added token begins, the white space that it takes included."""
+        added = {token["id"] for token in self.definition["added_tokens"]}
+        found = self.inside.encode(text, add_special_tokens=False)
+        spans = zip(found.ids, found.offsets, strict=True)
+        return next((start for token, (start, _) in spans if token in added), len(text))
+
+    def _added_at_end(self, text: str) -> dict[str, Any] | None:
+        """The added token that ends the text, the white space that it takes included."""
+        found = self.whole.encode(text, add_special_tokens=False)
+        if not found.ids or found.offsets[-1][1] < len(text):
+            return None
+        added = {token["id"]: token for token in self.definition["added_tokens"]}
+        return added.get(found.ids[-1])
 
     def token(self, token_id: int) -> str:
         """The vocabulary's spelling of a token: `▁positive`."""
@@ -96,6 +115,8 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
         ) from None
     definition = json.loads(backend.to_str())
     definition["truncation"] = definition["padding"] = None
+    for token in definition["added_tokens"]:  # Phi-3's end of text is special by name alone
+        token["special"] = token["special"] or token["content"] in loaded.all_special_tokens
     candidates = (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0))
     known = (token for token in candidates if token is not None)
     pad = next((str(t) for t in known if backend.token_to_id(t) is not None), None)
@@ -107,56 +128,57 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     return SourceTokenizer(
         definition=definition,
         whole=Tokenizer.from_str(json.dumps(definition)),
-        inside=Tokenizer.from_str(json.dumps(_inside(definition))),
+        inside=Tokenizer.from_str(json.dumps(without_start(definition))),
         pad_token=pad,
         pad_token_id=backend.get_vocab(with_added_tokens=True)[pad],
     )
 
 
-def text_tokenizer(source: SourceTokenizer, lead: str) -> dict[str, Any]:
+def text_tokenizer(source: SourceTokenizer, lead: str, *, opens: bool = False) -> dict[str, Any]:
     """The bundle's tokenizer.json: texts only, `lead` written before each that is not empty.
 
     Ensures that for every text of one character or more the ids are those that the source gives
     for `lead + text`, control tokens taken as characters. With a lead there are two exceptions: a
     text that is nothing but one kept added token (`<b>`) does not get it, and runs of a literal
     U+2581 are tokenised like the spaces that the vocabulary writes with it.
+
+    Args:
+        lead: white space; `SourceTokenizer.lead` says which.
+        opens: the lead is the tokenizer's own dummy prefix, which yields to a text that begins
+            with an added token or, where the tokenizer has it so, with a space.
+
+    Raises:
+        UnsupportedError: a lead cannot be written with this tokenizer's added tokens.
     """
-    definition = _inside(source.definition)
+    definition = without_start(source.definition)
     added = definition["added_tokens"]
     definition["added_tokens"] = kept = [token for token in added if not _is_dropped(token, lead)]
-    if lead:
-        rest = _parts(definition["normalizer"])
-        first = _spare_added(kept, lead, definition) if kept else _prepend(lead)
-        definition["normalizer"] = _sequence([first, *rest])
+    _keep_ids(definition["model"], added, kept)
+    first = lead_normalizers(source.definition, kept, lead, opens)
+    definition["normalizer"] = normalizers([*first, *parts(definition["normalizer"])])
     return definition
 
 
-def _prepend(lead: str) -> dict[str, Any]:
-    return {"type": "Prepend", "prepend": lead}
-
-
-def _spare_added(
-    kept: list[dict[str, Any]], lead: str, definition: dict[str, Any]
-) -> dict[str, Any]:
-    """A normaliser that writes the lead unless the whole string is an added token.
+def _keep_ids(
+    model: dict[str, Any], added: list[dict[str, Any]], kept: list[dict[str, Any]]
+) -> None:
+    """Write the added tokens into the model's vocabulary: those that it lacks are numbered anew
+    whenever the tokenizer is read, which would renumber them when others are left out.
 
     Raises:
-        UnsupportedError: what follows is more than replacing strings. `tokenizers` loses count
-            after an insertion by pattern and stops with an internal error.
+        UnsupportedError: a vocabulary by position, which has no place for them.
     """
-    after = _parts(definition["normalizer"]) + _parts(definition["pre_tokenizer"])
-    if any(part["type"] not in ("Replace", "Split", "Metaspace") for part in after):
-        names = ", ".join(token["content"] for token in kept[:5])
+    if isinstance(model["vocab"], dict):
+        model["vocab"] |= {token["content"]: token["id"] for token in added}
+        return
+    pieces = {piece for piece, _ in model["vocab"]}
+    lacking = [token["content"] for token in kept if token["content"] not in pieces]
+    if lacking and len(kept) < len(added):
         raise UnsupportedError(
-            f"this tokenizer has added tokens that are no control tokens ({names}) and works on "
-            "bytes, so white space before a text cannot be compiled; end the prompt's part before "
-            "{text} without a space"
+            f"this tokenizer's added token {lacking[0]!r} is not in its {model['type']} "
+            "vocabulary, so the text's tokenizer cannot keep its id; mark it special in "
+            "tokenizer.json"
         )
-    for token in kept:
-        token["normalized"] = True
-    spared = "|".join(_escape(token["content"]) for token in kept)
-    pattern = f"{_START}(?!(?:{spared}){_END})"
-    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": lead}
 
 
 def tokenizer_config(source: SourceTokenizer, limit: int, truncate: str) -> dict[str, Any]:
@@ -177,62 +199,3 @@ def _is_dropped(token: dict[str, Any], lead: str) -> bool:
     """Control tokens must not work in a text. Matched after normalisation, runs of U+2581 would
     take the text's spaces, which the source leaves to the merges."""
     return bool(token["special"]) or (bool(lead) and set(token["content"]) == {"\u2581"})
-
-
-def _inside(source: dict[str, Any]) -> dict[str, Any]:
-    """The definition without what is done once to a whole string: bos and dummy prefix."""
-    definition = copy.deepcopy(source)
-    definition["post_processor"] = None
-    parts = [p for p in _parts(definition["normalizer"]) if p["type"] != "Prepend"]
-    definition["normalizer"] = _sequence(parts)
-    for part in _walk(definition, "pre_tokenizer", "Metaspace"):
-        part["prepend_scheme"] = "never"
-        part.pop("add_prefix_space", None)
-    for part in _walk(definition, "pre_tokenizer", "ByteLevel"):
-        part["add_prefix_space"] = False
-    return definition
-
-
-def _parts(stage: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The members of a stage, which may be none, one, or a (nested) sequence."""
-    if stage is None:
-        return []
-    if stage["type"] == "Sequence":
-        members: Sequence[dict[str, Any]] = stage.get("normalizers") or stage["pretokenizers"]
-        return [part for member in members for part in _parts(member)]
-    return [stage]
-
-
-def _walk(definition: dict[str, Any], stage: str, kind: str) -> list[dict[str, Any]]:
-    return [part for part in _parts(definition[stage]) if part["type"] == kind]
-
-
-def _sequence(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return {"type": "Sequence", "normalizers": parts}
-
-
-def _escape(text: str) -> str:
-    """Escape for regular expressions of both Oniguruma and JavaScript (whose `u` flag forbids
-    needless backslashes, which `re.escape` writes)."""
-    return "".join("\\" + c if c in _SYNTAX else c for c in text)
-
-
-def _start_ids(definition: dict[str, Any]) -> list[int]:
-    """The special tokens that the post-processor writes before a string."""
-    ids: list[int] = []
-    for processor in _processors(definition["post_processor"]):
-        if processor["type"] != "TemplateProcessing":
-            continue
-        for item in processor["single"]:
-            if "Sequence" in item:
-                break
-            ids += processor["special_tokens"][item["SpecialToken"]["id"]]["ids"]
-    return ids
-
-
-def _processors(stage: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if stage is None:
-        return []
-    return list(stage["processors"]) if stage["type"] == "Sequence" else [stage]

@@ -22,6 +22,7 @@ def _is_float(value: object) -> bool:
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "str | None": lambda value: value is None or isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
     "int": is_int,
     "float": _is_float,
     "float | None": lambda value: value is None or _is_float(value),

@@ -37,13 +37,14 @@ class Prompt:
     """The compiled prompt: what the graph adds around each text.
 
     `text_lead` is the white space that the bundle's tokenizer writes before each text, because
-    the prefix ended in it.
+    the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
     """
 
     template: str
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
     text_lead: str
+    rendered: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from models import GEMMA_MINI
+from models import GEMMA_MINI, tokenizer_definition
 from trimexport import SpecError
 from trimexport.prompt import compile_prompt, join, parse_template, unescape
-from trimexport.tokenizer import load_tokenizer
+from trimexport.tokenizer import SourceTokenizer, load_tokenizer
 
 
 def test_prefix_and_suffix() -> None:
@@ -74,3 +78,60 @@ def test_control_tokens_of_the_prompt_work() -> None:
     prompt = compile_prompt(template, tokenizer)
     assert prompt.prefix_ids[:2] == (2, 106)
     assert prompt.suffix_ids[0] == 107
+
+
+def _with_processor(directory: Path, processor: dict[str, Any]) -> SourceTokenizer:
+    definition = tokenizer_definition()
+    definition["post_processor"] = processor
+    (directory / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    config = (GEMMA_MINI / "tokenizer_config.json").read_text(encoding="utf-8")
+    settings = json.loads(config)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return load_tokenizer(directory)
+
+
+_TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<bos>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<eos>", "type_id": 0}},
+    ],
+    "pair": [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 0}},
+    ],
+    "special_tokens": {
+        name: {"id": name, "ids": [number], "tokens": [name]}
+        for name, number in (("<bos>", 2), ("<eos>", 1))
+    },
+}
+_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        _TEMPLATE,
+        {"type": "Sequence", "processors": [_LEVEL, _TEMPLATE]},
+        {"type": "BertProcessing", "sep": ["<eos>", 1], "cls": ["<bos>", 2]},
+        {
+            "type": "RobertaProcessing",
+            "sep": ["<eos>", 1],
+            "cls": ["<bos>", 2],
+            "trim_offsets": True,
+            "add_prefix_space": False,
+        },
+    ],
+)
+def test_start_and_end_tokens(tmp_path: Path, processor: dict[str, Any]) -> None:
+    """A rendered prompt writes its own start; a fine-tuned classifier's text ends in the end."""
+    tokenizer = _with_processor(tmp_path, processor)
+    whole = tuple(tokenizer.whole.encode("good").ids)
+    assert whole == (*tokenizer.encode_start("good"), *tokenizer.end_ids)
+    template = parse_template("<bos>{text}")
+    rendered = compile_prompt(template, tokenizer, rendered=True)
+    assert (rendered.prefix_ids, rendered.suffix_ids) == ((2,), ())
+    assert compile_prompt(template, tokenizer).prefix_ids == (2, 2)
+    assert compile_prompt(parse_template("{text}"), tokenizer, ended=True).suffix_ids == (1,)

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
@@ -130,7 +139,7 @@ def test_a_dummy_prefix_belongs_to_the_start_of_the_string(tmp_path: Path) -> No
     }
     definition["added_tokens"] = [t for t in definition["added_tokens"] if t["special"]]
     source = _saved(definition, tmp_path, bos_token="<bos>", unk_token="<unk>")
-    assert source.dummy_prefix == " "
+    assert source.lead("", "") == (" ", True)
     for template in ("Review: {text}\nSentiment:", "{text}\nSentiment:"):
         parsed = parse_template(template)
         prompt = compile_prompt(parsed, source)
@@ -164,14 +173,20 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
             assert ids == source.encode_start(join(TEMPLATE, text))
 
 
-def test_bytes_and_added_tokens_together_are_refused(tmp_path: Path) -> None:
-    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "<tool>": 1}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_tokens(["<tool>"])
-    source = _saved(json.loads(tokenizer.to_str()), tmp_path)
-    with pytest.raises(UnsupportedError, match=r"<tool>.*without a space"):
+@pytest.mark.parametrize(("content", "normalizer"), [("aab", "NFC"), ("<a>", "Prepend")])
+def test_added_tokens_that_patterns_cannot_find_are_refused(
+    tmp_path: Path, content: str, normalizer: str
+) -> None:
+    """Two that claim the same characters, and one that the source matches behind its `Prepend`."""
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "ba": 1, "aab": 2, "<a>": 3}, merges=[]))
+    tokenizer.normalizer = {"NFC": normalizers.NFC(), "Prepend": normalizers.Prepend("▁")}[
+        normalizer
+    ]
+    tokenizer.add_tokens([AddedToken("ba", normalized=False)])
+    tokenizer.add_tokens([AddedToken(content, normalized=normalizer == "Prepend")])
+    source = _saved(json.loads(tokenizer.to_str()), tmp_path, pad_token="a")
+    with pytest.raises(UnsupportedError, match=r"white space before a text cannot be compiled"):
         text_tokenizer(source, " ")
-    assert text_ids(bundle_tokenizer(source, ""), "<tool>a") == [1, 0]
 
 
 def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:

@@ -1,0 +1,255 @@
+"""Every family's way of splitting: segments against the source on the joined string.
+
+The tokenizers are trained here, small, with the normaliser, the pre-tokenizer and the added tokens
+that the family's published tokenizer.json has.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
+
+from trimexport.prompt import compile_prompt, join, parse_template
+from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+CORPUS = [
+    "Review: a good film.\nSentiment: positive", "News: prices rose again \nTopic: business",
+    "it 's not bad , exactly !\n\n  two spaces\tand a tab", "<tool_call> 日本語 é 😀 1234 </s>",
+] * 10  # fmt: skip
+FRAGMENTS = [
+    "\n", "\n\n", "\t", " ", "  ", " " * 9, "▁", " ▁", "<think>", "</think>", "<tool_call>",
+    "<fim>", "<tool_call", "call>", "😀", "é", "e\u0301", "\u0338", "\u200b", "日本語", "word",
+    "good", "-", ".", "...", "'s", "n't", "1234", "\x00", "\r\n", "ﬁ", "\u00a0", "</s>", "[INST]",
+    "\u212a", "K",
+]  # fmt: skip
+CONTROL = ("<|begin|>", "<|end|>", "<|user|>", "<s>", "</s>", "[INST]", "[/INST]", "<unk>")
+LEADS = ("", " ", "  ")
+texts = st.one_of(
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=10).map("".join),
+    st.text(min_size=1, max_size=20),
+)
+
+clean = st.builds("{}{}z".format, st.sampled_from(["a", "<think>", "<tool_call>"]), texts)
+
+
+def byte_level(split: str | None, normalizer: Any, added: list[Any], bos: bool) -> Tokenizer:
+    """A tokenizer that works on bytes behind a split by regular expression (None: GPT-2's)."""
+    tokenizer = Tokenizer(models.BPE())
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    parts = [pre_tokenizers.Split(Regex(split), "isolated"), level] if split else [level]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(["<|begin|>", "<|end|>"])
+    tokenizer.add_tokens(added)
+    if bos:
+        start = ("<|begin|>", tokenizer.token_to_id("<|begin|>"))
+        template = processors.TemplateProcessing("<|begin|> $A", special_tokens=[start])
+        level_again = processors.ByteLevel(trim_offsets=False)
+        tokenizer.post_processor = processors.Sequence([level_again, template])
+    return tokenizer
+
+
+def pieces(metaspace: str | None, added: list[Any]) -> Tokenizer:
+    """SentencePiece's kind: spaces are U+2581, written by normalisers or by a `Metaspace`."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=False))
+    if metaspace:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=metaspace, split=False)
+    else:
+        spaces = normalizers.Replace(" ", "▁")
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces])
+    trainer = trainers.BpeTrainer(
+        vocab_size=250,
+        special_tokens=["<unk>", "<s>"],
+        initial_alphabet=["▁", "\n", "\t", *map(chr, range(33, 127))],
+        show_progress=False,
+    )
+    # A model of whole strings learns no merge over a space, as SentencePiece does not.
+    words = ["▁" + word for line in CORPUS for word in line.replace("\n", " ").split(" ")]
+    trained, tokenizer.normalizer = tokenizer.normalizer, normalizers.Sequence([])
+    tokenizer.train_from_iterator(words, trainer)
+    tokenizer.normalizer = trained
+    tokenizer.add_special_tokens(["[INST]", "[/INST]"])
+    tokenizer.add_special_tokens([AddedToken("<|user|>", rstrip=True, normalized=False)])
+    tokenizer.add_special_tokens([AddedToken("<|end|>", rstrip=True, normalized=False)])
+    tokenizer.add_tokens(added)
+    start = ("<s>", tokenizer.token_to_id("<s>"))
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[start])
+    return tokenizer
+
+
+def added(*contents: str, **flags: bool) -> list[AddedToken]:
+    return [AddedToken(content, normalized=False, **flags) for content in contents]
+
+
+MAKERS = {
+    "llama 3": lambda: byte_level(LLAMA_3, None, [], bos=True),
+    "qwen": lambda: byte_level(
+        QWEN, normalizers.NFC(), added("<tool_call>", "<think>", "</think>"), bos=False
+    ),
+    "gpt 2": lambda: byte_level(None, None, [], bos=False),
+    "deepseek": lambda: byte_level(LLAMA_3, None, added("<think>", "</think>"), bos=True),
+    "neox": lambda: byte_level(
+        None, normalizers.NFC(), [AddedToken("  "), AddedToken("   ")], bos=False
+    ),
+    "strips": lambda: byte_level(
+        QWEN,
+        normalizers.NFC(),
+        [
+            *added("<think>", rstrip=True),
+            *added("<tool_call>", lstrip=True),
+            *added("word", single_word=True),
+        ],
+        bos=False,
+    ),
+    "lowercase": lambda: byte_level(
+        QWEN,
+        normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]),
+        added("<THINK>", "<think>", "<tool_call>"),
+        bos=False,
+    ),
+    "llama 2": lambda: pieces(None, []),
+    "llama 2, metaspace": lambda: pieces("first", []),
+    "metaspace on every piece": lambda: pieces("always", []),
+    "prepend and added tokens": lambda: pieces(
+        None, [*added("<think>", "<fim>"), *added("<tool_call>", rstrip=True)]
+    ),
+    "metaspace and added tokens": lambda: pieces(
+        "always", [*added("<think>", "<fim>"), *added("<tool_call>", rstrip=True, lstrip=True)]
+    ),
+    "first and added tokens": lambda: pieces("first", added("<think>", "<fim>")),
+}
+WITH_DUMMY = [name for name in MAKERS if "llama 2" in name or "metaspace" in name]
+WITH_DUMMY += ["prepend and added tokens", "first and added tokens"]
+PLAIN = [name for name in MAKERS if name not in WITH_DUMMY]
+PROMPTS = [
+    "Review: {text}\nSentiment:", "Review:{text}\nSentiment:", "{text}\nSentiment:", " {text}\nIs:",
+    "Review:  {text}\nSentiment:",
+]  # fmt: skip
+TURNS = [
+    "[INST] {text}\n[/INST]", "[INST]{text}\n[/INST] so", "<|user|>\n{text}\n<|end|>\n<|user|>",
+    "<|user|> {text}\nx<|end|>\n", "a[INST] [INST]{text}\n",
+]  # fmt: skip
+
+
+@functools.cache
+def source_of(family: str) -> SourceTokenizer:
+    """The family's tokenizer as a checkpoint has it."""
+    unk = {} if MAKERS[family]().token_to_id("<unk>") is None else {"unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=MAKERS[family](), pad_token="<|end|>", eos_token="<|end|>", **unk
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        fast.save_pretrained(directory)
+        return load_tokenizer(Path(directory))
+
+
+@functools.cache
+def derived(family: str, lead: str, opens: bool) -> Tokenizer:
+    definition = text_tokenizer(source_of(family), lead, opens=opens)
+    return Tokenizer.from_str(json.dumps(definition))
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def has_control(text: str) -> bool:
+    return any(token in text for token in CONTROL)
+
+
+def kept(family: str) -> set[str]:
+    tokens = source_of(family).definition["added_tokens"]
+    return {token["content"] for token in tokens if not token["special"]}
+
+
+@pytest.mark.parametrize("family", PLAIN)
+@pytest.mark.parametrize("lead", LEADS)
+@given(text=texts)
+@example(text="<tool_call>\u0338 <think> \n word")
+@example(text="a<think></think> b")
+@settings(max_examples=60, deadline=None)
+def test_a_text_is_the_source_with_the_lead_before_it(family: str, lead: str, text: str) -> None:
+    assume(not has_control(text) and (text not in kept(family) or not lead))
+    own = ids_of(derived(family, lead, False), text)
+    assert own == ids_of(source_of(family).whole, lead + text)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("template", PROMPTS)
+@given(text=st.one_of(clean, clean.map(lambda text: " " + text)))
+@example(text="<think>a<fim> b<tool_call>  c")
+@example(text=" one space")
+@settings(max_examples=40, deadline=None)
+def test_segments_are_the_joined_string(family: str, template: str, text: str) -> None:
+    """Texts whose ends are clean; white space at the start counts where the text opens all."""
+    source, parsed = source_of(family), parse_template(template)
+    if parsed.prefix.strip():
+        text = text.lstrip() if parsed.text_lead else "a" + text
+    assume(not has_control(text))
+    prompt = compile_prompt(parsed, source)
+    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
+    joined = source.encode_start(join(parsed, text))
+    assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
+
+
+@pytest.mark.parametrize("family", WITH_DUMMY)
+@pytest.mark.parametrize("template", TURNS)
+@given(text=clean)
+@example(text="good")
+@example(text="<think>a<fim> b<tool_call>  c")
+@settings(max_examples=40, deadline=None)
+def test_a_dummy_prefix_behind_a_control_token(family: str, template: str, text: str) -> None:
+    """The space that such a tokenizer writes before every piece, around the text and within it."""
+    source, parsed = source_of(family), parse_template(template)
+    assume(not has_control(text) and text not in kept(family))
+    prompt = compile_prompt(parsed, source)
+    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
+    joined = source.encode_start(join(parsed, text))
+    assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@given(before=texts, control=st.sampled_from(CONTROL), after=texts)
+@settings(max_examples=30, deadline=None)
+def test_control_tokens_are_only_characters(
+    family: str, before: str, control: str, after: str
+) -> None:
+    found = source_of(family).whole.token_to_id(control)
+    assume(found is not None and control != "<unk>")
+    for lead in LEADS:
+        assert found not in ids_of(derived(family, lead, False), before + control + after)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_an_empty_text_stays_empty(family: str) -> None:
+    for lead in LEADS:
+        assert ids_of(derived(family, lead, False), "") == ()
