@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ParityError, SpecError
+from .prompt import shell_prompt
 
 Floats = npt.NDArray[np.float64]
 LISTED = 20
@@ -76,12 +77,20 @@ class VariantParity:
 @dataclass(frozen=True)
 class TokenisationGap:
     """How many texts were compared (those that were not cut), on how many the ids differ from those
-    of the joined string, and on how many of these the answer changes."""
+    of the joined string, and on how many of these the answer changes.
+
+    Where the share asks for a warning, `proposal` is the source of a template without the gap, if
+    one was found, and `at_prefix` says that the part before the text fuses with it. `rendered`
+    says that a chat template wrote the prompt.
+    """
 
     compared: int
     different: int
     flips: int
     example: str | None
+    proposal: str | None = None
+    at_prefix: bool = False
+    rendered: bool = False
 
     @property
     def share(self) -> float:
@@ -166,7 +175,7 @@ def warnings(report: ParityReport) -> list[str]:
         lines.append(
             f"warning: {gap.share:.1%} of the texts are tokenised differently when prompt and text "
             f"are one string ({gap.flips} of {gap.compared} answers change), for example "
-            f"{gap.example}; begin what follows {{text}} with a line break or a space"
+            f"{gap.example}; {_remedy(gap)}"
         )
     if report.mass.mean < MASS_WARNING:
         lines.append(
@@ -175,6 +184,26 @@ def warnings(report: ParityReport) -> list[str]:
             "or words it prefers with --verbalize"
         )
     return lines
+
+
+def _remedy(gap: TokenisationGap) -> str:
+    """What to do about a gap."""
+    if gap.proposal is not None:
+        return f"this prompt avoids it: {shell_prompt(gap.proposal)}"
+    if gap.rendered:
+        return (
+            "the chat template writes what stands beside the texts, so no other white space can "
+            "be proposed; where answers change, write the turns into the prompt instead"
+        )
+    if gap.at_prefix:
+        return (
+            "what stands before {text} fuses with the texts; end it with a line break, or with a "
+            "word or sign and one space, and trim the texts"
+        )
+    return (
+        "no other white space behind {text} avoids it; trim the texts, or begin what follows "
+        "{text} with a word of its own"
+    )
 
 
 def check_sample(sample: Texts, labels: Sequence[str]) -> None:

@@ -1,0 +1,99 @@
+"""Where a text and the prompt around it fuse: how often, and a prompt that avoids it.
+
+A tokenizer that splits by regular expression takes a full stop and the line break behind it for one
+piece (Llama 3, Qwen). With a space between them it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from .parity import GAP_WARNING
+from .prompt import PromptTemplate, compile_prompt, join, parse_template
+from .tokenizer import SourceTokenizer, text_tokenizer
+
+_MOST_TEXTS = 500
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The template to propose, or None, and whether the part before the text is at fault."""
+
+    proposal: PromptTemplate | None
+    at_prefix: bool
+
+
+def examine(template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]) -> Boundary:
+    """Look for what fuses, on at most 500 of the texts, evenly spread."""
+    sample = texts[:: max(1, -(-len(texts) // _MOST_TEXTS))]
+    bare = with_suffix(template, "")
+    at_prefix = gap_share(bare, tokenizer, sample) > GAP_WARNING
+    return Boundary(clean_suffix(template, tokenizer, sample), at_prefix)
+
+
+def clean_suffix(
+    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
+) -> PromptTemplate | None:
+    """The template with other white space behind `{text}` whose gap is zero on the texts, or else
+    at most GAP_WARNING and smaller than now: of several equal ones the nearest to what stands
+    there. None where there is none, as in a template without a suffix."""
+    if not template.suffix:
+        return None
+    own = _text_ids(template, tokenizer, texts)
+    least, best = _share(template, tokenizer, texts, own), None
+    for candidate in _rewrites(template):
+        share = _share(candidate, tokenizer, texts, own)
+        if share <= GAP_WARNING and share < least:
+            least, best = share, candidate
+        if best and not least:
+            break
+    return best
+
+
+def gap_share(template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]) -> float:
+    """Share of the texts whose ids differ between segments and the joined string."""
+    return _share(template, tokenizer, texts, _text_ids(template, tokenizer, texts))
+
+
+def with_suffix(template: PromptTemplate, suffix: str) -> PromptTemplate:
+    """The template with another suffix."""
+    doubled = [part.replace("{", "{{").replace("}", "}}") for part in (template.prefix, suffix)]
+    return parse_template("{text}".join(doubled))
+
+
+def _rewrites(template: PromptTemplate) -> list[PromptTemplate]:
+    """The template with other white space behind the text, the nearest first."""
+    body = template.suffix.lstrip()
+    blank = template.suffix[: len(template.suffix) - len(body)]
+    tried = (" " + blank, blank.lstrip(" "), "\n", " \n", "\n\n", " \n\n", " ", "")
+    kept = [item for item in dict.fromkeys(tried) if item != blank and item + body]
+    return [with_suffix(template, item + body) for item in kept]
+
+
+def _text_ids(
+    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
+) -> list[list[int]]:
+    """The texts' own ids, which do not depend on the suffix."""
+    prompt = compile_prompt(template, tokenizer)
+    definition = text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens)
+    own = Tokenizer.from_str(json.dumps(definition))
+    return [own.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def _share(
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    own: Sequence[Sequence[int]],
+) -> float:
+    prompt = compile_prompt(template, tokenizer)
+    different = sum(
+        (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
+        != tokenizer.encode_start(join(template, text))
+        for text, ids in zip(texts, own, strict=True)
+    )
+    return different / max(len(texts), 1)
