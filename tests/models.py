@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from transformers import (
@@ -22,7 +25,11 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    pipeline,
 )
+
+from trimexport_runtime import Manifest
+from trimexport_runtime.tokenize import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMMA_MINI = ROOT / "models" / "gemma-mini"
@@ -108,19 +115,26 @@ def harden(model: Any, seed: int) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "embed" in name or "lm_head" in name:
-                parameter.copy_(0.5 * noise)
-            elif "norm" in name:
-                centre = 0.0 if model.config.model_type.startswith("gemma") else 1.0
-                parameter.copy_(centre + 0.3 * noise)
-            elif parameter.dim() == 2:
-                gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
-                if "o_proj" in name or "down_proj" in name:
-                    gain = 4.0  # what is read must outweigh the last token's own embedding
-                parameter.copy_(gain * noise / parameter.shape[1] ** 0.5)
-            else:
-                parameter.copy_(0.2 * noise)
+            parameter.copy_(_hardened(name, noise, model.config.model_type))
     return model.eval()
+
+
+def _hardened(name: str, noise: torch.Tensor, kind: str) -> torch.Tensor:
+    """A parameter's new value, made from normal noise of its shape."""
+    if any(part in name for part in ("embed", "lm_head", "score", "wte", "wpe")):
+        return 0.5 * noise
+    if "norm" in name or re.search(r"ln_\w+\.weight", name):
+        own_norm = "q_norm" in name or "k_norm" in name  # they undo what the projections do
+        return (0.0 if kind.startswith("gemma") else 1.0) + (0.5 if own_norm else 0.0) + 0.3 * noise
+    if noise.dim() != 2:
+        return 0.2 * noise
+    inputs = noise.shape[0] if kind == "gpt2" else noise.shape[1]  # GPT-2 stores [in, out]
+    gain = 1.0
+    if any(part in name for part in ("q_proj", "k_proj", "qkv_proj", "c_attn")):
+        gain = 2.0
+    if any(part in name for part in ("o_proj", "down_proj", "c_proj")):
+        gain = 4.0  # what is read must outweigh the last token's own embedding
+    return gain * noise / inputs**0.5
 
 
 def save(
@@ -155,9 +169,13 @@ def save(
 class Untrimmed:
     """The reference, by transformers alone: the joined string in, full-vocabulary logits out."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **overrides: Any) -> None:
+        self.directory = directory
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        # sdpa leaves out Gemma 2's soft-cap of the attention
+        self.model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, attn_implementation="eager", **overrides
+        ).eval()
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a whole string, bos included."""
@@ -167,3 +185,38 @@ class Untrimmed:
         """Full-vocabulary logits after the last of `ids`, float32 [vocabulary]."""
         with torch.no_grad():
             return self.model(torch.tensor([ids])).logits[0, -1]
+
+    def logits_of(self, rows: list[list[int]], tokens: list[int]) -> npt.NDArray[np.float32]:
+        """The same at `tokens`, for each row by itself: float32 [rows, tokens]."""
+        return torch.stack([self.logits(row)[tokens] for row in rows]).numpy()
+
+
+def pipeline_logits(directory: Path, texts: list[str]) -> npt.NDArray[np.float64]:
+    """What transformers' own pipeline says of a fine-tuned classifier's labels, in their order, as
+    log-probabilities [texts, labels]."""
+    classify = pipeline("text-classification", model=str(directory), top_k=None)
+    labels = classify.model.config.id2label
+    rows = [{item["label"]: item["score"] for item in classify(text)} for text in texts]
+    return np.log(np.array([[row[labels[i]] for i in sorted(labels)] for row in rows]))
+
+
+def segments_without_gap(
+    prompt: str, judge: Untrimmed, manifest: Manifest, bundle: Path
+) -> tuple[list[str], list[list[int]]]:
+    """Texts whose joined ids are those of the segments (most are), and those ids."""
+    encoder = TextEncoder.load(bundle, manifest)
+    texts, ids = [], []
+    for text in TEXTS:
+        whole = judge.ids(prompt.replace("{{", "{").replace("}}", "}").replace("{text}", text))
+        middle = encoder.encode(text).ids.tolist()
+        own = [*manifest.prompt.prefix_ids, *middle, *manifest.prompt.suffix_ids]
+        if whole == own and len(own) > 1:
+            texts.append(text)
+            ids.append(own)
+    assert len(texts) >= 5, "the segments should agree with the joined string on most texts"
+    return texts, ids
+
+
+def without_one(row: list[int], place: int) -> list[int]:
+    """A mutant: the prompt without one of its tokens."""
+    return row[:place] + row[place + 1 :]

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
     MANIFEST,
@@ -29,25 +31,27 @@ from trimexport_runtime.bundle import (
 from .parity import ParityReport
 from .report import html
 from .tokenizer import tokenizer_config
-from .verbalizer import Verbalizer
 
 if TYPE_CHECKING:  # it uses this module
     from .planning import Plan
 
 _TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
+_CONTEXT = "max_position_embeddings"
 _CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def write_client_files(planned: Plan, work: Path) -> None:
     """What clients of ordinary sequence classifiers read: tokenizer and config.json."""
-    labels = planned.verbalizer.labels
-    architecture = planned.checkpoint.architecture.replace("CausalLM", "SequenceClassification")
+    labels = planned.labels
+    source = planned.checkpoint.config
+    # GPT-2 calls its context n_positions
+    context = {source.attribute_map.get(_CONTEXT, _CONTEXT), _CONTEXT}
     config = {
-        **planned.checkpoint.config.to_diff_dict(),
-        "architectures": [architecture],
+        **source.to_diff_dict(),
+        "architectures": [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[source.model_type]],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
-        "max_position_embeddings": planned.limit,
+        **dict.fromkeys(context, planned.limit),
         "pad_token_id": planned.tokenizer.pad_token_id,
     }
     files = {
@@ -72,12 +76,13 @@ def first_manifest(
     names = (*_CLIENT_FILES, *variant.files)
     return Manifest(
         format_version=FORMAT_VERSION,
-        labels=_labels(planned.verbalizer),
+        labels=_labels(planned),
         prompt=Prompt(
-            template=spec.prompt,
+            template=planned.prompt.template.source,
             prefix_ids=planned.prompt.prefix_ids,
             suffix_ids=planned.prompt.suffix_ids,
             text_lead=planned.prompt.text_lead,
+            rendered=planned.prompt.template.rendered,
         ),
         text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
         pad_token_id=planned.tokenizer.pad_token_id,
@@ -96,7 +101,11 @@ def first_manifest(
     )
 
 
-def _labels(verbalizer: Verbalizer) -> tuple[Label, ...]:
+def _labels(planned: Plan) -> tuple[Label, ...]:
+    """The labels with their tokens; those of a fine-tuned classifier have none."""
+    verbalizer = planned.verbalizer
+    if verbalizer is None:
+        return tuple(Label(name, words=(), token_ids=(), tokens=()) for name in planned.labels)
     return tuple(
         Label(
             name=name,
@@ -125,7 +134,7 @@ def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
     return replace(
         manifest,
         variants=variants,
-        label_mass=report.mass.mean,
+        label_mass=None if report.mass is None else report.mass.mean,
         tokenisation_gap=report.gap.share,
     )
 

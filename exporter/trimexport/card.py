@@ -15,14 +15,12 @@ base_model: {model}
 
 # {labels}
 
-A text classifier cut from `{model}` ({architecture}) by trimexport: the prompt is compiled into
-the graph, and of the output layer only the label words' rows are left. No training was done.
+{what}
 
 | | |
 | --- | --- |
 | labels | {labels} |
-| label tokens | {tokens} |
-| prompt | `{prompt}` |
+{tokens}| prompt | `{prompt}` |
 | longest text | {limit} tokens, cut at its {truncate} |
 | source | `{model}`{revision} |
 {notice}
@@ -47,15 +45,26 @@ Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 """
 
 
+_CUT = """\
+A text classifier cut from `{model}` ({architecture}) by trimexport: the prompt is compiled into
+the graph, and of the output layer only the label words' rows are left. No training was done."""
+_FINE_TUNED = """\
+The fine-tuned text classifier `{model}` ({architecture}), compiled by trimexport with all that it
+reads around a text."""
+
+
 def model_card(manifest: Manifest, report: ParityReport) -> str:
     """The card as Markdown."""
     source = manifest.source
-    words = (f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
+    cut = all(label.tokens for label in manifest.labels)
+    words = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
     return _CARD.format(
         model=source.model,
-        architecture=source.architecture,
+        what=(_CUT if cut else _FINE_TUNED).format(
+            model=source.model, architecture=source.architecture
+        ),
         labels=_cell(", ".join(manifest.label_names)),
-        tokens=_cell("; ".join(words)),
+        tokens=f"| label tokens | {_cell(words)} |\n" if cut else "",
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=manifest.text_limit.tokens,
         truncate=manifest.text_limit.truncate,

@@ -17,17 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
 from .errors import CheckpointError
-from .families import check_supported
+from .families import (
+    Family,
+    context_of,
+    family_of,
+    is_classifier,
+    read_rope_parameters,
+    text_config,
+)
 
 _DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+_TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
@@ -45,7 +54,11 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's directory, opened. Holds no weights."""
+    """A model's directory, opened. Holds no weights.
+
+    `config` is the language model's own configuration, and `tensors` are under the names of its
+    parameters, whatever the checkpoint calls them.
+    """
 
     directory: Path
     model: str
@@ -67,7 +80,19 @@ class Checkpoint:
     @property
     def context(self) -> int:
         """The longest sequence the model takes, in tokens."""
-        return int(self.config.max_position_embeddings)
+        return context_of(self.config)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it was fine-tuned as a classifier: an output layer for labels of its own."""
+        return is_classifier(self.architecture)
+
+    @property
+    def softcap(self) -> float | None:
+        """The soft-cap of the output layer's logits (Gemma 2); a classifier's has none."""
+        if self.is_classifier:
+            return None
+        return getattr(self.config, "final_logit_softcapping", None)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension.
@@ -100,10 +125,10 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
 
     Raises:
         CheckpointError: the directory, its configuration or a weight file is missing or damaged.
-        UnsupportedError: an architecture or a rope scaling that is not supported.
+        UnsupportedError: an architecture that is not supported.
     """
-    raw = _read_config(directory)
-    architecture = check_supported(raw, directory)
+    raw = read_config(directory)
+    architecture, family = family_of(raw, directory)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault
@@ -113,7 +138,10 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         ) from None
     tensors: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
-        tensors.update(_read_header(file))
+        tensors.update(_renamed(_read_header(file), family))
+    config = text_config(config)
+    if _TRANSFORMERS < 5:
+        read_rope_parameters(config)
     return Checkpoint(directory, model, revision, config, architecture, tensors)
 
 
@@ -126,7 +154,12 @@ def check_dtype(name: str, entry: TensorEntry) -> None:
         )
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json as it is.
+
+    Raises:
+        CheckpointError: it is missing or no JSON object.
+    """
     if not directory.is_dir():
         raise CheckpointError(
             f"{directory} does not exist; --model takes a directory with config.json, "
@@ -202,6 +235,12 @@ def _read_header(file: Path) -> dict[str, TensorEntry]:
         shape = tuple(item["shape"])
         entries[name] = TensorEntry(file, item["dtype"], shape, 8 + length + begin, end - begin)
     return entries
+
+
+def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:
+    """The tensors that the language model has, under its names for them."""
+    named = ((family.tensor_name(name), entry) for name, entry in entries.items())
+    return {name: entry for name, entry in named if name is not None}
 
 
 def _read_tensor(

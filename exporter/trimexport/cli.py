@@ -15,7 +15,7 @@ import click
 from . import __version__
 from .console import Commands, ConsoleProgress
 from .options import Options, make_spec
-from .spec import PRECISIONS, TRUNCATE
+from .spec import PRECISIONS, TRUNCATE, BuildSpec
 from .staging import check_output
 
 _MODEL = click.option(
@@ -35,6 +35,10 @@ _VERBALIZE = click.option(
     metavar="LABEL=WORD[,WORD]",
     help="Words that stand for a label instead of its own name.",
 )
+_CHAT = click.option(
+    "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
+)
+_SYSTEM = click.option("--system", metavar="TEXT", help="What --chat's system turn says.")
 _TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -65,6 +69,8 @@ def main() -> None:
 @_LABELS
 @_PROMPT
 @_PROMPT_FILE
+@_CHAT
+@_SYSTEM
 @_VERBALIZE
 @click.option(
     "--precision",
@@ -92,6 +98,8 @@ def build(
     labels: str | None,
     prompt: str | None,
     prompt_file: Path | None,
+    chat: bool,
+    system: str | None,
     verbalize: tuple[str, ...],
     precision: str | None,
     max_tokens: int | None,
@@ -118,12 +126,14 @@ def build(
         prompt,
         prompt_file,
         verbalize,
+        chat,
+        system,
         precision,
         max_tokens,
         truncate,
     )
     spec = make_spec(given, progress.say)
-    target = output or Path("build") / "-".join(spec.labels).replace("/", "_")
+    target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
 
     from . import report  # PyTorch takes its time, so what can be refused without it is
@@ -139,6 +149,11 @@ def build(
     click.echo(report.table(built.report))
     size = sum(file.bytes for file in built.manifest.files)
     click.echo(f"\n{target}: {size / 1e6:,.1f} MB, try: trimexport-run classify {target} TEXT")
+
+
+def _bundle_name(spec: BuildSpec) -> str:
+    """After the labels, or after the fine-tuned model that brings them."""
+    return "-".join(spec.labels).replace("/", "_") or Path(spec.model).resolve().name
 
 
 @main.command()
@@ -181,6 +196,8 @@ def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -
 @_LABELS
 @_PROMPT
 @_PROMPT_FILE
+@_CHAT
+@_SYSTEM
 @_VERBALIZE
 @_JSON
 def inspect(
@@ -189,6 +206,8 @@ def inspect(
     labels: str | None,
     prompt: str | None,
     prompt_file: Path | None,
+    chat: bool,
+    system: str | None,
     verbalize: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -199,7 +218,7 @@ def inspect(
       trimexport inspect --model models/gemma-mini --labels positive,negative
     """
     progress = ConsoleProgress()
-    given = Options(None, model, revision, labels, prompt, prompt_file, verbalize)
+    given = Options(None, model, revision, labels, prompt, prompt_file, verbalize, chat, system)
     spec = make_spec(given, progress.say)
 
     from .inspection import inspect_plan
@@ -207,7 +226,7 @@ def inspect(
     from .report import inspection_table
 
     planned = plan(spec)
-    for line in planned.verbalizer.notes:
+    for line in planned.notes:
         progress.say(line)
     found = inspect_plan(planned)
     if as_json:

@@ -15,7 +15,8 @@ from .head import TrimmedHead, head_of
 from .layerwise import LayerwiseModel
 from .planning import Plan
 from .progress import Progress
-from .skeleton import make_skeleton, module_name
+from .repetition import keep_first_of_each, repeat_layers
+from .skeleton import body_of, make_skeleton, module_name, output_layer
 from .weights import Bindings, bind
 
 
@@ -23,22 +24,25 @@ def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> i
     """Cut the head, compile the prompt and trace; the graph is clean, its weights are bound to the
     checkpoint and not read."""
     skeleton = make_skeleton(planned.checkpoint, PREFIX_ATTENTION)
+    body = body_of(skeleton)
     prefix, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     with progress.bar("compiling the prompt", 1) as tick:
-        compile_prefix(skeleton.base_model, model.prefix_cache(prefix))
+        compile_prefix(body, model.prefix_cache(prefix))
         tick(1)
     head = _cut_head(planned, skeleton, model.names)
     classifier = CompiledClassifier(
-        skeleton.base_model,
+        body,
         head,
-        planned.verbalizer.group_sizes,
+        planned.group_sizes,
         len(prefix),
         lead,
         planned.prompt.suffix_ids,
     )
-    bindings = _bindings(classifier, module_name(skeleton, skeleton.base_model) + ".", model.names)
+    bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
+    repetition = keep_first_of_each(body, skeleton.config)
     with progress.bar("tracing", 1) as tick:
         graph = trace(classifier)
+        repeat_layers(graph, "body.", repetition)
         bind(graph, bindings, planned.checkpoint)
         passes.clean(graph)
         tick(1)
@@ -47,14 +51,14 @@ def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> i
 
 def _cut_head(planned: Plan, skeleton: PreTrainedModel, names: Mapping[str, str]) -> TrimmedHead:
     """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
-    full = module_name(skeleton, skeleton.get_output_embeddings())
-    tokens = planned.verbalizer.token_ids
+    full = module_name(skeleton, output_layer(skeleton))
+    rows = planned.rows
     read = planned.checkpoint.read_rows
     bias = names.get(full + ".bias")
     return head_of(
-        read(names[full + ".weight"], tokens),
-        None if bias is None else read(bias, tokens),
-        getattr(skeleton.config, "final_logit_softcapping", None),
+        read(names[full + ".weight"], rows),
+        None if bias is None else read(bias, rows),
+        planned.checkpoint.softcap,
     )
 
 

@@ -1,15 +1,22 @@
-"""Which models are supported, and the little that has to be known about each."""
+"""Which models are supported, and the little that has to be known about each.
+
+A family whose attention goes through transformers' attention interface, and whose tensors are
+named as its parameters are, is one row of `FAMILIES` and a row in the tests. What a family needs
+besides stands in this file, and nowhere else.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import UnsupportedError
 
-SUPPORTED = ("GemmaForCausalLM", "LlamaForCausalLM")
-# Frequencies that change with the length of the sequence cannot be a constant of the graph.
-_DYNAMIC_ROPE = ("dynamic", "longrope")
+_CLASSIFIER = "ForSequenceClassification"
 
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
@@ -17,29 +24,185 @@ GEMMA_NOTICE = (
 )
 
 
-def check_supported(raw: dict[str, Any], directory: Path) -> str:
-    """The architecture that config.json names.
+def _as_it_is(name: str) -> str | None:
+    return name
+
+
+def _gpt2_name(name: str) -> str | None:
+    """GPT-2's own checkpoints leave out `transformer.` and hold the causal mask as `attn.bias`."""
+    if re.search(r"(^|\.)attn\.(masked_)?bias$", name):
+        return None
+    own = name.startswith(("transformer.", "lm_head.", "score."))
+    return name if own else "transformer." + name
+
+
+def _text_part_name(name: str) -> str | None:
+    """The language model inside a multimodal Gemma 3, under the names of one that stands alone:
+    `language_model.model.*` as the hub has it, `model.language_model.*` as transformers does."""
+    if name.startswith("model.language_model."):
+        return "model." + name.removeprefix("model.language_model.")
+    if name.startswith("language_model."):
+        return name.removeprefix("language_model.")
+    return name if name.startswith(("lm_head.", "score.")) else None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the table.
+
+    Args:
+        name: as its makers write it.
+        causal: the language model's architecture in config.json.
+        classifiers: architectures of classifiers that were fine-tuned from it.
+        tensor_name: a checkpoint's name for a tensor -> the parameter it belongs to, or None for
+            a tensor that the language model does not have.
+    """
+
+    name: str
+    causal: str
+    classifiers: tuple[str, ...]
+    tensor_name: Callable[[str], str | None] = _as_it_is
+
+
+def _family(name: str, stem: str) -> Family:
+    return Family(name, stem + "ForCausalLM", (stem + _CLASSIFIER,))
+
+
+FAMILIES = (
+    _family("Gemma", "Gemma"),
+    _family("Gemma 2", "Gemma2"),
+    Family("Gemma 3, text", "Gemma3ForCausalLM", ("Gemma3Text" + _CLASSIFIER,)),
+    Family(
+        "Gemma 3, multimodal",
+        "Gemma3ForConditionalGeneration",
+        ("Gemma3" + _CLASSIFIER,),
+        _text_part_name,
+    ),
+    _family("Llama", "Llama"),
+    _family("Mistral", "Mistral"),
+    _family("Phi-3", "Phi3"),
+    _family("Qwen2", "Qwen2"),
+    _family("Qwen3", "Qwen3"),
+    _family("SmolLM3", "SmolLM3"),
+    Family("GPT-2", "GPT2LMHeadModel", ("GPT2" + _CLASSIFIER,), _gpt2_name),
+)
+SUPPORTED = tuple(family.causal for family in FAMILIES)
+
+
+def family_of(raw: dict[str, Any], directory: Path) -> tuple[str, Family]:
+    """The architecture that config.json names, and its family.
 
     Raises:
-        UnsupportedError: it is not one of `SUPPORTED`, or its rope scaling depends on the length.
+        UnsupportedError: it is none of the table's, or its attention is not causal.
     """
     named = raw.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else None
-    if architecture not in SUPPORTED:
-        what = f"is a {architecture}" if architecture else "names no architecture in config.json"
-        raise UnsupportedError(f"{directory} {what}; supported are {', '.join(SUPPORTED)}")
-    for key in ("rope_scaling", "rope_parameters"):
-        scaling = raw.get(key)
-        if not isinstance(scaling, dict):
-            continue
-        kind = scaling.get("rope_type") or scaling.get("type")
-        if kind in _DYNAMIC_ROPE:
+    for family in FAMILIES:
+        if architecture in (family.causal, *family.classifiers):
+            _refuse_other_attention(raw, directory)
+            return str(architecture), family
+    what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+    raise UnsupportedError(
+        f"{directory} {what}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
+        f"fine-tuned from them (*{_CLASSIFIER})"
+    )
+
+
+def is_classifier(architecture: str) -> bool:
+    """Whether the model is a fine-tuned classifier, with labels and an output layer for them."""
+    return architecture.endswith(_CLASSIFIER)
+
+
+def holds_classifier(directory: Path) -> bool:
+    """The same of a directory, without loading anything; False where it cannot be told."""
+    try:
+        raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        return is_classifier(str(raw["architectures"][0]))
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
+def _refuse_other_attention(raw: dict[str, Any], directory: Path) -> None:
+    """A compiled prefix needs attention that looks back only, and at the same sequence only."""
+    parts = [raw, raw.get("text_config") if isinstance(raw.get("text_config"), dict) else {}]
+    for key, what in (
+        ("use_bidirectional_attention", "attends in both directions"),
+        ("add_cross_attention", "attends to another model's output"),
+    ):
+        if any(part.get(key) for part in parts if part):
             raise UnsupportedError(
-                f"{directory} has rope scaling of type {kind!r}, whose frequencies change with the "
-                "length of the sequence; a compiled prompt needs fixed ones (default, linear, "
-                f"yarn, llama3). Remove {key} from config.json if short texts are enough"
+                f"{directory} {what} ({key} in config.json); only causal decoders can be compiled"
             )
-    return architecture
+
+
+def text_config(config: Any) -> Any:
+    """The language model's configuration: the whole one, or its text part with its labels."""
+    part = config.get_text_config()
+    if part is not config:
+        part.id2label, part.label2id = config.id2label, config.label2id
+        part.problem_type = config.problem_type
+        part.pad_token_id = config.pad_token_id if part.pad_token_id is None else part.pad_token_id
+    return part
+
+
+def read_rope_parameters(config: Any) -> None:
+    """Give transformers 4 the rotary settings that transformers 5 wrote into config.json, under
+    the names by which it knows them; by itself it would overlook them and take its defaults."""
+    settings = getattr(config, "rope_parameters", None)
+    if not isinstance(settings, dict):
+        return
+    if "full_attention" in settings:  # Gemma 3: one for each kind of layer
+        config.rope_local_base_freq = settings["sliding_attention"]["rope_theta"]
+        settings = settings["full_attention"]
+    for key in ("rope_theta", "partial_rotary_factor"):
+        if key in settings:
+            setattr(config, key, settings[key])
+    scaled = settings.get("rope_type", "default") != "default"
+    config.rope_scaling = dict(settings) if scaled else None
+
+
+def context_of(config: Any) -> int:
+    """The longest sequence, in tokens, for which the rotary frequencies are constants.
+
+    Long texts change longrope's frequencies for every position, so with it the limit is the
+    length before extension; `dynamic` scaling begins at `max_position_embeddings`.
+    """
+    longest = int(config.max_position_embeddings)
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    scaling = scaling if isinstance(scaling, dict) else {}
+    if (scaling.get("rope_type") or scaling.get("type")) != "longrope":
+        return longest
+    before = scaling.get("original_max_position_embeddings")
+    before = before or getattr(config, "original_max_position_embeddings", None)
+    return min(longest, int(before or longest))
+
+
+def fix_rope(model: Any) -> None:
+    """Keep the rotary frequencies that hold up to `context_of`: transformers would ask at every
+    call whether the sequence has outgrown them."""
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if isinstance(kind, dict):  # Gemma 3: one for each kind of layer
+            module.rope_type = dict.fromkeys(kind, "default")
+        elif kind is not None:
+            module.rope_type = "default"
+
+
+def reference_attention(config: Any) -> str:
+    """transformers' attention that computes all that the configuration asks for: `sdpa` takes
+    less memory, but leaves out Gemma 2's soft-cap and, in transformers 4, GPT-2's scalings."""
+    odd_scale = getattr(config, "scale_attn_by_inverse_layer_idx", False)
+    unscaled = not getattr(config, "scale_attn_weights", True)
+    softcap = config.model_type == "gemma2" and config.attn_logit_softcapping is not None
+    return "eager" if softcap or odd_scale or unscaled else "sdpa"
+
+
+def attention_scale(module: Any, head: int) -> float:
+    """GPT-2's scale of the attention scores, which transformers 4 does not pass on."""
+    scale = head**-0.5 if getattr(module, "scale_attn_weights", True) else 1.0
+    if getattr(module, "scale_attn_by_inverse_layer_idx", False):
+        scale /= module.layer_idx + 1
+    return float(scale)
 
 
 def notice_for(architecture: str, vocab_size: int) -> str | None:

@@ -30,7 +30,8 @@ _FULL_OR_LOCKED = (
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # No Python files (remote code is never run) and no pickled weights.
-_WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "merges.txt"]
+_WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "*.jinja", "merges.txt"]
+_SMALL = ["config.json", "*.toml"]
 
 
 def locate_model(model: str, revision: str | None) -> Path:
@@ -47,7 +48,7 @@ def locate_model(model: str, revision: str | None) -> Path:
     directory = local_directory(model)
     if directory is not None:
         return directory
-    found = _download(model, revision)
+    found = _download(model, revision, _WANTED)
     if not any(found.glob("*.safetensors")):
         raise HubError(
             f"{model} has no safetensors on the hub (its weights may be PyTorch .bin files, which "
@@ -57,6 +58,15 @@ def locate_model(model: str, revision: str | None) -> Path:
             f"T.from_pretrained('{model}').save_pretrained('DIR')\" and give --model DIR"
         )
     return found
+
+
+def locate_config(model: str, revision: str | None) -> Path:
+    """A directory with the model's config.json, enough to refuse it before its weights come.
+
+    Raises:
+        CheckpointError, HubError: as `locate_model`.
+    """
+    return local_directory(model) or _download(model, revision, _SMALL)
 
 
 def local_directory(model: str) -> Path | None:
@@ -79,10 +89,10 @@ def local_directory(model: str) -> Path | None:
     )
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None, wanted: list[str]) -> Path:
     """The hub's snapshot of a model, with every way in which that can fail told apart."""
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=_WANTED))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
     except GatedRepoError:
         raise HubError(
             f"{model} is gated: accept its terms at https://huggingface.co/{model}, then log in "

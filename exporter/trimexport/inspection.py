@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import cast
 
-from torch import nn
-
+from .families import reference_attention
 from .graph import split_prefix
 from .planning import Plan
-from .skeleton import make_skeleton, module_name, parameter_names
+from .skeleton import body_of, layers_of, make_skeleton, module_name, output_layer, parameter_names
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,16 @@ class Inspection:
 def inspect_plan(planned: Plan) -> Inspection:
     """Count, from the checkpoint's headers alone; no weight is read."""
     checkpoint = planned.checkpoint
-    model = make_skeleton(checkpoint, "sdpa")
+    model = make_skeleton(checkpoint, reference_attention(checkpoint.config))
     names = parameter_names(model, checkpoint)
     embedding = module_name(model, model.get_input_embeddings()) + "."
-    head = module_name(model, model.get_output_embeddings()) + "."
-    stack = cast(nn.ModuleList, model.base_model.layers)
+    head = module_name(model, output_layer(model)) + "."
+    stack = layers_of(body_of(model))
     layers = module_name(model, stack) + "."
     tied = names[head + "weight"] == names[embedding + "weight"]
     sizes = {name: prod(checkpoint.tensors[source].shape) for name, source in names.items()}
     rows, hidden = checkpoint.tensors[names[head + "weight"]].shape
-    kept = len(planned.verbalizer.token_ids) * (hidden + 1)
+    kept = len(planned.rows) * (hidden + 1)
     count = len(stack)
     inside = sum(size for name, size in sizes.items() if name.startswith(layers))
     table = sum(size for name, size in sizes.items() if name.startswith(embedding))
@@ -73,7 +71,7 @@ def inspect_plan(planned: Plan) -> Inspection:
         bytes_after=4 * (total - cut + kept) + prefix,
         prefix_bytes=prefix,
         head_before=rows * hidden,
-        head_after=len(planned.verbalizer.token_ids) * hidden,
+        head_after=len(planned.rows) * hidden,
     )
 
 

@@ -17,7 +17,16 @@ from torch import nn
 from transformers import DynamicCache
 
 from .checkpoint import Checkpoint
-from .skeleton import make_skeleton, module_name, parameter_names, set_tensor
+from .families import reference_attention
+from .skeleton import (
+    body_of,
+    layers_of,
+    make_skeleton,
+    module_name,
+    output_layer,
+    parameter_names,
+    set_tensor,
+)
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384
@@ -50,10 +59,10 @@ class LayerwiseModel:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.model: Any = make_skeleton(checkpoint, "sdpa")
+        self.model: Any = make_skeleton(checkpoint, reference_attention(checkpoint.config))
         self.names = parameter_names(self.model, checkpoint)
-        self.body: Any = self.model.base_model
-        self.head_name = module_name(self.model, self.model.get_output_embeddings())
+        self.body: Any = body_of(self.model)
+        self.head_name = module_name(self.model, output_layer(self.model))
         self._stream_embedding()
         for module in self._blocks():
             self._stream(module)
@@ -114,7 +123,7 @@ class LayerwiseModel:
         """The whole output layer, a block of the vocabulary at a time."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        softcap = self.checkpoint.softcap
         rows = self.checkpoint.tensors[source].shape[0]
         wanted = torch.tensor(list(token_ids))
         gathered = torch.empty(len(hidden), len(token_ids))
@@ -133,7 +142,7 @@ class LayerwiseModel:
 
     def _blocks(self) -> Iterator[nn.Module]:
         """Every module of the body that is loaded as a whole: each layer, and what is left."""
-        layers = self.body.layers
+        layers = layers_of(self.body)
         yield from layers
         embedding = self.model.get_input_embeddings()
         for child in self.body.children():
@@ -146,7 +155,7 @@ class LayerwiseModel:
         names = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
         forward = module.forward
 
-        def streamed(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        def streamed(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             for name in names:
                 set_tensor(self.model, name, self.checkpoint.read(self.names[name]))
             try:
@@ -158,7 +167,8 @@ class LayerwiseModel:
                     options = {name: pick(value) for name, value in kwargs.items()}
                     part = forward(hidden[rows], *map(pick, args), **options)
                     parts.append(part[0] if isinstance(part, tuple) else part)
-                return torch.cat(parts)
+                whole = torch.cat(parts)
+                return (whole,) if isinstance(part, tuple) else whole
             finally:
                 for name in names:
                     shape = self.checkpoint.tensors[self.names[name]].shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
 
+from .boundary import examine
+from .classifiers import without_padding
 from .errors import SpecError
 from .graph import combine_words
 from .layerwise import LayerwiseModel
 from .parity import (
+    GAP_WARNING,
     TOLERANCES,
     Disagreement,
     Floats,
@@ -75,7 +79,7 @@ def measure(
         logit_deviation=float(logits.std(axis=0).mean()),
         variants=tuple(variants),
         gap=_gap(model, manifest, tokenizer, sample.texts, segments, logits, progress),
-        mass=LabelMass(mean=float(mass.mean()), least=float(mass.min())),
+        mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
     )
 
 
@@ -107,14 +111,20 @@ def _reference(
     manifest: Manifest,
     segments: Sequence[tuple[tuple[int, ...], bool]],
     tick: Callable[[int], None],
-) -> tuple[Floats, Floats]:
-    """Label logits of the untrimmed model [n, labels], and its label mass [n]."""
-    token_ids = [token for label in manifest.labels for token in label.token_ids]
+) -> tuple[Floats, Floats | None]:
+    """Label logits of the untrimmed model [n, labels], and its label mass [n], which a fine-tuned
+    classifier does not have: it says nothing but labels."""
+    classifier = model.checkpoint.is_classifier
+    rows = [token for label in manifest.labels for token in label.token_ids]
     sizes = [len(label.token_ids) for label in manifest.labels]
-    result = model.reference([ids for ids, _ in segments], token_ids, tick)
-    logits = combine_words(result.token_logits, sizes)
+    if classifier:
+        rows, sizes = list(range(len(manifest.labels))), [1] * len(manifest.labels)
+    result = model.reference([ids for ids, _ in segments], rows, tick)
+    logits = combine_words(result.token_logits, sizes).double().numpy()
+    if classifier:
+        return logits, None
     mass = torch.exp(result.token_logits.logsumexp(1) - result.log_normaliser)
-    return logits.double().numpy(), mass.double().numpy()
+    return logits, mass.double().numpy()
 
 
 def _variant_logits(
@@ -186,11 +196,15 @@ def _gap(
     """Compare with the joined string; texts that were cut, or whose joined string is longer than
     the model's context, are left out."""
     template = parse_template(manifest.prompt.template)
+    rendered = manifest.prompt.rendered
+    ending = _ending(model, manifest, tokenizer)
     room = model.checkpoint.context
+    strings = [join(template, text) for text in texts]
+    whole = [(*tokenizer.encode_start(one, rendered=rendered), *ending) for one in strings]
     joined = {
         index: ids
-        for index, (text, (_, cut)) in enumerate(zip(texts, segments, strict=True))
-        if not cut and len(ids := tokenizer.encode_start(join(template, text))) <= room
+        for index, (ids, (_, cut)) in enumerate(zip(whole, segments, strict=True))
+        if not cut and len(ids) <= room
     }
     different = [index for index, ids in joined.items() if ids != segments[index][0]]
     if not different:
@@ -198,7 +212,23 @@ def _gap(
     with progress.bar("texts with a tokenisation gap", len(different)) as tick:
         other, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
-    return TokenisationGap(len(joined), len(different), flips, short(texts[different[0]]))
+    gap = TokenisationGap(
+        len(joined), len(different), flips, short(texts[different[0]]), rendered=rendered
+    )
+    if rendered or gap.share <= GAP_WARNING:
+        return gap
+    found = examine(template, tokenizer, [texts[index] for index in joined])
+    proposal = None if found.proposal is None else found.proposal.source
+    return replace(gap, proposal=proposal, at_prefix=found.at_prefix)
+
+
+def _ending(
+    model: LayerwiseModel, manifest: Manifest, tokenizer: SourceTokenizer
+) -> tuple[int, ...]:
+    """What follows a joined string: a fine-tuned classifier reads its end tokens too."""
+    if not manifest.source.architecture.endswith("ForSequenceClassification"):
+        return ()
+    return without_padding(tokenizer.end_ids, model.checkpoint.config.pad_token_id)
 
 
 def _accuracy(logits: Floats, gold: Sequence[str] | None, labels: Sequence[str]) -> float | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from .errors import SpecError
+from .families import holds_classifier
+from .prompt import unescape
 from .spec import BuildSpec, parse_labels, parse_verbalizers, read_recipe
 
 
@@ -24,6 +26,8 @@ class Options:
     prompt: str | None
     prompt_file: Path | None
     verbalize: Sequence[str]
+    chat: bool = False
+    system: str | None = None
     precision: str | None = None
     max_tokens: int | None = None
     truncate: str | None = None
@@ -39,7 +43,9 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
     """
     if options.prompt is not None and options.prompt_file is not None:
         raise click.UsageError("Give --prompt or --prompt-file, not both.")
-    if options.recipe is None and options.labels is None:
+    if options.system is not None and not options.chat and options.recipe is None:
+        raise click.UsageError("--system is the system turn of --chat; give both.")
+    if options.recipe is None and options.labels is None and not _may_have_labels(options.model):
         raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
     words = parse_verbalizers(options.verbalize)
     if options.model is not None:
@@ -84,7 +90,15 @@ def _overridden(
         labels=labels,
         prompt=recipe.prompt if template is None else template,
         verbalizers={**kept, **words},
+        chat=recipe.chat or options.chat,
+        system=recipe.system if options.system is None else unescape(options.system),
     )
+
+
+def _may_have_labels(model: str | None) -> bool:
+    """Whether the model may be a fine-tuned classifier, which brings its labels; of a hub id that
+    is known when its configuration is there."""
+    return model is not None and (not Path(model).is_dir() or holds_classifier(Path(model)))
 
 
 def _filled(
@@ -95,12 +109,14 @@ def _filled(
     from .shipped import NAME, prompt_for, shipped_checkpoint
     from .verbalizer import check_labels
 
-    labels = parse_labels(options.labels or "")
-    check_labels(labels)
-    model, template = options.model, _template(options)
+    labels = () if options.labels is None else parse_labels(options.labels)
+    if labels:
+        check_labels(labels)
+    model, chosen = options.model, _template(options)
     directory = shipped_checkpoint() if model is None else Path(model)
-    chosen = template if template is not None else prompt_for(directory, labels)
-    if model is None or template is None:
+    if chosen is None and directory.is_dir() and not holds_classifier(directory):
+        chosen = prompt_for(directory, labels)
+    if chosen is not None and (model is None or _template(options) is None):
         named = f"the {NAME} that ships" if model is None else str(directory)
         say(f"model: {named}; prompt: {json.dumps(chosen, ensure_ascii=False)}")
     return BuildSpec(
@@ -109,6 +125,8 @@ def _filled(
         labels=labels,
         prompt=chosen,
         verbalizers=words,
+        chat=options.chat,
+        system=None if options.system is None else unescape(options.system),
     )
 
 
@@ -118,8 +136,6 @@ def _template(options: Options) -> str | None:
         return _read_prompt(options.prompt_file)
     if options.prompt is None:
         return None
-    from .prompt import unescape
-
     return unescape(options.prompt)
 
 

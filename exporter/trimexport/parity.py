@@ -108,7 +108,8 @@ class LabelMass:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Everything that `verify` measures. Probabilities are float64 [texts, labels]."""
+    """Everything that `verify` measures. Probabilities are float64 [texts, labels]; a fine-tuned
+    classifier has no label mass."""
 
     labels: tuple[str, ...]
     texts: tuple[str, ...]
@@ -118,7 +119,7 @@ class ParityReport:
     logit_deviation: float
     variants: tuple[VariantParity, ...]
     gap: TokenisationGap
-    mass: LabelMass
+    mass: LabelMass | None
 
     @property
     def within(self) -> bool:
@@ -177,7 +178,7 @@ def warnings(report: ParityReport) -> list[str]:
             f"are one string ({gap.flips} of {gap.compared} answers change), for example "
             f"{gap.example}; {_remedy(gap)}"
         )
-    if report.mass.mean < MASS_WARNING:
+    if report.mass is not None and report.mass.mean < MASS_WARNING:
         lines.append(
             f"warning: the labels hold only {report.mass.mean:.1%} of the model's probability; "
             "the model would rather say something else, so try a prompt that asks more plainly, "

@@ -57,9 +57,11 @@ def build(
     progress = progress or Silent()
     check_output(output, force)
     sample = sample or Texts(tuple(sample_texts()))
-    parity.check_sample(sample, spec.labels)
+    if spec.labels:  # wrong ones are refused before a model is downloaded
+        parity.check_sample(sample, spec.labels)
     planned = plan(spec)
-    for line in planned.verbalizer.notes:
+    parity.check_sample(sample, planned.labels)
+    for line in planned.notes:
         progress.say(line)
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from .checkpoint import Checkpoint, open_checkpoint
+from .chat import wrap_in_chat
+from .checkpoint import Checkpoint, open_checkpoint, read_config
+from .classifiers import classifier_labels, without_padding
 from .errors import SpecError
-from .families import notice_for
-from .hub import locate_model
-from .prompt import CompiledPrompt, compile_prompt, parse_template
-from .shipped import notice_of
+from .families import family_of, is_classifier, notice_for
+from .hub import locate_config, locate_model
+from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
+from .shipped import notice_of, prompt_for
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
-from .verbalizer import Verbalizer, make_verbalizer
+from .verbalizer import Verbalizer, check_labels, make_verbalizer
 
 
 @dataclass(frozen=True)
 class Plan:
     """A spec whose every name has been resolved: what the bundle will hold, before any weight.
 
+    `verbalizer` is None for a fine-tuned classifier, whose output layer has a row per label.
     `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json, and
     `notice` the terms that the bundle has to carry.
     """
@@ -29,10 +33,28 @@ class Plan:
     checkpoint: Checkpoint
     tokenizer: SourceTokenizer
     prompt: CompiledPrompt
-    verbalizer: Verbalizer
+    labels: tuple[str, ...]
+    verbalizer: Verbalizer | None
     limit: int
     text_tokenizer: Mapping[str, Any]
     notice: str | None
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of the output layer that are kept, label by label."""
+        if self.verbalizer is None:
+            return tuple(range(len(self.labels)))
+        return self.verbalizer.token_ids
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many of `rows` belong to each label."""
+        return (1,) * len(self.labels) if self.verbalizer is None else self.verbalizer.group_sizes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the choices made."""
+        return () if self.verbalizer is None else self.verbalizer.notes
 
 
 def plan(spec: BuildSpec) -> Plan:
@@ -42,22 +64,58 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model that cannot be read or is not supported.
     """
-    template = parse_template(spec.prompt)
+    template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     tokenizer = load_tokenizer(directory)
-    verbalizer = make_verbalizer(spec.labels, spec.verbalizers, template, tokenizer)
-    prompt = compile_prompt(template, tokenizer)
+    if spec.chat:
+        template = wrap_in_chat(template, spec.system, directory)
+    verbalizer = None
+    if checkpoint.is_classifier:
+        labels = classifier_labels(spec, checkpoint)
+    else:
+        labels = spec.labels
+        verbalizer = make_verbalizer(labels, spec.verbalizers, template, tokenizer)
+    prompt = _compile(template, tokenizer, checkpoint)
     return Plan(
         spec=spec,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         prompt=prompt,
+        labels=labels,
         verbalizer=verbalizer,
         limit=_text_limit(spec, checkpoint, prompt),
-        text_tokenizer=text_tokenizer(tokenizer, prompt.text_lead),
+        text_tokenizer=text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens),
         notice=_notice(spec, checkpoint),
     )
+
+
+def _prompt(spec: BuildSpec, directory: Path) -> str:
+    """The spec's prompt, or the one that goes without saying: a fine-tuned classifier reads the
+    text alone, and a checkpoint's card may know one for the labels. Unsupported models and labels
+    that are missing are refused here, for the weights of a hub id are not there yet."""
+    architecture, _ = family_of(read_config(directory), directory)
+    if is_classifier(architecture):
+        return "{text}" if spec.prompt is None else spec.prompt
+    if not spec.labels:
+        raise SpecError(
+            f"a {architecture} has no labels of its own; name them with --labels positive,negative"
+        )
+    check_labels(spec.labels)
+    return prompt_for(directory, spec.labels) if spec.prompt is None else spec.prompt
+
+
+def _compile(
+    template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
+) -> CompiledPrompt:
+    """The template as ids. A classifier was trained on whole strings, end tokens included, and
+    answers at the last token that is no padding."""
+    classifier = checkpoint.is_classifier
+    prompt = compile_prompt(template, tokenizer, rendered=template.rendered, ended=classifier)
+    if not classifier:
+        return prompt
+    kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
+    return replace(prompt, suffix_ids=kept)
 
 
 def _text_limit(spec: BuildSpec, checkpoint: Checkpoint, prompt: CompiledPrompt) -> int:

@@ -25,11 +25,17 @@ _OPENING = "([{<\"'`«“‘„"
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A parsed template. `prefix` and `suffix` are what stands before and after the text."""
+    """A parsed template. `prefix` and `suffix` are what stands before and after the text.
+
+    `rendered` says that a chat template wrote it, bos and all, and `answer_lead` what that
+    template writes before the answer's first word (see `chat`).
+    """
 
     source: str
     prefix: str
     suffix: str
+    rendered: bool = False
+    answer_lead: str | None = None
 
     @property
     def text_lead(self) -> str:
@@ -39,7 +45,9 @@ class PromptTemplate:
     @property
     def label_lead(self) -> str:
         """What stands before a label's word: the spaces that end the suffix, or one space where a
-        word would need it, as it does right after a text."""
+        word would need it, as it does right after a text. A chat template says it itself."""
+        if self.answer_lead is not None:
+            return self.answer_lead
         trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
         if trailing or (self.suffix and self.suffix[-1] in _OPENING):
             return trailing

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
+from .prompt import shell_prompt
 
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
@@ -43,10 +44,7 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
         (part.name, f"{part.modules}", f"{part.before:,}", f"{part.after:,}")
         for part in found.parts
     ]
-    words = [
-        f"label {name}: " + ", ".join(f"{word.tokens[0]} ({word.token_ids[0]})" for word in group)
-        for name, group in zip(planned.verbalizer.labels, planned.verbalizer.words, strict=True)
-    ]
+    words = _label_lines(planned)
     around = len(planned.prompt.prefix_ids), len(planned.prompt.suffix_ids)
     tied = "; the tied embedding keeps its rows, for the texts need them" if found.tied else ""
     return "\n".join(
@@ -65,6 +63,17 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
             *words,
         ]
     )
+
+
+def _label_lines(planned: Plan) -> list[str]:
+    """The token that stands for each label; a fine-tuned classifier has a row for each."""
+    verbalizer = planned.verbalizer
+    if verbalizer is None:
+        return [f"label {name}: row {row}" for row, name in enumerate(planned.labels)]
+    return [
+        f"label {name}: " + ", ".join(f"{word.tokens[0]} ({word.token_ids[0]})" for word in group)
+        for name, group in zip(verbalizer.labels, verbalizer.words, strict=True)
+    ]
 
 
 def _megabytes(count: int) -> str:
@@ -86,11 +95,16 @@ def facts(report: ParityReport) -> list[str]:
         f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}",
         f"tokenisation gap: {gap.different} of {gap.compared} texts ({gap.share:.2%}) are "
         f"tokenised differently as one joined string, {gap.flips} answers change"
-        + (" (above 1 %: see the docs on prompts)" if gap.share > GAP_WARNING else ""),
-        f"label mass: {report.mass.mean:.1%} of the full vocabulary's probability on average, "
-        f"{report.mass.least:.1%} at least"
-        + (" (low: the prompt does not ask for these labels)" * (report.mass.mean < MASS_WARNING)),
+        + (" (above 1 %: see the docs on prompts)" if gap.share > GAP_WARNING else "")
+        + (f"; {shell_prompt(gap.proposal)} avoids it" if gap.proposal is not None else ""),
     ]
+    if (mass := report.mass) is not None:
+        lines.append(
+            f"label mass: {mass.mean:.1%} of the full vocabulary's probability on average, "
+            f"{mass.least:.1%} at least"
+            + " (low: the prompt does not ask for these labels)"
+            * (mass.mean < MASS_WARNING)
+        )
     for variant in report.variants:
         lines += [
             f"{variant.name} answers {item.variant!r} for {item.reference!r} on text "
@@ -118,8 +132,9 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
             "different": report.gap.different,
             "share": report.gap.share,
             "flips": report.gap.flips,
+            "proposed_prompt": report.gap.proposal,
         },
-        "label_mass": asdict(report.mass),
+        "label_mass": None if report.mass is None else asdict(report.mass),
     }
 
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from .checkpoint import Checkpoint, check_dtype
 from .errors import CheckpointError, UnsupportedError
+from .families import fix_rope
 
 _ROWS = 8192  # of an embedding, compared at once
 
@@ -44,9 +49,10 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
     Raises:
         UnsupportedError: transformers cannot build the configuration.
     """
+    kind = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
     try:
         with _ParametersOnMeta():
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model: PreTrainedModel = cast(Any, kind).from_config(
                 copy.deepcopy(checkpoint.config),  # the model writes the attention into it
                 attn_implementation=attention,
                 dtype=torch.float32,
@@ -55,8 +61,41 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
         raise UnsupportedError(
             f"transformers cannot build the model of {checkpoint.directory}: {error}"
         ) from None
+    fix_rope(model)
     model.eval()
     return model.requires_grad_(False)
+
+
+def body_of(model: PreTrainedModel) -> Any:
+    """The decoder without its output layer: the module that holds the list of layers. (What
+    `base_model` gives is in some versions and families the whole model.)"""
+    return next(module for module in model.modules() if _lists(module))
+
+
+def layers_of(body: nn.Module) -> nn.ModuleList:
+    """A decoder's layers: its one list of modules, whatever the family calls it."""
+    return _lists(body)[layers_name(body)]
+
+
+def layers_name(body: nn.Module) -> str:
+    """What the family calls that list: `layers`, or GPT-2's `h`."""
+    return next(iter(_lists(body)))
+
+
+def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+    children = module.named_children()
+    return {name: child for name, child in children if isinstance(child, nn.ModuleList)}
+
+
+def attention_of(layer: nn.Module) -> nn.Module:
+    """A layer's self-attention: the one module that knows whether it is causal."""
+    return next(module for module in layer.modules() if getattr(module, "is_causal", False))
+
+
+def output_layer(model: PreTrainedModel) -> nn.Module:
+    """What follows the last hidden state: `lm_head`, or a fine-tuned classifier's `score`."""
+    head: nn.Module | None = model.get_output_embeddings()
+    return model.get_submodule("score") if head is None else head
 
 
 def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, str]:
@@ -68,10 +107,10 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
     """
     names = {}
     embedding = module_name(model, model.get_input_embeddings()) + ".weight"
-    head = module_name(model, model.get_output_embeddings()) + ".weight"
+    head = module_name(model, output_layer(model)) + ".weight"
     for name, parameter in model.named_parameters(remove_duplicate=False):
         source = name
-        if name == head and _is_tied(checkpoint):
+        if name == head and is_tied(checkpoint):
             _refuse_another_head(head, embedding, checkpoint)
             source = embedding
         entry = checkpoint.tensors.get(source)
@@ -124,5 +163,7 @@ def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> N
             )
 
 
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    return bool(getattr(checkpoint.config, "tie_word_embeddings", False))
+def is_tied(checkpoint: Checkpoint) -> bool:
+    """Whether the output layer is the embedding; a classifier's is its own."""
+    tied = bool(getattr(checkpoint.config, "tie_word_embeddings", False))
+    return tied and not checkpoint.is_classifier

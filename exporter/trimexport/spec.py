@@ -30,12 +30,18 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 _TEXT: tuple[Callable[[object], bool], str] = (_is_text, "a string")
 _TEXTS: tuple[Callable[[object], bool], str] = (_is_texts, "a list of strings")
 _RECIPE_KEYS = {
     "model": _TEXT,
     "revision": _TEXT,
     "prompt": _TEXT,
+    "chat": (_is_flag, "true or false"),
+    "system": _TEXT,
     "labels": _TEXTS,
     "verbalizers": (_is_words, 'a table such as {positive = ["good", "great"]}'),
     "precision": _TEXTS,
@@ -51,25 +57,31 @@ class BuildSpec:
 
     Args:
         model: directory or hub id.
-        labels: in the order of the logits.
-        prompt: template with one `{text}`.
+        labels: in the order of the logits. A fine-tuned classifier has its own; given, they name
+            those that are only numbered there.
+        prompt: template with one `{text}`. None is the one that the checkpoint's card gives for
+            the labels, and for a fine-tuned classifier the text alone.
         revision: of a hub id; None is the hub's default branch.
         verbalizers: label -> words, for labels that do not stand for themselves.
         precision: variants to build, the first being the default one.
         max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
         truncate: which end of a longer text is cut off.
         notice: terms that the bundle has to carry, besides what is known of the model.
+        chat: the prompt is the user's turn in the tokenizer's chat template.
+        system: what the system turn says before it; None is no such turn.
     """
 
     model: str
-    labels: tuple[str, ...]
-    prompt: str
+    labels: tuple[str, ...] = ()
+    prompt: str | None = None
     revision: str | None = None
     verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     precision: tuple[str, ...] = ("fp32",)
     max_tokens: int | None = None
     truncate: str = "end"
     notice: str | None = None
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.precision if name not in PRECISIONS]
@@ -82,6 +94,8 @@ class BuildSpec:
             raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
         if self.max_tokens is not None and self.max_tokens < 1:
             raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
+        if self.system is not None and not self.chat:
+            raise SpecError("a system turn is given without --chat, whose template writes it")
         for label, words in self.verbalizers.items():
             if not words:
                 raise SpecError(
@@ -110,10 +124,10 @@ def read_recipe(path: Path) -> BuildSpec:
         fits, kind = _RECIPE_KEYS[key]
         if not fits(value):
             raise SpecError(f"{path}: {key} is {value!r}, it has to be {kind}")
-    missing = [key for key in ("model", "prompt", "labels") if key not in raw]
-    if missing:
+    if "model" not in raw:
         raise SpecError(
-            f"{path}: {' and '.join(missing)} missing; a recipe names model, prompt and labels"
+            f"{path}: model missing; a recipe names model, prompt and labels, or the model alone "
+            "if it was fine-tuned as a classifier"
         )
     return _from_recipe(raw, path)
 
@@ -122,8 +136,8 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
     beside = path.parent / raw["model"]
     return BuildSpec(
         model=str(beside) if beside.is_dir() else raw["model"],
-        labels=tuple(raw["labels"]),
-        prompt=raw["prompt"],
+        labels=tuple(raw.get("labels", ())),
+        prompt=raw.get("prompt"),
         revision=raw.get("revision"),
         verbalizers={
             label: (words,) if isinstance(words, str) else tuple(words)
@@ -133,6 +147,8 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
         max_tokens=raw.get("max_tokens"),
         truncate=raw.get("truncate", "end"),
         notice=raw.get("notice"),
+        chat=raw.get("chat", False),
+        system=raw.get("system"),
     )
 
 

@@ -107,9 +107,10 @@ def _tokenise(
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
     ending = template.suffix.rstrip(" ") or "a text"
     lead = "" if word.startswith(" ") else template.label_lead
-    ids = tokenizer.encode_inside(lead + word)
+    before = tokenizer.encode_inside(ending)
     joined = tokenizer.encode_inside(ending + lead + word)
-    if not ids or joined[len(joined) - len(ids) :] != ids:
+    ids = joined[len(before) :]
+    if not ids or joined[: len(before)] != before:
         raise SpecError(
             f'the word "{word}" of label "{label}" fuses with the end of the prompt '
             f"({_quoted([tokenizer.token(i) for i in joined[-4:]])}); end the prompt in a colon or "

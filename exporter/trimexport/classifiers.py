@@ -1,0 +1,65 @@
+"""Classifiers that were fine-tuned as such: what their configuration says of labels and padding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .checkpoint import Checkpoint
+from .errors import SpecError, UnsupportedError
+from .spec import BuildSpec
+from .verbalizer import check_labels
+
+_NUMBERED = re.compile(r"LABEL_\d+")
+
+
+def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The labels in the order of the output layer's rows: `id2label`, or the spec's names where
+    the checkpoint only numbers them (`LABEL_0`).
+
+    Raises:
+        UnsupportedError: the model was not trained to choose one of several labels.
+        SpecError: labels that contradict the checkpoint's, or words for them.
+    """
+    own, problem = _own_labels(checkpoint), checkpoint.config.problem_type
+    if problem not in (None, "single_label_classification") or len(own) < 2:
+        what = problem or f"it has {len(own)} output"
+        raise UnsupportedError(
+            f"{checkpoint.directory} does not choose one of several labels ({what}); regression "
+            "and multi-label classifiers cannot be built"
+        )
+    if spec.verbalizers:
+        raise SpecError(
+            f"{checkpoint.directory} is a fine-tuned classifier, whose labels need no words; drop "
+            "--verbalize"
+        )
+    if not spec.labels or spec.labels == own:
+        check_labels(own)
+        return own
+    if not all(map(_NUMBERED.fullmatch, own)) or len(spec.labels) != len(own):
+        raise SpecError(
+            f"{checkpoint.directory} has {len(own)} labels of its own, {', '.join(own)}; drop "
+            "--labels (labels that are only numbered, LABEL_0, can be named: as many, in their "
+            "order)"
+        )
+    check_labels(spec.labels)
+    return spec.labels
+
+
+def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+    names = {int(index): str(name) for index, name in (checkpoint.config.id2label or {}).items()}
+    if sorted(names) != list(range(len(names))):
+        raise SpecError(
+            f"id2label in config.json of {checkpoint.directory} does not number its labels from 0; "
+            "mend it"
+        )
+    return tuple(names[index] for index in range(len(names)))
+
+
+def without_padding(ids: Sequence[int], pad_token_id: int | None) -> tuple[int, ...]:
+    """The ids up to the last that is not the padding token: transformers reads a classifier's
+    answer there, even where padding and end are the same token and the end is real."""
+    kept = list(ids)
+    while kept and kept[-1] == pad_token_id:
+        kept.pop()
+    return tuple(kept)

@@ -1,0 +1,188 @@
+"""Every family that is supported, as small real models: one row each, for all tests of families.
+
+Two layers with grouped heads, and a window of 12 positions where the family has windows: in the
+first layer, or in both where the family does not mix. `harden` (models.py) does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
+
+from models import harden, save
+
+WINDOW = 12
+_MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
+_SIZE = {
+    "vocab_size": 8000,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+_GPT2_SIZE = {
+    "vocab_size": 8000,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 256,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_PER_LAYER = {"layer_types", "no_rope_layers"}
+_GEMMA_HEADS = {"head_dim": 24, "query_pre_attn_scalar": 40}
+
+
+def _nothing(directory: Path) -> None:
+    pass
+
+
+def _hub_gpt2_names(directory: Path) -> None:
+    """As the hub has GPT-2: no `transformer.` prefix, and the causal mask among the weights."""
+    import torch
+
+    def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
+        own = {name.removeprefix("transformer."): value for name, value in tensors.items()}
+        masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 256, 256) for i in range(2)}
+        return {**own, **masks}
+
+    _rewrite(directory, renamed)
+
+
+def _transformers_multimodal_names(directory: Path) -> None:
+    """As transformers names a multimodal model's parameters; `save_pretrained` writes the hub's."""
+    _rewrite(
+        directory,
+        lambda tensors: {
+            name.replace("language_model.model.", "model.language_model."): value
+            for name, value in tensors.items()
+        },
+    )
+
+
+def _rewrite(directory: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    file = directory / "model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family: its transformers model type, what its configuration says besides the size, and
+    what is changed in the files that transformers saved."""
+
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+    rewrite: Callable[[Path], None] = _nothing
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a layer has a sliding window."""
+        return "sliding_window" in self.options
+
+
+FAMILIES = {
+    "gemma": Row("gemma", {"head_dim": 24, "num_key_value_heads": 1}),
+    "gemma2": Row(
+        "gemma2",
+        {
+            **_GEMMA_HEADS,
+            **_MIXED,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma3": Row("gemma3_text", {**_GEMMA_HEADS, **_MIXED}),
+    "gemma3-multimodal": Row("gemma3", {**_GEMMA_HEADS, **_MIXED}, _transformers_multimodal_names),
+    "llama3": Row(
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5000.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
+    "smollm": Row("llama", {"tie_word_embeddings": True}),
+    "smollm3": Row("smollm3", {"no_rope_layers": [1, 0]}),
+    "mistral": Row("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
+    "phi3": Row("phi3", {"sliding_window": WINDOW}),
+    "phi3-longrope": Row(
+        "phi3",
+        {
+            "original_max_position_embeddings": 200,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 5000.0,
+                "partial_rotary_factor": 0.5,
+                "short_factor": [1.0, 1.5, 2.0, 2.5],
+                "long_factor": [4.0, 5.0, 6.0, 7.0],
+                "original_max_position_embeddings": 200,
+            },
+        },
+    ),
+    "qwen2": Row("qwen2", {"use_sliding_window": True, **_MIXED}),
+    "qwen3": Row("qwen3", {"use_sliding_window": True, "head_dim": 24, **_MIXED}),
+    "gpt2": Row("gpt2", {}, _hub_gpt2_names),
+    "gpt2-scaled": Row("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+}
+
+
+def make(
+    name: str,
+    directory: Path,
+    *,
+    classifier: bool = False,
+    layers: int = 2,
+    seed: int = 0,
+    **more: Any,
+) -> Path:
+    """Save a family's model in `directory`.
+
+    Args:
+        classifier: a fine-tuned classifier instead of a language model.
+        layers: 2, or 1 where a test can do with less: the one with the window.
+        more: further settings of the configuration.
+    """
+    row = FAMILIES[name]
+    size = _GPT2_SIZE if row.kind == "gpt2" else _SIZE
+    options = {**size, **row.options, **more}
+    if row.kind == "gemma3":  # an image model around a text model
+        labels = {key: options.pop(key) for key in list(more)}
+        options = {
+            "text_config": options,
+            "vision_config": _VISION,
+            "mm_tokens_per_image": 1,
+            **labels,
+        }
+        options["pad_token_id"] = 0
+    config = AutoConfig.for_model(row.kind, **options)
+    auto: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    save(harden(auto.from_config(config), seed), directory)
+    row.rewrite(directory)
+    return directory

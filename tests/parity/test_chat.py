@@ -1,0 +1,157 @@
+"""Chat models: the prompt as the user's turn, judged by transformers' own rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import TEXTS, Untrimmed, gemma, save, tokenizer_definition, without_one
+from tiny import edit_json
+from trimexport import BuildSpec, SpecError, build, plan
+from trimexport.chat import wrap_in_chat
+from trimexport.planning import Plan
+from trimexport.prompt import parse_template
+from trimexport_runtime import Classifier
+
+LABELS = ("positive", "negative")
+PROMPT = "Is this review positive or negative?\n{text}"
+TURN = "<start_of_turn>"
+END = "<end_of_turn>\n"
+# In the manner of Gemma 1 and 2: no system turn, what is said is trimmed.
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ raise_exception('no such role') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else 'user' %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+# In the manner of Qwen3: a system turn, no bos, and a place for thoughts that is to stay empty.
+THINKING = (
+    "{% for message in messages %}"
+    "{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<b>\n</b>\n' }}{% endif %}"
+    "{% endif %}"
+)
+# In the manner of Mistral: the answer follows the user's turn, with a space.
+SPACED = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A checkpoint whose tokenizer has the given chat template."""
+    directory = save(gemma(seed=4), tmp_path_factory.mktemp("chat"))
+
+    def with_template(template: str | None) -> Path:
+        edit_json(directory / "tokenizer_config.json", lambda c: {**c, "chat_template": template})
+        return directory
+
+    return with_template
+
+
+def planned(directory: Path, prompt: str = PROMPT, system: str | None = None) -> Plan:
+    spec = BuildSpec(model=str(directory), labels=LABELS, prompt=prompt, chat=True, system=system)
+    return plan(spec)
+
+
+def test_the_bundle_answers_as_the_rendered_chat(
+    chat_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """transformers renders and tokenises the whole conversation, text included."""
+    directory = chat_model(THINKING)
+    spec = BuildSpec(
+        model=str(directory), labels=LABELS, prompt=PROMPT, chat=True, system="Say {one} word."
+    )
+    built = build(spec, tmp_path / "bundle")
+    assert built.manifest.prompt.rendered
+    assert built.report.gap.different == 0
+    judge = Untrimmed(directory)
+    turns = [{"role": "system", "content": "Say {one} word."}, {"role": "user", "content": ""}]
+    texts = [text for text in TEXTS if text and text[0] != " "]
+    rows = []
+    for text in texts:
+        turns[1]["content"] = PROMPT.replace("{text}", text)
+        ids = judge.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
+        rows.append(list(ids))
+    tokens = [label.token_ids[0] for label in built.manifest.labels]
+    expected = judge.logits_of(rows, tokens)
+    found = Classifier.load(tmp_path / "bundle").logits(texts)
+    assert expected.std(axis=0).mean() >= 1, "a model that says nothing proves nothing"
+    assert np.abs(found - expected).max() < 1e-3
+    mutant = judge.logits_of([without_one(row, 1) for row in rows], tokens)
+    assert np.abs(found - mutant).max() > 0.1
+
+
+def test_control_tokens_work_in_the_template_only(chat_model: Callable[[str], Path]) -> None:
+    found = planned(chat_model(GEMMA))
+    turn = found.tokenizer.whole.token_to_id(TURN)
+    assert found.prompt.prefix_ids[:2] == (2, turn), "one bos, the template's own"
+    assert found.prompt.suffix_ids[-1:] == found.tokenizer.encode_inside("model\n")[-1:]
+    assert turn in found.prompt.suffix_ids
+    kept = {token["content"] for token in found.text_tokenizer["added_tokens"]}
+    assert kept.isdisjoint({TURN, "<end_of_turn>", "<bos>"})
+
+
+@pytest.mark.parametrize(
+    ("template", "token"), [(GEMMA, "positive"), (THINKING, "positive"), (SPACED, "▁positive")]
+)
+def test_labels_are_written_as_the_template_writes_an_answer(
+    chat_model: Callable[[str], Path], template: str, token: str
+) -> None:
+    verbalizer = planned(chat_model(template)).verbalizer
+    assert verbalizer is not None
+    assert verbalizer.words[0][0].tokens[0] == token
+
+
+def test_a_model_that_thinks_is_told_not_to(chat_model: Callable[[str], Path]) -> None:
+    """Its first token is all that is read, so it must be the answer."""
+    wrapped = wrap_in_chat(parse_template(PROMPT), None, chat_model(THINKING))
+    assert wrapped.suffix == END + TURN + "assistant\n<b>\n</b>\n"
+
+
+def test_braces_of_template_and_system_stay(chat_model: Callable[[str], Path]) -> None:
+    parsed = parse_template("Answer {{so}}: {text}")
+    wrapped = wrap_in_chat(parsed, "{text} is a word here", chat_model(THINKING))
+    assert wrapped.prefix == (
+        f"{TURN}system\n{{text}} is a word here{END}{TURN}user\nAnswer {{so}}: "
+    )
+    assert parse_template(wrapped.source).prefix == wrapped.prefix
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "message"),
+    [
+        (None, None, r"has no chat template; drop --chat"),
+        (GEMMA, "Be brief.", r"has no system turn \(no such role\); drop --system"),
+        (SPACED, "Be brief.", r"has no system turn \(it leaves the text out\); drop --system"),
+        ("{{ messages | nonsense }}", None, r"cannot be rendered \(.*nonsense.*\); drop --chat"),
+        ("nothing", None, r"writes the user's turn 0 times instead of once; drop --chat"),
+    ],
+)
+def test_what_a_template_cannot_do(
+    chat_model: Callable[[str], Path], template: str, system: str | None, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        planned(chat_model(template), system=system)
+
+
+def test_a_system_turn_without_chat() -> None:
+    with pytest.raises(SpecError, match="a system turn is given without --chat"):
+        BuildSpec(model="m", labels=LABELS, prompt=PROMPT, system="Be brief.")
+
+
+def test_the_template_of_a_file_beside_the_tokenizer(tmp_path: Path) -> None:
+    """`chat_template.jinja`, where newer checkpoints keep it."""
+    directory = save(gemma(seed=4), tmp_path)
+    (directory / "chat_template.jinja").write_text(GEMMA, encoding="utf-8")
+    assert any(token["content"] == TURN for token in tokenizer_definition()["added_tokens"])
+    assert TURN + "user\nIs this" in planned(directory).prompt.template.source
