@@ -28,6 +28,8 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from real_tokenizers import byte_pairs, needs_vocabulary
+from trimexport.boundary import clean_suffix, gap_share
 from trimexport.prompt import compile_prompt, join, parse_template
 from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
@@ -253,3 +255,35 @@ def test_control_tokens_are_only_characters(
 def test_an_empty_text_stays_empty(family: str) -> None:
     for lead in LEADS:
         assert ids_of(derived(family, lead, False), "") == ()
+
+
+@pytest.mark.parametrize(
+    ("parts", "split", "normalizer"),
+    [
+        (("llama_models", "llama3", "tokenizer.model"), LLAMA_3, None),
+        (("dashscope", "resources", "qwen.tiktoken"), QWEN, normalizers.NFC()),
+    ],
+)
+def test_real_vocabularies(
+    tmp_path: Path, parts: tuple[str, ...], split: str, normalizer: Any
+) -> None:
+    tokenizer = Tokenizer(byte_pairs(needs_vocabulary(*parts)))
+    if normalizer:
+        tokenizer.normalizer = normalizer
+        tokenizer.add_tokens(added("<tool_call>", "<think>", "</think>"))
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = pre_tokenizers.Split(Regex(split), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, level])
+    tokenizer.add_special_tokens(["<|end|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|end|>")
+    fast.save_pretrained(tmp_path)
+    source = load_tokenizer(tmp_path)
+    assert source.whole.encode("Hello world, positive").tokens[-1] == "Ġpositive"
+    own = Tokenizer.from_str(json.dumps(text_tokenizer(source, " ")))
+    for text in [*(f"x{part}y" for part in FRAGMENTS), "a<think></think> b<tool_call>\u0338"]:
+        assert ids_of(own, text) == ids_of(source.whole, " " + text)
+    template, stops = parse_template("Review: {text}\nIs:"), ["good.", "bad !", "so ...", "fine"]
+    assert gap_share(template, source, stops) == 0.75
+    proposal = clean_suffix(template, source, stops)
+    assert proposal is not None
+    assert gap_share(proposal, source, stops) == 0
