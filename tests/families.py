@@ -132,13 +132,20 @@ FAMILIES = {
         },
         tokenizer="llama 3",
     ),
-    "smollm": Row("llama", {"tie_word_embeddings": True}),
+    "smollm": Row(
+        "llama",
+        {
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 9000.0, "factor": 2.0},
+        },
+    ),
     "smollm3": Row("smollm3", {"no_rope_layers": [1, 0]}),
     "mistral": Row("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
     "phi3": Row("phi3", {"sliding_window": WINDOW}),
     "phi3-longrope": Row(
         "phi3",
         {
+            "sliding_window": WINDOW,
             "original_max_position_embeddings": 200,
             "rope_parameters": {
                 "rope_type": "longrope",
@@ -174,18 +181,15 @@ def make(
         more: further settings of the configuration.
     """
     row = FAMILIES[name]
-    size = _GPT2_SIZE if row.kind == "gpt2" else _SIZE
-    options = {**size, **row.options, **more}
+    text = {**(_GPT2_SIZE if row.kind == "gpt2" else _SIZE), **row.options}
+    text["n_layer" if row.kind == "gpt2" else "num_hidden_layers"] = layers
+    for key in _PER_LAYER & text.keys():
+        text[key] = text[key][:layers]
     if row.kind == "gemma3":  # an image model around a text model
-        labels = {key: options.pop(key) for key in list(more)}
-        options = {
-            "text_config": options,
-            "vision_config": _VISION,
-            "mm_tokens_per_image": 1,
-            **labels,
-        }
-        options["pad_token_id"] = 0
-    config = AutoConfig.for_model(row.kind, **options)
+        around = {"vision_config": _VISION, "mm_tokens_per_image": 1, "pad_token_id": 0}
+        config = AutoConfig.for_model("gemma3", text_config=text, **around, **more)
+    else:
+        config = AutoConfig.for_model(row.kind, **text, **more)
     auto: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     save(harden(auto.from_config(config), seed), directory)
     row.rewrite(directory)

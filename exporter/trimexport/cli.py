@@ -22,8 +22,14 @@ _MODEL = click.option(
     "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
 )
 _REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
-_LABELS = click.option("--labels", help="Labels, separated by commas, in the logits' order.")
-_PROMPT = click.option("--prompt", help=r"Template with one {text}; \n is a line break.")
+_LABELS = click.option(
+    "--labels",
+    help="Labels, separated by commas, in the logits' order. A fine-tuned classifier has its own.",
+)
+_PROMPT = click.option(
+    "--prompt",
+    help=r"Template with one {text}; \n is a line break. A fine-tuned classifier needs none.",
+)
 _PROMPT_FILE = click.option(
     "--prompt-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -87,7 +93,7 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Directory of the bundle.  [default: build/ and the labels]",
+    help="Directory of the bundle.  [default: build/ and the labels, or a classifier's own name]",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @_JSON

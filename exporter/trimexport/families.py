@@ -1,8 +1,8 @@
 """Which models are supported, and the little that has to be known about each.
 
 A family whose attention goes through transformers' attention interface, and whose tensors are
-named as its parameters are, is one row of `FAMILIES` and a row in the tests. What a family needs
-besides stands in this file, and nowhere else.
+named as its parameters are, is one row of `FAMILIES` and a row in the tests. What else a family
+needs is a function here, and is called where it matters.
 """
 
 from __future__ import annotations

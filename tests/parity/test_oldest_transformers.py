@@ -51,7 +51,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _layers(name: str) -> int:
     """Two where layers differ; a trace costs seconds for each."""
-    return 2 if "layer_types" in FAMILIES[name].options or name == "gpt2-scaled" else 1
+    differing = {"layer_types", "no_rope_layers", "scale_attn_by_inverse_layer_idx"}
+    return 2 if differing & FAMILIES[name].options.keys() else 1
 
 
 @pytest.mark.parametrize("name", ["gemma-mini", *LANGUAGE_MODELS])
