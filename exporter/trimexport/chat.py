@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from .errors import SpecError
 from .prompt import PromptTemplate, parse_template
+from .tokenizer import transformers_tokenizer
 
 # Characters of the private use area: no template writes them, and none takes them for white space.
 _TEXT = "\ue000text\ue001"
@@ -32,7 +31,7 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
         SpecError: no chat template, one without a system turn although one is asked for, or one
             that does not write the user's turn once as it is.
     """
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    tokenizer = transformers_tokenizer(directory)
     if not tokenizer.chat_template:
         raise SpecError(
             f"the tokenizer of {directory} has no chat template; drop --chat, or take the "

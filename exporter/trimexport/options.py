@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def _overridden(
 def _may_have_labels(model: str | None) -> bool:
     """Whether the model may be a fine-tuned classifier, which brings its labels; of a hub id that
     is known when its configuration is there."""
-    return model is not None and (not Path(model).is_dir() or holds_classifier(Path(model)))
+    return model is not None and (not os.path.isdir(model) or holds_classifier(Path(model)))
 
 
 def _filled(

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from .definition import around, dummy_prefix, normalizers, parts, without_start
 from .errors import CheckpointError, UnsupportedError
@@ -105,7 +106,7 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
             "tokenizer files beside its weights"
         )
     try:
-        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        loaded = transformers_tokenizer(directory)
         backend = loaded.backend_tokenizer
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -132,6 +133,25 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
         pad_token=pad,
         pad_token_id=backend.get_vocab(with_added_tokens=True)[pad],
     )
+
+
+def transformers_tokenizer(directory: Path) -> Any:
+    """The checkpoint's tokenizer as transformers has it.
+
+    Transformers 5 writes a new name for the plain kind into tokenizer_config.json. Transformers 4
+    does not know it, and would remark that it loads the kind it is asked for.
+    """
+    path = directory / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    renamed = settings.get("tokenizer_class") == "TokenizersBackend"
+    if not renamed or hasattr(transformers, "TokenizersBackend"):
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(directory)
+    finally:
+        transformers.logging.set_verbosity(level)
 
 
 def text_tokenizer(source: SourceTokenizer, lead: str, *, opens: bool = False) -> dict[str, Any]:
