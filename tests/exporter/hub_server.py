@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub:
     """Repositories by id, each a directory; ids that are refused; what was asked for."""
 
-    repositories: Mapping[str, Path]
+    repositories: dict[str, Path]
     gated: frozenset[str] = frozenset()
     gated_files: frozenset[str] = frozenset()
     broken_files: frozenset[str] = frozenset()

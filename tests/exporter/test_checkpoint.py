@@ -85,24 +85,17 @@ def test_a_configuration_that_is_none(tiny_copy: Path, text: str, message: str) 
 
 def test_an_architecture_that_is_not_supported(tiny_copy: Path) -> None:
     tiny.edit_json(
-        tiny_copy / "config.json", lambda it: it.update(architectures=["GPT2LMHeadModel"])
+        tiny_copy / "config.json", lambda it: it.update(architectures=["BloomForCausalLM"])
     )
-    message = "is a GPT2LMHeadModel; supported are GemmaForCausalLM, LlamaForCausalLM"
+    message = "is a BloomForCausalLM; supported are GemmaForCausalLM, Gemma2ForCausalLM"
     _refused(tiny_copy, message, UnsupportedError)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [("rope_scaling", "type"), ("rope_scaling", "rope_type"), ("rope_parameters", "rope_type")],
-)
-def test_frequencies_that_depend_on_the_length(
-    tiny_copy: Path, kind: str, key: str, name: str
-) -> None:
-    scaling = {name: kind, "factor": 2.0, "rope_theta": 10000.0}
-    tiny.edit_json(tiny_copy / "config.json", lambda it: it.update({key: scaling}))
-    message = f"has rope scaling of type '{kind}'"
-    assert key in _refused(tiny_copy, message, UnsupportedError)
+def test_rotary_settings_that_lack_what_they_need(tiny_copy: Path) -> None:
+    scaling = {"rope_type": "longrope", "rope_theta": 10000.0}
+    tiny.edit_json(tiny_copy / "config.json", lambda it: it.update(rope_parameters=scaling))
+    message = _refused(tiny_copy, "config.json cannot be read as a transformers configuration")
+    assert "long_factor" in message
 
 
 def test_a_configuration_of_the_wrong_types(tiny_copy: Path) -> None:

@@ -5,6 +5,7 @@ Each download is a process of its own: huggingface_hub reads its settings when i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, Hub, serve
 
+from tiny import edit_json
 from trimexport import CheckpointError
 from trimexport.hub import locate_model
 
@@ -34,6 +36,16 @@ from trimexport import BuildSpec, plan
 spec = BuildSpec(model=sys.argv[1], labels=("positive", "negative"), prompt="R: {text}\\nS:")
 planned = plan(spec)
 print(planned.checkpoint.directory, planned.limit)
+"""
+REFUSED = """
+import json, sys
+from trimexport import BuildSpec, plan
+from trimexport.errors import TrimexportError
+for model, spec in json.loads(sys.argv[1]):
+    try:
+        plan(BuildSpec(model=model, **spec))
+    except TrimexportError as error:
+        print(type(error).__name__, error)
 """
 Locate = Callable[..., str]
 
@@ -97,6 +109,41 @@ def test_a_model_of_pickles_is_not_downloaded(hub: Hub, locate: Locate) -> None:
     assert said.startswith("HubError tiny/pickled has no safetensors on the hub")
     assert "save_pretrained" in said
     assert not [path for path in hub.requests if path.endswith(".bin")]
+
+
+def test_what_cannot_be_built_is_refused_before_its_weights_are_asked_for(
+    hub: Hub, locate: Locate, tmp_path: Path
+) -> None:
+    """In one process, for it takes long to start."""
+    whole = hub.repositories["tiny/gemma"]
+    for name, change in (
+        ("tiny/bert", {"architectures": ["BertForSequenceClassification"]}),
+        ("tiny/both-ways", {"use_bidirectional_attention": True}),
+    ):
+        hub.repositories[name] = shutil.copytree(whole, tmp_path / "hub" / name)
+        edit_json(hub.repositories[name] / "config.json", lambda it, new=change: it.update(new))
+    carded = shutil.copytree(whole, tmp_path / "hub" / "tiny" / "card")
+    hub.repositories["tiny/card"] = carded
+    card = '[[prompt]]\nlabels = ["positive", "negative"]\ntemplate = "no place"\n'
+    (carded / "prompts.toml").write_text(card, encoding="utf-8")
+    labels = {"labels": ["positive", "negative"]}
+    prompt = {"prompt": "R: {text}\nS:"}
+    cases = {
+        "UnsupportedError /": ("tiny/bert", labels | prompt),
+        "UnsupportedError": ("tiny/both-ways", labels | prompt),
+        "SpecError a GemmaForCausalLM has no labels of its own; name": ("tiny/gemma", prompt),
+        'SpecError there is 1 label ("one")': ("tiny/gemma", {"labels": ["one"]} | prompt),
+        "SpecError no prompt is known for the labels positive,negative": ("tiny/gemma", labels),
+        "SpecError the prompt 'no' has no {text}": ("tiny/gemma", labels | {"prompt": "no"}),
+        "SpecError the prompt 'no place' has no {text}": ("tiny/card", labels),
+    }
+    said = locate(hub.url, json.dumps(list(cases.values())), code=REFUSED).splitlines()
+    for line, start in zip(said, cases, strict=True):
+        assert line.startswith(start)
+    assert "is a BertForSequenceClassification; supported are GemmaForCausalLM" in said[0]
+    assert "attends in both directions" in said[1]
+    asked = {path.split("/")[-1] for path in hub.requests if "/resolve/" in path}
+    assert asked == {"config.json", "prompts.toml"}
 
 
 def test_a_gated_model(hub: Hub, locate: Locate) -> None:

@@ -8,16 +8,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import families
 import tiny
 from trimexport import BuildSpec, plan
 from trimexport.inspection import Inspection, inspect_plan
+from trimexport.planning import Plan
 from trimexport.report import inspection_table
 
 LABELS = ("positive", "negative")
 
 
+def _plan(directory: Path) -> Plan:
+    return plan(BuildSpec(model=str(directory), labels=LABELS, prompt=tiny.PROMPT))
+
+
 def _inspect(directory: Path) -> Inspection:
-    return inspect_plan(plan(BuildSpec(model=str(directory), labels=LABELS, prompt=tiny.PROMPT)))
+    return inspect_plan(_plan(directory))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -48,6 +54,43 @@ def test_what_is_left_is_what_the_head_and_the_prefix_take(tmp_path: Path, tied:
     assert found.bytes_after == 4 * (body + head) + found.prefix_bytes
     assert found.parts[-1].after == head
     assert (found.head_before, found.head_after) == (8000 * 32, len(LABELS) * 32)
+
+
+def test_gpt2_s_counts(tmp_path: Path) -> None:
+    """Its checkpoint's stray masks are no parameters; its positions have an embedding."""
+    directory = families.make("gpt2", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    found = _inspect(directory)
+    counts = {part.name: (part.modules, part.before) for part in found.parts}
+    rest = [model.transformer.ln_f, model.transformer.wpe]
+    assert counts == {
+        "embedding": (1, model.transformer.wte.weight.numel()),
+        "decoder layers": (2, sum(p.numel() for p in model.transformer.h.parameters())),
+        "final norm and others": (1, sum(p.numel() for m in rest for p in m.parameters())),
+        "output layer (tied to the embedding)": (1, model.lm_head.weight.numel()),
+    }
+    assert found.checkpoint_bytes == found.bytes_before == 4 * model.num_parameters()
+    prefix = len(_plan(directory).prompt.prefix_ids)
+    assert prefix > 1
+    assert found.prefix_bytes == 4 * 2 * 2 * 4 * 16 * prefix
+
+
+def test_a_multimodal_model_s_counts(tmp_path: Path) -> None:
+    """What sees images is not counted, before as after."""
+    directory = families.make("gemma3-multimodal", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    text = model.model.language_model
+    found = _inspect(directory)
+    counts = {part.name: (part.modules, part.before) for part in found.parts}
+    assert counts == {
+        "embedding": (1, 8000 * 64),
+        "decoder layers": (2, sum(p.numel() for p in text.layers.parameters())),
+        "final norm and others": (1, 64),
+        "output layer (tied to the embedding)": (1, 8000 * 64),
+    }
+    assert found.checkpoint_bytes == found.bytes_before == 4 * text.num_parameters()
+    assert text.num_parameters() < model.num_parameters()
+    assert found.prefix_bytes == 4 * 2 * 2 * 2 * 24 * len(_plan(directory).prompt.prefix_ids)
 
 
 def test_the_prefix_takes_what_the_bundle_s_graph_holds_more(tiny_model: Path) -> None:

@@ -167,6 +167,7 @@ def test_json_holds_what_the_table_shows() -> None:
         "different": 0,
         "share": 0.0,
         "flips": 0,
+        "proposed_prompt": None,
     }
     assert found["label_mass"] == {"mean": 0.97, "least": 0.91}
 

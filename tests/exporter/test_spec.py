@@ -20,6 +20,8 @@ precision = ["fp32"]
 max_tokens = 256
 truncate = "start"
 notice = "Terms apply."
+chat = true
+system = "Answer in one word."
 
 [verbalizers]
 positive = ["good", "great"]
@@ -50,6 +52,8 @@ def test_a_recipe_names_everything(recipe: Any) -> None:
         max_tokens=256,
         truncate="start",
         notice="Terms apply.",
+        chat=True,
+        system="Answer in one word.",
         verbalizers={"positive": ("good", "great"), "negative": ("bad",)},
     )
 
@@ -57,6 +61,13 @@ def test_a_recipe_names_everything(recipe: Any) -> None:
 def test_a_recipe_needs_only_three_keys(recipe: Any) -> None:
     spec = read_recipe(recipe(NEEDED))
     assert spec == BuildSpec(model="m", prompt="{text}", labels=("a", "b"))
+    assert (spec.chat, spec.system) == (False, None)
+
+
+def test_a_fine_tuned_classifier_s_recipe_needs_the_model_alone(recipe: Any) -> None:
+    spec = read_recipe(recipe('model = "m"'))
+    assert spec == BuildSpec(model="m")
+    assert (spec.labels, spec.prompt) == ((), None)
 
 
 def test_a_model_beside_the_recipe_is_found_there(recipe: Any, tmp_path: Path) -> None:
@@ -73,7 +84,14 @@ def test_a_model_that_is_not_beside_the_recipe_keeps_its_name(recipe: Any) -> No
     [
         ("model = ", "is not a TOML file"),
         (NEEDED + 'labells = ["a"]', "unknown key 'labells'; known are model, revision"),
-        ('model = "m"', "prompt and labels missing"),
+        ('prompt = "{text}"\nlabels = ["a", "b"]', "model missing; a recipe names model, prompt"),
+        ("chat = true", "model missing"),
+        (NEEDED + 'chat = "yes"', "chat is 'yes', it has to be true or false"),
+        (NEEDED + "chat = 1", "chat is 1, it has to be true or false"),
+        (NEEDED + "chat = true\nsystem = 3", "system is 3, it has to be a string"),
+        (NEEDED + "chat = true\nsystem = ['x']", "system is ['x'], it has to be a string"),
+        (NEEDED + "system = 'x'", "a system turn is given without --chat"),
+        (NEEDED + "chat = false\nsystem = 'x'", "a system turn is given without --chat"),
         (NEEDED.replace('"m"', "3"), "model is 3, it has to be a string"),
         (NEEDED.replace('["a", "b"]', '"a,b"'), "labels is 'a,b', it has to be a list of strings"),
         (
