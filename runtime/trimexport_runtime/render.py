@@ -82,7 +82,10 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     size = sum(entry.bytes for entry in manifest.files)
     rows = [
         ("bundle", f"{bundle} (format {manifest.format_version})"),
-        *(("label", f"{label.name}: {', '.join(label.words)}") for label in manifest.labels),
+        *(
+            ("label", ": ".join(filter(None, (label.name, ", ".join(label.words)))))
+            for label in manifest.labels
+        ),
         ("prompt", visible(prompt.template)),
         ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
         ("text limit", f"{limit.tokens:,} tokens; longer texts are cut at the {limit.truncate}"),

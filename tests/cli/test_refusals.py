@@ -138,7 +138,11 @@ def _configure(**change: object) -> Callable[[Path], None]:
         (_unlink("model.safetensors"), "has no weights"),
         (_truncate, "is truncated or damaged"),
         (_configure(architectures=["BertModel"]), "is a BertModel; supported are Gemma"),
-        (_configure(rope_scaling={"type": "dynamic"}), "rope scaling of type 'dynamic'"),
+        (
+            _configure(architectures=["BertForSequenceClassification"]),
+            "GPT2LMHeadModel, and classifiers that were fine-tuned from them",
+        ),
+        (_configure(use_bidirectional_attention=True), "only causal decoders can be compiled"),
         (_configure(hidden_size=48), "the two do not belong together"),
         (_configure(num_hidden_layers=3), "lacks the tensor model.layers.2"),
         (_configure(num_attention_heads=-1), "transformers cannot build the model"),
@@ -171,13 +175,47 @@ def test_no_model(tiny_refused: Refused, command: str) -> None:
         ("n" * 300, "does not exist; --model takes a directory"),
         ("", "the model's name is empty; --model takes a directory"),
         (" ", "the model's name is empty; --model takes a directory"),
-        ("some/model", "no prompt is known for the labels positive,negative. Give one with"),
     ],
 )
 def test_no_model_and_no_prompt(
     tiny_refused: Refused, command: str, model: str, message: str
 ) -> None:
     assert message in tiny_refused(command, "--model", model, *LABELS)
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+def test_a_language_model_without_labels(
+    tiny_refused: Refused, tiny_model: Path, command: str
+) -> None:
+    said = tiny_refused(command, "--model", tiny_model, *PROMPT, code=2)
+    assert "Missing option '--labels', for example --labels positive,negative." in said
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("none/at/all", "none/at/all does not exist; --model takes a directory"),
+        ("n" * 300, "does not exist; --model takes a directory"),
+        ("", "the model's name is empty; --model takes a directory"),
+    ],
+)
+def test_no_model_and_no_labels(
+    tiny_refused: Refused, command: str, model: str, message: str
+) -> None:
+    """It might have been a fine-tuned classifier, which needs no labels."""
+    assert message in tiny_refused(command, "--model", model)
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+def test_a_system_turn_without_chat(tiny_refused: Refused, command: str) -> None:
+    said = tiny_refused(command, *LABELS, *PROMPT, "--system", "Be brief.", code=2)
+    assert "--system is the system turn of --chat; give both." in said
+
+
+def test_chat_without_a_template(tiny_refused: Refused, tiny_model: Path) -> None:
+    command = ("build", "--model", tiny_model, *LABELS, *PROMPT, "--chat", "-o", "out")
+    assert "has no chat template; drop --chat" in tiny_refused(*command)
 
 
 def test_an_empty_model_beside_others(
@@ -226,7 +264,9 @@ def test_force_does_not_replace_what_is_no_bundle(tiny_refused: Refused, tiny_co
         ("model = ", "is not a TOML file"),
         ("labels = [1, 2]", "labels is [1, 2], it has to be a list of strings"),
         ("modell = 'x'", "unknown key 'modell'"),
-        ("labels = ['a', 'b']", "model and prompt missing"),
+        ("labels = ['a', 'b']", "model missing; a recipe names model, prompt and labels"),
+        ("model = 'a/b'\nchat = 'no'", "chat is 'no', it has to be true or false"),
+        ("model = 'a/b'\nsystem = 'x'", "a system turn is given without --chat"),
     ],
 )
 def test_wrong_recipes(tiny_refused: Refused, tmp_path: Path, text: str, message: str) -> None:
