@@ -207,6 +207,26 @@ def test_the_card(tiny_bundle: Path) -> None:
     assert report.markdown(_report()) in card
 
 
+def test_a_fine_tuned_classifier_has_no_label_mass_and_no_label_tokens(tiny_bundle: Path) -> None:
+    found = _report(mass=None)
+    assert "label mass" not in report.table(found) + report.markdown(found) + report.html(found)
+    assert report.as_dict(found)["label_mass"] is None
+    assert warnings(found) == []
+    manifest = read_manifest(tiny_bundle)
+    card = model_card(manifest, _report())
+    assert "No training was done." in card
+    assert "| label tokens | positive: ▁positive; negative: ▁negative |" in card
+    labels = tuple(replace(it, words=(), token_ids=(), tokens=()) for it in manifest.labels)
+    source = replace(
+        manifest.source, model="stars", architecture="MistralForSequenceClassification"
+    )
+    card = model_card(replace(manifest, labels=labels, source=source), found)
+    assert "\nThe fine-tuned text classifier `stars` (MistralForSequenceClassification)" in card
+    assert "| labels | positive, negative |\n| prompt |" in card
+    for wrong in ("No training was done", "label tokens", "label words", "label mass"):
+        assert wrong not in card
+
+
 def test_the_bundle_s_own_report_and_card(tiny_bundle: Path) -> None:
     page = _parsed((tiny_bundle / "reports" / "parity.html").read_text(encoding="utf-8"))
     assert page.addresses == []
