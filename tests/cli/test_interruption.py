@@ -21,6 +21,14 @@ PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    """Python's own handler, also where the tests were started as a job that ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory of its own for the output."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ from trimexport import OutputError, staging
 from trimexport.staging import check_output, staged
 
 OLD = {"trimexport.json": b"{}", "onnx/model.onnx": b"old"}
+
+
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    """Python's own handler, also where the tests were started as a job that ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
