@@ -128,7 +128,7 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         UnsupportedError: an architecture that is not supported.
     """
     raw = read_config(directory)
-    architecture, family = family_of(raw, directory)
+    architecture, family = family_of(raw, model)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault

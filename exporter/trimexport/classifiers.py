@@ -34,7 +34,6 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
             "--verbalize"
         )
     if not spec.labels or spec.labels == own:
-        check_labels(own)
         return own
     if not all(map(_NUMBERED.fullmatch, own)) or len(spec.labels) != len(own):
         raise SpecError(
@@ -48,10 +47,11 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
 
 def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
     names = {int(index): str(name) for index, name in (checkpoint.config.id2label or {}).items()}
-    if sorted(names) != list(range(len(names))):
+    distinct = len({name for name in names.values() if name.strip()}) == len(names)
+    if sorted(names) != list(range(len(names))) or not distinct:
         raise SpecError(
-            f"id2label in config.json of {checkpoint.directory} does not number its labels from 0; "
-            "mend it"
+            f"id2label in config.json of {checkpoint.directory} does not number its labels from 0, "
+            "or does not give each a name of its own; mend it"
         )
     return tuple(names[index] for index in range(len(names)))
 

@@ -89,8 +89,12 @@ FAMILIES = (
 SUPPORTED = tuple(family.causal for family in FAMILIES)
 
 
-def family_of(raw: dict[str, Any], directory: Path) -> tuple[str, Family]:
+def family_of(raw: dict[str, Any], model: str) -> tuple[str, Family]:
     """The architecture that config.json names, and its family.
+
+    Args:
+        raw: config.json.
+        model: what the user calls the model.
 
     Raises:
         UnsupportedError: it is none of the table's, or its attention is not causal.
@@ -99,11 +103,11 @@ def family_of(raw: dict[str, Any], directory: Path) -> tuple[str, Family]:
     architecture = str(named[0]) if isinstance(named, list) and named else None
     for family in FAMILIES:
         if architecture in (family.causal, *family.classifiers):
-            _refuse_other_attention(raw, directory)
+            _refuse_other_attention(raw, model)
             return str(architecture), family
     what = f"is a {architecture}" if architecture else "names no architecture in config.json"
     raise UnsupportedError(
-        f"{directory} {what}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
+        f"{model} {what}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
         f"fine-tuned from them (*{_CLASSIFIER})"
     )
 
@@ -122,7 +126,7 @@ def holds_classifier(directory: Path) -> bool:
         return False
 
 
-def _refuse_other_attention(raw: dict[str, Any], directory: Path) -> None:
+def _refuse_other_attention(raw: dict[str, Any], model: str) -> None:
     """A compiled prefix needs attention that looks back only, and at the same sequence only."""
     parts = [raw, raw.get("text_config") if isinstance(raw.get("text_config"), dict) else {}]
     for key, what in (
@@ -131,14 +135,16 @@ def _refuse_other_attention(raw: dict[str, Any], directory: Path) -> None:
     ):
         if any(part.get(key) for part in parts if part):
             raise UnsupportedError(
-                f"{directory} {what} ({key} in config.json); only causal decoders can be compiled"
+                f"{model} {what} ({key} in config.json); only causal decoders can be compiled"
             )
 
 
 def text_config(config: Any) -> Any:
-    """The language model's configuration: the whole one, or its text part with its labels."""
+    """The language model's configuration: the whole one, or its text part with what a multimodal
+    configuration says for the whole model."""
     part = config.get_text_config()
     if part is not config:
+        part.tie_word_embeddings = config.tie_word_embeddings
         part.id2label, part.label2id = config.id2label, config.label2id
         part.problem_type = config.problem_type
         part.pad_token_id = config.pad_token_id if part.pad_token_id is None else part.pad_token_id

@@ -31,6 +31,8 @@ _FULL_OR_LOCKED = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # No Python files (remote code is never run) and no pickled weights.
 _WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "*.jinja", "merges.txt"]
+# Copies in other formats or folders, some as large as the weights themselves.
+_UNWANTED = ["consolidated*", "*/*"]
 _SMALL = ["config.json", "*.toml"]
 
 
@@ -92,7 +94,11 @@ def local_directory(model: str) -> Path | None:
 def _download(model: str, revision: str | None, wanted: list[str]) -> Path:
     """The hub's snapshot of a model, with every way in which that can fail told apart."""
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED
+            )
+        )
     except GatedRepoError:
         raise HubError(
             f"{model} is gated: accept its terms at https://huggingface.co/{model}, then log in "

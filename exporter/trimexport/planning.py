@@ -94,8 +94,13 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
     """The spec's prompt, or the one that goes without saying: a fine-tuned classifier reads the
     text alone, and a checkpoint's card may know one for the labels. Unsupported models and labels
     that are missing are refused here, for the weights of a hub id are not there yet."""
-    architecture, _ = family_of(read_config(directory), directory)
+    architecture, _ = family_of(read_config(directory), spec.model)
     if is_classifier(architecture):
+        if spec.chat:
+            raise SpecError(
+                f"{spec.model} is a fine-tuned classifier, which was not trained to answer in a "
+                "chat; drop --chat, and if its texts were turns of one, write them into the prompt"
+            )
         return "{text}" if spec.prompt is None else spec.prompt
     if not spec.labels:
         raise SpecError(

@@ -46,7 +46,7 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
         if sorted(item_labels) == sorted(labels):
             return template
         known.append(",".join(item_labels))
-    shown = f"; {directory.name} comes with prompts for: {'  '.join(known)}" if known else ""
+    shown = f"; the model comes with prompts for: {'  '.join(known)}" if known else ""
     raise SpecError(
         f"no prompt is known for the labels {','.join(labels)}{shown}. Give one with --prompt "
         '"Review: {text}\\nSentiment:"'

@@ -118,7 +118,7 @@ def _tokenise(
         )
     tokens = tuple(tokenizer.token(token_id) for token_id in ids)
     unknown = tokenizer.definition["model"].get("unk_token")
-    if tokens[0] == unknown or _BYTE.fullmatch(tokens[0]) or tokens[0].strip("▁") == "":
+    if tokens[0] == unknown or _BYTE.fullmatch(tokens[0]) or tokens[0].strip("▁Ġ") == "":
         raise SpecError(
             f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
             f"with {_quoted(tokens[:3])}); give the label a word that is: "

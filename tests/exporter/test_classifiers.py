@@ -126,8 +126,8 @@ def test_one_of_several_labels_may_be_said_to_be_the_problem(make: Make) -> None
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (numbered("bad", "bad", "good"), 'label "bad" is given twice'),
-        (numbered("bad", " ", "good"), "a label is empty in"),
+        (numbered("bad", "bad", "good"), "does not give each a name of its own; mend it"),
+        (numbered("bad", " ", "good"), "does not give each a name of its own; mend it"),
         ({"1": "bad", "2": "fair", "3": "good"}, "does not number its labels from 0"),
     ],
 )
@@ -243,3 +243,7 @@ def test_labels_of_the_manifest_have_no_tokens(whole: Path, tmp_path: Path) -> N
     assert read.prompt.template == "{text}"
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "bad", "1": "fair", "2": "good"}
+
+
+def test_a_classifier_is_no_chat_model(make: Make) -> None:
+    refused(make(), "was not trained to answer in a chat; drop --chat", chat=True)

@@ -35,7 +35,7 @@ def test_the_order_of_the_labels_does_not_matter() -> None:
 
 @pytest.mark.parametrize("labels", [("good", "bad"), ("positive", "negative", "neutral")])
 def test_other_labels_have_no_prompt(labels: tuple[str, ...]) -> None:
-    known = "gemma-mini comes with prompts for: positive,negative  World,Sports,Business,Sci/Tech"
+    known = "the model comes with prompts for: positive,negative  World,Sports,Business,Sci/Tech"
     with pytest.raises(SpecError, match=re.escape(known)) as caught:
         prompt_for(shipped_checkpoint(), labels)
     assert str(caught.value).startswith(f"no prompt is known for the labels {','.join(labels)};")

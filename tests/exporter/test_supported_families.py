@@ -28,7 +28,7 @@ from trimexport.families import (
     read_rope_parameters,
     reference_attention,
 )
-from trimexport.skeleton import body_of, make_skeleton
+from trimexport.skeleton import body_of, make_skeleton, parameter_names
 
 LABELS = ("positive", "negative")
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 5000.0}
@@ -42,7 +42,7 @@ def opened(directory: Path) -> Checkpoint:
 def test_the_table_names_classes_of_transformers(family: Any) -> None:
     for name in (family.causal, *family.classifiers):
         assert hasattr(transformers, name)
-        assert family_of({"architectures": [name]}, Path("m")) == (name, family)
+        assert family_of({"architectures": [name]}, "m") == (name, family)
     assert not is_classifier(family.causal)
     assert all(map(is_classifier, family.classifiers))
 
@@ -59,7 +59,7 @@ def test_every_row_of_the_tests_models_is_a_family(tmp_path: Path) -> None:
 )
 def test_another_architecture_is_refused_with_all_that_are_taken(architecture: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
-        family_of({"architectures": [architecture]}, Path("m"))
+        family_of({"architectures": [architecture]}, "m")
     assert str(caught.value) == (
         f"m is a {architecture}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
         "fine-tuned from them (*ForSequenceClassification)"
@@ -80,7 +80,7 @@ def test_attention_that_does_not_only_look_back(
         opened(tiny_copy)
     for value in (False, None):
         raw = {"architectures": ["GemmaForCausalLM"], **change(value)}
-        assert family_of(raw, tiny_copy)[0] == "GemmaForCausalLM"
+        assert family_of(raw, str(tiny_copy))[0] == "GemmaForCausalLM"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_gpt2_under_either_of_its_names(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model."])
 def test_the_text_part_of_a_multimodal_model(tmp_path: Path, prefix: str) -> None:
     """As transformers names it and as the hub does; what sees images is left out."""
-    directory = families.make("gemma3-multimodal", tmp_path)
+    directory = families.families.make("gemma3-multimodal", tmp_path)
     full = AutoModelForCausalLM.from_pretrained(directory)
     own = "model.language_model."
 
@@ -157,7 +157,7 @@ def test_the_text_part_of_a_multimodal_model(tmp_path: Path, prefix: str) -> Non
 
 
 def test_a_multimodal_model_s_own_output_layer(tmp_path: Path) -> None:
-    directory = families.make("gemma3-multimodal", tmp_path)
+    directory = families.families.make("gemma3-multimodal", tmp_path)
     own = torch.ones(8000, 64)
     tiny.edit_tensors(directory, lambda it: it.update({"language_model.lm_head.weight": own}))
     assert torch.equal(opened(directory).read("lm_head.weight"), own)
@@ -293,7 +293,7 @@ def test_gpt2_s_scale() -> None:
 
 def test_terms_of_a_multimodal_gemma(tmp_path: Path) -> None:
     """A plan of Google's own vocabulary carries Google's terms; what somebody trained does not."""
-    directory = families.make("gemma3-multimodal", tmp_path / "model")
+    directory = families.families.make("gemma3-multimodal", tmp_path / "model")
     spec = BuildSpec(model=str(directory), labels=LABELS, prompt="R: {text}\nS:")
     assert plan(spec).notice is None
     wide = shutil.copytree(directory, tmp_path / "wide")
@@ -301,3 +301,15 @@ def test_terms_of_a_multimodal_gemma(tmp_path: Path) -> None:
     notice = plan(BuildSpec(model=str(wide), labels=LABELS, prompt="R: {text}\nS:")).notice
     assert notice is not None
     assert re.match(r"Gemma is provided under and subject to the Gemma Terms of Use", notice)
+
+
+def test_a_multimodal_model_is_tied_as_the_whole_configuration_says(tmp_path: Path) -> None:
+    """Its text part says so too, and may say otherwise; transformers follows the outer one."""
+    directory = families.make("gemma3-multimodal", tmp_path / "model", layers=1)
+    tiny.edit_json(directory / "config.json", lambda it: it.update(tie_word_embeddings=False))
+    own = torch.randn(8000, 64)
+    tiny.edit_tensors(directory, lambda it: it.update({"language_model.lm_head.weight": own}))
+    checkpoint = open_checkpoint(directory, "m", None)
+    names = parameter_names(make_skeleton(checkpoint, "sdpa"), checkpoint)
+    assert names["lm_head.weight"] == "lm_head.weight"
+    assert torch.equal(checkpoint.read("lm_head.weight"), own)
