@@ -129,8 +129,8 @@ def test_what_cannot_be_built_is_refused_before_its_weights_are_asked_for(
     labels = {"labels": ["positive", "negative"]}
     prompt = {"prompt": "R: {text}\nS:"}
     cases = {
-        "UnsupportedError /": ("tiny/bert", labels | prompt),
-        "UnsupportedError": ("tiny/both-ways", labels | prompt),
+        "UnsupportedError tiny/bert is a BertForSeq": ("tiny/bert", labels | prompt),
+        "UnsupportedError tiny/both-ways attends": ("tiny/both-ways", labels | prompt),
         "SpecError a GemmaForCausalLM has no labels of its own; name": ("tiny/gemma", prompt),
         'SpecError there is 1 label ("one")': ("tiny/gemma", {"labels": ["one"]} | prompt),
         "SpecError no prompt is known for the labels positive,negative": ("tiny/gemma", labels),

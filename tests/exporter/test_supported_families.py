@@ -135,7 +135,7 @@ def test_gpt2_under_either_of_its_names(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model."])
 def test_the_text_part_of_a_multimodal_model(tmp_path: Path, prefix: str) -> None:
     """As transformers names it and as the hub does; what sees images is left out."""
-    directory = families.families.make("gemma3-multimodal", tmp_path)
+    directory = families.make("gemma3-multimodal", tmp_path)
     full = AutoModelForCausalLM.from_pretrained(directory)
     own = "model.language_model."
 
@@ -157,7 +157,7 @@ def test_the_text_part_of_a_multimodal_model(tmp_path: Path, prefix: str) -> Non
 
 
 def test_a_multimodal_model_s_own_output_layer(tmp_path: Path) -> None:
-    directory = families.families.make("gemma3-multimodal", tmp_path)
+    directory = families.make("gemma3-multimodal", tmp_path)
     own = torch.ones(8000, 64)
     tiny.edit_tensors(directory, lambda it: it.update({"language_model.lm_head.weight": own}))
     assert torch.equal(opened(directory).read("lm_head.weight"), own)
@@ -293,7 +293,7 @@ def test_gpt2_s_scale() -> None:
 
 def test_terms_of_a_multimodal_gemma(tmp_path: Path) -> None:
     """A plan of Google's own vocabulary carries Google's terms; what somebody trained does not."""
-    directory = families.families.make("gemma3-multimodal", tmp_path / "model")
+    directory = families.make("gemma3-multimodal", tmp_path / "model")
     spec = BuildSpec(model=str(directory), labels=LABELS, prompt="R: {text}\nS:")
     assert plan(spec).notice is None
     wide = shutil.copytree(directory, tmp_path / "wide")
