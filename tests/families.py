@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from models import harden, save
-from trained_tokenizers import save_tokenizer
+from trained_tokenizers import save_tokenizer, special_ids
 
 WINDOW = 12
 _MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
@@ -183,13 +183,15 @@ def make(
     row = FAMILIES[name]
     text = {**(_GPT2_SIZE if row.kind == "gpt2" else _SIZE), **row.options}
     text["n_layer" if row.kind == "gpt2" else "num_hidden_layers"] = layers
+    if row.tokenizer:
+        text |= special_ids(row.tokenizer)
     for key in _PER_LAYER & text.keys():
         text[key] = text[key][:layers]
     if row.kind == "gemma3":  # an image model around a text model
         around = {"vision_config": _VISION, "mm_tokens_per_image": 1, "pad_token_id": 0}
         config = AutoConfig.for_model("gemma3", text_config=text, **around, **more)
     else:
-        config = AutoConfig.for_model(row.kind, **text, **more)
+        config = AutoConfig.for_model(row.kind, **{**text, **more})
     auto: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     save(harden(auto.from_config(config), seed), directory)
     row.rewrite(directory)

@@ -95,9 +95,18 @@ FAMILIES = {
 }
 
 
+def special_ids(name: str) -> dict[str, int | None]:
+    """What a model's configuration says of the tokenizer's special tokens."""
+    start, end = (FAMILIES[name]().token_to_id(token) for token in ("<|begin|>", "<|end|>"))
+    return {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+
+
 def save_tokenizer(name: str, directory: Path) -> None:
     """Write the tokenizer beside a model."""
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=FAMILIES[name](), pad_token="<|end|>", eos_token="<|end|>"
+        tokenizer_object=FAMILIES[name](),
+        pad_token="<|end|>",
+        eos_token="<|end|>",
+        extra_special_tokens=["<|begin|>"],
     )
     fast.save_pretrained(directory)

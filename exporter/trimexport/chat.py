@@ -37,9 +37,11 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
             f"the tokenizer of {directory} has no chat template; drop --chat, or take the "
             "checkpoint that was tuned for chat"
         )
-    turns = [] if system is None else [{"role": "system", "content": system}]
-    turns.append({"role": "user", "content": template.prefix + _TEXT + template.suffix})
-    opened = _render(tokenizer, turns, system, directory)
+    turns = [{"role": "user", "content": template.prefix + _TEXT + template.suffix}]
+    opened = _render(tokenizer, turns, None, directory)
+    if system is not None:
+        turns.insert(0, {"role": "system", "content": system})
+        opened = _render(tokenizer, turns, system, directory)
     if opened.count(_TEXT) != 1:
         raise SpecError(
             f"the chat template of {directory} writes the user's turn {opened.count(_TEXT)} times "
@@ -47,9 +49,9 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
         )
     if system is not None and system.strip() not in opened:
         raise SpecError(_no_system(directory, "it leaves the text out"))
+    opened += _answer_lead(tokenizer, turns, opened)
     prefix, suffix = (_literal(part) for part in opened.split(_TEXT))
-    lead = _answer_lead(tokenizer, turns, opened)
-    return replace(parse_template(prefix + "{text}" + suffix), rendered=True, answer_lead=lead)
+    return replace(parse_template(prefix + "{text}" + suffix), rendered=True)
 
 
 def _render(tokenizer: Any, turns: list[dict[str, str]], system: str | None, place: Path) -> str:
@@ -78,8 +80,8 @@ def _no_system(directory: Path, why: str) -> str:
 
 
 def _answer_lead(tokenizer: Any, turns: list[dict[str, str]], opened: str) -> str:
-    """What the template writes between the start of an answer and its first word: nothing, or a
-    space in templates that make `[/INST] positive` of it."""
+    """What the template writes between the start of an answer and its first word: nothing, a space
+    in templates that make `[/INST] positive` of it, or a line break that the start lacks."""
     try:
         answer = {"role": "assistant", "content": _ANSWER}
         whole = str(tokenizer.apply_chat_template([*turns, answer], tokenize=False))

@@ -20,9 +20,14 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
-from .errors import CheckpointError
+from .errors import CheckpointError, UnsupportedError
 from .families import (
+    SUPPORTED,
     Family,
     context_of,
     family_of,
@@ -130,19 +135,41 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     raw = read_config(directory)
     architecture, family = family_of(raw, model)
     try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        whole = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config = _language_model(whole)
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault
         raise CheckpointError(
             f"{directory}/config.json cannot be read as a transformers configuration: {error}; "
             "download it again"
         ) from None
+    _check_kind(architecture, whole, model)
     tensors: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
         tensors.update(_renamed(_read_header(file), family))
-    config = text_config(config)
+    return Checkpoint(directory, model, revision, config, architecture, tensors)
+
+
+def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
+    """The language model's part of a configuration, read alike by both ends of transformers."""
+    config: PretrainedConfig = text_config(whole)
     if _TRANSFORMERS < 5:
         read_rope_parameters(config)
-    return Checkpoint(directory, model, revision, config, architecture, tensors)
+    if config.num_hidden_layers < 1:
+        raise ValueError("num_hidden_layers is less than 1")
+    return config
+
+
+def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None:
+    """Raise UnsupportedError where transformers would build another family than `architectures`
+    says, for it goes by `model_type`."""
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if is_classifier(architecture):
+        names = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if names.get(config.model_type) != architecture:
+        raise UnsupportedError(
+            f"config.json of {model} names {architecture} and model_type {config.model_type}, "
+            f"which is another family; supported are {', '.join(SUPPORTED)}"
+        )
 
 
 def check_dtype(name: str, entry: TensorEntry) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from .checkpoint import Checkpoint
 from .errors import SpecError, UnsupportedError
 from .spec import BuildSpec
+from .tokenizer import SourceTokenizer
 from .verbalizer import check_labels
 
-_NUMBERED = re.compile(r"LABEL_\d+")
+_NUMBERED = re.compile(r"(LABEL_)?\d+")
 
 
 def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -46,8 +47,9 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
 
 
 def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
-    names = {int(index): str(name) for index, name in (checkpoint.config.id2label or {}).items()}
-    distinct = len({name for name in names.values() if name.strip()}) == len(names)
+    given = checkpoint.config.id2label or {}
+    names = {int(index): name for index, name in given.items() if isinstance(name, str)}
+    distinct = len({name for name in names.values() if name.strip()}) == len(given)
     if sorted(names) != list(range(len(names))) or not distinct:
         raise SpecError(
             f"id2label in config.json of {checkpoint.directory} does not number its labels from 0, "
@@ -63,3 +65,19 @@ def without_padding(ids: Sequence[int], pad_token_id: int | None) -> tuple[int, 
     while kept and kept[-1] == pad_token_id:
         kept.pop()
     return tuple(kept)
+
+
+def padding_notes(
+    checkpoint: Checkpoint, tokenizer: SourceTokenizer, suffix_ids: Sequence[int]
+) -> tuple[str, ...]:
+    """A line where a text itself may end in the padding token: transformers then reads the answer
+    before it, the bundle at it."""
+    pad = checkpoint.config.pad_token_id
+    special = {t["id"] for t in tokenizer.definition["added_tokens"] if t["special"]}
+    if pad is None or suffix_ids or pad in special or tokenizer.whole.id_to_token(pad) is None:
+        return ()
+    return (
+        f'the padding token "{tokenizer.token(pad)}" ({pad}) is no special one: where a text ends '
+        "in it, transformers reads the answer before it and the bundle at it; name a special token "
+        "as pad_token_id in config.json",
+    )

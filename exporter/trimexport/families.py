@@ -128,12 +128,14 @@ def holds_classifier(directory: Path) -> bool:
 
 def _refuse_other_attention(raw: dict[str, Any], model: str) -> None:
     """A compiled prefix needs attention that looks back only, and at the same sequence only."""
-    parts = [raw, raw.get("text_config") if isinstance(raw.get("text_config"), dict) else {}]
-    for key, what in (
-        ("use_bidirectional_attention", "attends in both directions"),
-        ("add_cross_attention", "attends to another model's output"),
+    inner = raw.get("text_config")
+    parts = [raw, inner if isinstance(inner, dict) else {}]
+    for key, refused, what in (
+        ("use_bidirectional_attention", True, "attends in both directions"),
+        ("is_causal", False, "attends in both directions"),
+        ("add_cross_attention", True, "attends to another model's output"),
     ):
-        if any(part.get(key) for part in parts if part):
+        if any(part.get(key) is refused for part in parts):
             raise UnsupportedError(
                 f"{model} {what} ({key} in config.json); only causal decoders can be compiled"
             )
@@ -147,7 +149,6 @@ def text_config(config: Any) -> Any:
         part.tie_word_embeddings = config.tie_word_embeddings
         part.id2label, part.label2id = config.id2label, config.label2id
         part.problem_type = config.problem_type
-        part.pad_token_id = config.pad_token_id if part.pad_token_id is None else part.pad_token_id
     return part
 
 

@@ -51,6 +51,11 @@ def locate_model(model: str, revision: str | None) -> Path:
     if directory is not None:
         return directory
     found = _download(model, revision, _WANTED)
+    if not any(found.glob("*.safetensors")) and not any(found.glob("tokenizer*")):
+        raise HubError(
+            f"the hub's cache holds only a part of {model} ({found}), and the rest cannot be "
+            "fetched; connect to the hub (HF_HUB_OFFLINE must not be set) and build again"
+        )
     if not any(found.glob("*.safetensors")):
         raise HubError(
             f"{model} has no safetensors on the hub (its weights may be PyTorch .bin files, which "

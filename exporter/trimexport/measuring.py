@@ -197,7 +197,8 @@ def _gap(
     the model's context, are left out."""
     template = parse_template(manifest.prompt.template)
     rendered = manifest.prompt.rendered
-    ending = _ending(model, manifest, tokenizer)
+    fixed = rendered or model.checkpoint.is_classifier
+    ending = _ending(model, tokenizer)
     room = model.checkpoint.context
     strings = [join(template, text) for text in texts]
     whole = [(*tokenizer.encode_start(one, rendered=rendered), *ending) for one in strings]
@@ -213,20 +214,18 @@ def _gap(
         other, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
-        len(joined), len(different), flips, short(texts[different[0]]), rendered=rendered
+        len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed
     )
-    if rendered or gap.share <= GAP_WARNING:
+    if fixed or gap.share <= GAP_WARNING:
         return gap
     found = examine(template, tokenizer, [texts[index] for index in joined])
     proposal = None if found.proposal is None else found.proposal.source
     return replace(gap, proposal=proposal, at_prefix=found.at_prefix)
 
 
-def _ending(
-    model: LayerwiseModel, manifest: Manifest, tokenizer: SourceTokenizer
-) -> tuple[int, ...]:
+def _ending(model: LayerwiseModel, tokenizer: SourceTokenizer) -> tuple[int, ...]:
     """What follows a joined string: a fine-tuned classifier reads its end tokens too."""
-    if not manifest.source.architecture.endswith("ForSequenceClassification"):
+    if not model.checkpoint.is_classifier:
         return ()
     return without_padding(tokenizer.end_ids, model.checkpoint.config.pad_token_id)
 

@@ -80,8 +80,8 @@ class TokenisationGap:
     of the joined string, and on how many of these the answer changes.
 
     Where the share asks for a warning, `proposal` is the source of a template without the gap, if
-    one was found, and `at_prefix` says that the part before the text fuses with it. `rendered`
-    says that a chat template wrote the prompt.
+    one was found, and `at_prefix` says that the part before the text fuses with it. `fixed` says
+    that the prompt is not the user's to change: a chat template's, or a fine-tuned classifier's.
     """
 
     compared: int
@@ -90,7 +90,7 @@ class TokenisationGap:
     example: str | None
     proposal: str | None = None
     at_prefix: bool = False
-    rendered: bool = False
+    fixed: bool = False
 
     @property
     def share(self) -> float:
@@ -191,10 +191,10 @@ def _remedy(gap: TokenisationGap) -> str:
     """What to do about a gap."""
     if gap.proposal is not None:
         return f"this prompt avoids it: {shell_prompt(gap.proposal)}"
-    if gap.rendered:
+    if gap.fixed:
         return (
-            "the chat template writes what stands beside the texts, so no other white space can "
-            "be proposed; where answers change, write the turns into the prompt instead"
+            "the prompt is the one that the model was trained with, so no other is proposed; where "
+            "answers change, trim the texts"
         )
     if gap.at_prefix:
         return (

@@ -9,7 +9,7 @@ from typing import Any
 
 from .chat import wrap_in_chat
 from .checkpoint import Checkpoint, open_checkpoint, read_config
-from .classifiers import classifier_labels, without_padding
+from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
 from .families import family_of, is_classifier, notice_for
 from .hub import locate_config, locate_model
@@ -54,7 +54,9 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the choices made."""
-        return () if self.verbalizer is None else self.verbalizer.notes
+        if self.verbalizer is None:
+            return padding_notes(self.checkpoint, self.tokenizer, self.prompt.suffix_ids)
+        return self.verbalizer.notes
 
 
 def plan(spec: BuildSpec) -> Plan:
@@ -85,7 +87,9 @@ def plan(spec: BuildSpec) -> Plan:
         labels=labels,
         verbalizer=verbalizer,
         limit=_text_limit(spec, checkpoint, prompt),
-        text_tokenizer=text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens),
+        text_tokenizer=text_tokenizer(
+            tokenizer, prompt.text_lead, opens=prompt.opens, control=_control(prompt)
+        ),
         notice=_notice(spec, checkpoint),
     )
 
@@ -116,11 +120,17 @@ def _compile(
     """The template as ids. A classifier was trained on whole strings, end tokens included, and
     answers at the last token that is no padding."""
     classifier = checkpoint.is_classifier
-    prompt = compile_prompt(template, tokenizer, rendered=template.rendered, ended=classifier)
+    prompt = compile_prompt(template, tokenizer, ended=classifier)
     if not classifier:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
     return replace(prompt, suffix_ids=kept)
+
+
+def _control(prompt: CompiledPrompt) -> frozenset[int]:
+    """Tokens that a text must not contain besides those marked special: what a chat template writes
+    steers the model, marked or not (Qwen3's `</think>` is not)."""
+    return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 
 def _text_limit(spec: BuildSpec, checkpoint: Checkpoint, prompt: CompiledPrompt) -> int:

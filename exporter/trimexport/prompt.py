@@ -27,15 +27,13 @@ _OPENING = "([{<\"'`«“‘„"
 class PromptTemplate:
     """A parsed template. `prefix` and `suffix` are what stands before and after the text.
 
-    `rendered` says that a chat template wrote it, bos and all, and `answer_lead` what that
-    template writes before the answer's first word (see `chat`).
+    `rendered` says that a chat template wrote it: bos and all, to the answer's first word (`chat`).
     """
 
     source: str
     prefix: str
     suffix: str
     rendered: bool = False
-    answer_lead: str | None = None
 
     @property
     def text_lead(self) -> str:
@@ -46,10 +44,8 @@ class PromptTemplate:
     def label_lead(self) -> str:
         """What stands before a label's word: the spaces that end the suffix, or one space where a
         word would need it, as it does right after a text. A chat template says it itself."""
-        if self.answer_lead is not None:
-            return self.answer_lead
         trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
-        if trailing or (self.suffix and self.suffix[-1] in _OPENING):
+        if self.rendered or trailing or (self.suffix and self.suffix[-1] in _OPENING):
             return trailing
         return "" if self.suffix[-1:].isspace() else " "
 
@@ -108,16 +104,11 @@ def parse_template(source: str) -> PromptTemplate:
 
 
 def compile_prompt(
-    template: PromptTemplate,
-    tokenizer: SourceTokenizer,
-    *,
-    rendered: bool = False,
-    ended: bool = False,
+    template: PromptTemplate, tokenizer: SourceTokenizer, *, ended: bool = False
 ) -> CompiledPrompt:
     """Tokenise the segments around the text, each by itself.
 
     Args:
-        rendered: a chat template wrote the template, bos included: none is put before it.
         ended: the tokenizer's end tokens follow the suffix, as after a whole string.
     """
     prefix = template.prefix.rstrip(" ")
@@ -125,7 +116,7 @@ def compile_prompt(
     suffix_ids = tokenizer.encode_inside(template.suffix.rstrip(" "))
     return CompiledPrompt(
         template=template,
-        prefix_ids=tokenizer.encode_start(prefix, rendered=rendered),
+        prefix_ids=tokenizer.encode_start(prefix, rendered=template.rendered),
         suffix_ids=(*suffix_ids, *tokenizer.end_ids) if ended else suffix_ids,
         text_lead=lead,
         opens=opens,
@@ -133,5 +124,6 @@ def compile_prompt(
 
 
 def join(template: PromptTemplate, text: str) -> str:
-    """The whole prompt as one string, as a person would send it to the model."""
-    return template.prefix + text + template.suffix
+    """The whole prompt as one string, as a person would send it to the model, up to the spaces
+    before the label, which are the label's."""
+    return template.prefix + text + template.suffix.rstrip(" ")

@@ -12,6 +12,7 @@ How the white space is written is in `leading`.
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,23 +139,27 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
 def transformers_tokenizer(directory: Path) -> Any:
     """The checkpoint's tokenizer as transformers has it.
 
-    Transformers 5 writes a new name for the plain kind into tokenizer_config.json. Transformers 4
-    does not know it, and would remark that it loads the kind it is asked for.
+    Transformers 5 writes a new name for the plain kind into tokenizer_config.json, and a list of
+    special tokens that tokenizer.json marks too. Transformers 4 knows neither, and would remark
+    that it loads the kind it is asked for.
     """
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     renamed = settings.get("tokenizer_class") == "TokenizersBackend"
-    if not renamed or hasattr(transformers, "TokenizersBackend"):
+    listed = isinstance(settings.get("extra_special_tokens"), list)
+    if not (renamed or listed) or hasattr(transformers, "TokenizersBackend"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        return PreTrainedTokenizerFast.from_pretrained(directory)
+        return PreTrainedTokenizerFast.from_pretrained(directory, extra_special_tokens={})
     finally:
         transformers.logging.set_verbosity(level)
 
 
-def text_tokenizer(source: SourceTokenizer, lead: str, *, opens: bool = False) -> dict[str, Any]:
+def text_tokenizer(
+    source: SourceTokenizer, lead: str, *, opens: bool = False, control: Container[int] = ()
+) -> dict[str, Any]:
     """The bundle's tokenizer.json: texts only, `lead` written before each that is not empty.
 
     Ensures that for every text of one character or more the ids are those that the source gives
@@ -166,13 +171,15 @@ def text_tokenizer(source: SourceTokenizer, lead: str, *, opens: bool = False) -
         lead: white space; `SourceTokenizer.lead` says which.
         opens: the lead is the tokenizer's own dummy prefix, which yields to a text that begins
             with an added token or, where the tokenizer has it so, with a space.
+        control: ids of added tokens that are control tokens besides those marked special.
 
     Raises:
         UnsupportedError: a lead cannot be written with this tokenizer's added tokens.
     """
     definition = without_start(source.definition)
     added = definition["added_tokens"]
-    definition["added_tokens"] = kept = [token for token in added if not _is_dropped(token, lead)]
+    kept = [t for t in added if not (t["id"] in control or _is_dropped(t, lead))]
+    definition["added_tokens"] = kept
     _keep_ids(definition["model"], added, kept)
     first = lead_normalizers(source.definition, kept, lead, opens)
     definition["normalizer"] = normalizers([*first, *parts(definition["normalizer"])])

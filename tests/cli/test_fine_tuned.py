@@ -153,7 +153,7 @@ def test_numbered_labels_are_named(tiny_invoke: Invoke, stars: Path, tmp_path: P
         (("--labels", "one"), 'there is 1 label ("one")'),
         (("--verbalize", "bad=awful"), "whose labels need no words; drop --verbalize"),
         (("--prompt", "no place"), "has no {text}, it needs exactly one"),
-        (("--chat",), "has no chat template; drop --chat"),
+        (("--chat",), "was not trained to answer in a chat; drop --chat"),
     ],
 )
 def test_what_does_not_go_with_a_fine_tuned_classifier(

@@ -43,7 +43,7 @@ def test_wrong_usage(
         ("", 'a label is empty in ""'),
         ("positive,,negative", 'a label is empty in "positive", "", "negative"'),
         ("positive,negative,positive", 'label "positive" is given twice'),
-        ("good,bad", "no prompt is known for the labels good,bad; gemma-mini comes with"),
+        ("good,bad", "no prompt is known for the labels good,bad; the model comes with"),
     ],
 )
 def test_wrong_labels(tiny_refused: Refused, labels: str, message: str) -> None:

@@ -88,7 +88,7 @@ def _report(gap: TokenisationGap) -> ParityReport:
             TokenisationGap(4, 2, 1, "'a.'", proposal="Review: {text} \nSentiment:"),
             r'this prompt avoids it: --prompt "Review: {text} \nSentiment:"',
         ),
-        (TokenisationGap(4, 2, 1, "'a.'", rendered=True), "the chat template writes"),
+        (TokenisationGap(4, 2, 1, "'a.'", fixed=True), "trained with, so no other is proposed"),
         (TokenisationGap(4, 2, 1, "'a.'", at_prefix=True), "before {text} fuses"),
         (TokenisationGap(4, 2, 1, "'a.'"), "no other white space behind {text}"),
     ],

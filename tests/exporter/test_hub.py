@@ -146,6 +146,16 @@ def test_what_cannot_be_built_is_refused_before_its_weights_are_asked_for(
     assert asked == {"config.json", "prompts.toml"}
 
 
+def test_a_cache_that_holds_a_part(hub: Hub, locate: Locate) -> None:
+    """What is left when a model was refused by its configuration, or a download broke off."""
+    hub.repositories["tiny/part"] = hub.repositories["tiny/gemma"]
+    assert "no labels of its own" in locate(hub.url, json.dumps([("tiny/part", {})]), code=REFUSED)
+    said = locate(hub.url, "tiny/part", HF_HUB_OFFLINE="1")
+    assert said.startswith("HubError")
+    assert "tiny/part" in said
+    assert "no safetensors on the hub" not in said, "nobody knows that"
+
+
 def test_a_gated_model(hub: Hub, locate: Locate) -> None:
     hub.gated = frozenset({"tiny/gemma"})
     said = locate(hub.url, "tiny/gemma")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_start_and_end_tokens(tmp_path: Path, processor: dict[str, Any]) -> None
     whole = tuple(tokenizer.whole.encode("good").ids)
     assert whole == (*tokenizer.encode_start("good"), *tokenizer.end_ids)
     template = parse_template("<bos>{text}")
-    rendered = compile_prompt(template, tokenizer, rendered=True)
+    rendered = compile_prompt(replace(template, rendered=True), tokenizer)
     assert (rendered.prefix_ids, rendered.suffix_ids) == ((2,), ())
     assert compile_prompt(template, tokenizer).prefix_ids == (2, 2)
     assert compile_prompt(parse_template("{text}"), tokenizer, ended=True).suffix_ids == (1,)

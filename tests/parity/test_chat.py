@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from models import TEXTS, Untrimmed, gemma, save, tokenizer_definition, without_one
 from tiny import edit_json
@@ -33,8 +35,18 @@ THINKING = (
     "{% for message in messages %}"
     "{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<b>\n</b>\n' }}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<unused0>\n<unused1>\n' }}{% endif %}"
     "{% endif %}"
+)
+# A start of the answer that ends in a space, and one that lacks the answer's line break.
+SPACE_BEFORE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+BREAK_LACKS = (
+    "{% for message in messages %}{{ message['role'] + ':\n' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
 # In the manner of Mistral: the answer follows the user's turn, with a space.
 SPACED = (
@@ -95,14 +107,21 @@ def test_control_tokens_work_in_the_template_only(chat_model: Callable[[str], Pa
     found = planned(chat_model(GEMMA))
     turn = found.tokenizer.whole.token_to_id(TURN)
     assert found.prompt.prefix_ids[:2] == (2, turn), "one bos, the template's own"
-    assert found.prompt.suffix_ids[-1:] == found.tokenizer.encode_inside("model\n")[-1:]
+    assert found.prompt.suffix_ids == found.tokenizer.encode_inside(END + TURN + "model\n")
     assert turn in found.prompt.suffix_ids
     kept = {token["content"] for token in found.text_tokenizer["added_tokens"]}
     assert kept.isdisjoint({TURN, "<end_of_turn>", "<bos>"})
 
 
 @pytest.mark.parametrize(
-    ("template", "token"), [(GEMMA, "World"), (THINKING, "World"), (SPACED, "▁World")]
+    ("template", "token"),
+    [
+        (GEMMA, "World"),
+        (THINKING, "World"),
+        (SPACED, "▁World"),
+        (SPACE_BEFORE, "▁World"),
+        (BREAK_LACKS, "World"),
+    ],
 )
 def test_labels_are_written_as_the_template_writes_an_answer(
     chat_model: Callable[[str], Path], template: str, token: str
@@ -112,10 +131,21 @@ def test_labels_are_written_as_the_template_writes_an_answer(
     assert verbalizer.words[0][0].tokens[0] == token
 
 
+def test_what_the_template_writes_is_no_token_in_a_text(chat_model: Callable[[str], Path]) -> None:
+    """Also where the tokenizer does not mark it special, as Qwen3's `</think>`."""
+    found = planned(chat_model(THINKING))
+    closing = found.tokenizer.whole.token_to_id("<unused1>")
+    assert closing in found.prompt.suffix_ids
+    tokenizer = Tokenizer.from_str(json.dumps(found.text_tokenizer))
+    assert closing not in tokenizer.encode("so <unused1> x", add_special_tokens=False).ids
+    other = tokenizer.encode("so <table> x", add_special_tokens=False).tokens
+    assert "<table>" in other, "what the template does not write stays as in the source"
+
+
 def test_a_model_that_thinks_is_told_not_to(chat_model: Callable[[str], Path]) -> None:
     """Its first token is all that is read, so it must be the answer."""
     wrapped = wrap_in_chat(parse_template(PROMPT), None, chat_model(THINKING))
-    assert wrapped.suffix == END + TURN + "assistant\n<b>\n</b>\n"
+    assert wrapped.suffix == END + TURN + "assistant\n<unused0>\n<unused1>\n"
 
 
 def test_braces_of_template_and_system_stay(chat_model: Callable[[str], Path]) -> None:
@@ -134,6 +164,7 @@ def test_braces_of_template_and_system_stay(chat_model: Callable[[str], Path]) -
         (GEMMA, "Be brief.", r"has no system turn \(no such role\); drop --system"),
         (SPACED, "Be brief.", r"has no system turn \(it leaves the text out\); drop --system"),
         ("{{ messages | nonsense }}", None, r"cannot be rendered \(.*nonsense.*\); drop --chat"),
+        ("{% if %}", "Be brief.", r"cannot be rendered \(.*\); drop --chat"),
         ("nothing", None, r"writes the user's turn 0 times instead of once; drop --chat"),
     ],
 )

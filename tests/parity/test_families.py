@@ -83,3 +83,5 @@ def test_a_fine_tuned_classifier(name: str, tmp_path: Path) -> None:
     found = np.log([item.probabilities for item in predictions])
     assert expected.std(axis=0).mean() >= 0.5, "a model that says nothing proves nothing"
     assert np.abs(found - expected).max() < TOLERANCE
+    cut = pipeline_logits(directory, [text[1:] for text in texts if len(text) > 1])
+    assert np.abs(found - cut).max() > 100 * TOLERANCE

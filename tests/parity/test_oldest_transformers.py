@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from families import FAMILIES, make
-from models import GEMMA_MINI, TEXTS, Untrimmed, pipeline_logits, segments_without_gap
+from models import GEMMA_MINI, TEXTS, Untrimmed, pipeline_logits, segments_without_gap, without_one
 from trimexport_runtime import Classifier, read_manifest
 
 PROMPT = "Read the review. Then say what it is.\n\nReview: {text}\nSentiment:"
@@ -66,6 +66,9 @@ def test_its_bundle_answers_as_the_newest_transformers(name: str, bundles: Path)
     found = Classifier.load(bundles / name).logits(texts)
     assert np.abs(found - expected).max() < 1e-3
     assert expected.std() >= 1
+    last = len(manifest.prompt.prefix_ids) - 1
+    mutant = judge.logits_of([without_one(row, last) for row in rows], tokens)
+    assert np.abs(found - mutant).max() > 0.1
 
 
 def test_its_fine_tuned_classifier_answers_as_the_newest_pipeline(bundles: Path) -> None:

@@ -1,0 +1,43 @@
+"""Configurations that do not say what the checkpoint is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import families
+import tiny
+from trimexport import CheckpointError, TrimexportError, UnsupportedError
+from trimexport.checkpoint import open_checkpoint
+
+
+def refused(directory: Path, kind: type[TrimexportError], message: str, **change: Any) -> None:
+    tiny.edit_json(directory / "config.json", lambda it: it.update(change))
+    with pytest.raises(kind, match=message):
+        open_checkpoint(directory, "the-model", None)
+
+
+@pytest.mark.parametrize("model_type", ["granite", "llama"])
+def test_another_family_under_a_supported_name(tiny_copy: Path, model_type: str) -> None:
+    """transformers goes by model_type, and Granite's output layer has a scale of its own."""
+    message = f"the-model names GemmaForCausalLM and model_type {model_type}, which is another fam"
+    refused(tiny_copy, UnsupportedError, message, model_type=model_type)
+
+
+def test_another_family_s_classifier(tmp_path: Path) -> None:
+    directory = families.make("llama3", tmp_path / "model", classifier=True, layers=1)
+    refused(directory, UnsupportedError, "and model_type mistral", model_type="mistral")
+
+
+@pytest.mark.parametrize("part", [None, "text_config"])
+def test_attention_that_is_not_causal(tiny_copy: Path, part: str | None) -> None:
+    change = {"is_causal": False}
+    message = r"attends in both directions \(is_causal in config\.json\)"
+    refused(tiny_copy, UnsupportedError, message, **({part: change} if part else change))
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 0}, {"text_config": "x"}])
+def test_what_is_no_configuration(tiny_copy: Path, change: dict[str, Any]) -> None:
+    refused(tiny_copy, CheckpointError, "cannot be read as a transformers configuration", **change)
