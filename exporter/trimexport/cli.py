@@ -125,18 +125,18 @@ def build(
     """
     progress = ConsoleProgress()
     given = Options(
-        recipe,
-        model,
-        revision,
-        labels,
-        prompt,
-        prompt_file,
-        verbalize,
-        chat,
-        system,
-        precision,
-        max_tokens,
-        truncate,
+        recipe=recipe,
+        model=model,
+        revision=revision,
+        labels=labels,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        verbalize=verbalize,
+        chat=chat,
+        system=system,
+        precision=precision,
+        max_tokens=max_tokens,
+        truncate=truncate,
     )
     spec = make_spec(given, progress.say)
     target = output or Path("build") / _bundle_name(spec)
@@ -224,7 +224,17 @@ def inspect(
       trimexport inspect --model models/gemma-mini --labels positive,negative
     """
     progress = ConsoleProgress()
-    given = Options(None, model, revision, labels, prompt, prompt_file, verbalize, chat, system)
+    given = Options(
+        recipe=None,
+        model=model,
+        revision=revision,
+        labels=labels,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        verbalize=verbalize,
+        chat=chat,
+        system=system,
+    )
     spec = make_spec(given, progress.say)
 
     from .inspection import inspect_plan

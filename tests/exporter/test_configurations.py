@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import families
 import tiny
 from trimexport import CheckpointError, TrimexportError, UnsupportedError
 from trimexport.checkpoint import open_checkpoint
+from trimexport.skeleton import make_skeleton, parameter_names
 
 
 def refused(directory: Path, kind: type[TrimexportError], message: str, **change: Any) -> None:
@@ -41,3 +43,15 @@ def test_attention_that_is_not_causal(tiny_copy: Path, part: str | None) -> None
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 0}, {"text_config": "x"}])
 def test_what_is_no_configuration(tiny_copy: Path, change: dict[str, Any]) -> None:
     refused(tiny_copy, CheckpointError, "cannot be read as a transformers configuration", **change)
+
+
+def test_a_multimodal_model_is_tied_as_the_whole_configuration_says(tmp_path: Path) -> None:
+    """Its text part says so too, and may say otherwise; transformers follows the outer one."""
+    directory = families.make("gemma3-multimodal", tmp_path / "model", layers=1)
+    tiny.edit_json(directory / "config.json", lambda it: it.update(tie_word_embeddings=False))
+    own = torch.randn(8000, 64)
+    tiny.edit_tensors(directory, lambda it: it.update({"language_model.lm_head.weight": own}))
+    checkpoint = open_checkpoint(directory, "m", None)
+    names = parameter_names(make_skeleton(checkpoint, "sdpa"), checkpoint)
+    assert names["lm_head.weight"] == "lm_head.weight"
+    assert torch.equal(checkpoint.read("lm_head.weight"), own)

@@ -28,7 +28,7 @@ from trimexport.families import (
     read_rope_parameters,
     reference_attention,
 )
-from trimexport.skeleton import body_of, make_skeleton, parameter_names
+from trimexport.skeleton import body_of, make_skeleton
 
 LABELS = ("positive", "negative")
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 5000.0}
@@ -301,15 +301,3 @@ def test_terms_of_a_multimodal_gemma(tmp_path: Path) -> None:
     notice = plan(BuildSpec(model=str(wide), labels=LABELS, prompt="R: {text}\nS:")).notice
     assert notice is not None
     assert re.match(r"Gemma is provided under and subject to the Gemma Terms of Use", notice)
-
-
-def test_a_multimodal_model_is_tied_as_the_whole_configuration_says(tmp_path: Path) -> None:
-    """Its text part says so too, and may say otherwise; transformers follows the outer one."""
-    directory = families.make("gemma3-multimodal", tmp_path / "model", layers=1)
-    tiny.edit_json(directory / "config.json", lambda it: it.update(tie_word_embeddings=False))
-    own = torch.randn(8000, 64)
-    tiny.edit_tensors(directory, lambda it: it.update({"language_model.lm_head.weight": own}))
-    checkpoint = open_checkpoint(directory, "m", None)
-    names = parameter_names(make_skeleton(checkpoint, "sdpa"), checkpoint)
-    assert names["lm_head.weight"] == "lm_head.weight"
-    assert torch.equal(checkpoint.read("lm_head.weight"), own)

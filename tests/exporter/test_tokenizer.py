@@ -189,7 +189,9 @@ def test_added_tokens_that_patterns_cannot_find_are_refused(
         text_tokenizer(source, " ")
 
 
-def real_gemma(directory: Path) -> SourceTokenizer:
+@pytest.fixture(scope="module")
+def real_gemma(tmp_path_factory: pytest.TempPathFactory) -> SourceTokenizer:
+    directory = tmp_path_factory.mktemp("gemma")
     path = needs_data("gemma_tokenizer", "tokenizer.json")
     (directory / "tokenizer.json").write_bytes(path.read_bytes())
     config = (GEMMA_MINI / "tokenizer_config.json").read_text(encoding="utf-8")
@@ -197,9 +199,9 @@ def real_gemma(directory: Path) -> SourceTokenizer:
     return load_tokenizer(directory)
 
 
-def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
+def test_the_real_gemma_vocabulary(real_gemma: SourceTokenizer) -> None:
     """256,000 pieces: known ids, and segments against the joined string on real texts."""
-    source = real_gemma(tmp_path)
+    source = real_gemma
     assert source.encode_inside(" positive") == (6222,)
     assert source.encode_inside("positive") == (30212,)
     prompt = compile_prompt(TEMPLATE, source)
@@ -213,9 +215,9 @@ def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
             assert found == list(source.encode_inside(" x" + fragment + "y"))
 
 
-def test_the_ids_of_the_real_gemma_tokenizer(tmp_path: Path) -> None:
+def test_the_ids_of_the_real_gemma_tokenizer(real_gemma: SourceTokenizer) -> None:
     """Inputs made to hurt, with the ids that Google's own tokenizer gives."""
-    source = real_gemma(tmp_path)
+    source = real_gemma
     for name in ("small", "mixed"):
         lines, ids = expected_ids(name, "input"), expected_ids(name, "tokens")
         for line, row in zip(lines.split("\n")[:-1], ids.split("\n")[:-1], strict=True):
