@@ -118,7 +118,7 @@ def kept(family: str) -> set[str]:
 @given(text=texts)
 @example(text="<tool_call>\u0338 <think> \n word")
 @example(text="a<think></think> b")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_text_is_the_source_with_the_lead_before_it(family: str, lead: str, text: str) -> None:
     assume(not has_control(text) and (text not in kept(family) or not lead))
     own = ids_of(derived(family, lead, False), text)
@@ -130,7 +130,7 @@ def test_a_text_is_the_source_with_the_lead_before_it(family: str, lead: str, te
 @given(text=st.one_of(clean, clean.map(lambda text: " " + text)))
 @example(text="<think>a<fim> b<tool_call>  c")
 @example(text=" one space")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_segments_are_the_joined_string(family: str, template: str, text: str) -> None:
     """Texts whose ends are clean; white space at the start counts where the text opens all."""
     source, parsed = source_of(family), parse_template(template)
@@ -148,7 +148,7 @@ def test_segments_are_the_joined_string(family: str, template: str, text: str) -
 @given(text=clean)
 @example(text="good")
 @example(text="<think>a<fim> b<tool_call>  c")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_dummy_prefix_behind_a_control_token(family: str, template: str, text: str) -> None:
     """The space that such a tokenizer writes before every piece, around the text and within it."""
     source, parsed = source_of(family), parse_template(template)
@@ -161,7 +161,7 @@ def test_a_dummy_prefix_behind_a_control_token(family: str, template: str, text:
 
 @pytest.mark.parametrize("family", MAKERS)
 @given(before=texts, after=texts, data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_control_tokens_are_only_characters(
     family: str, before: str, after: str, data: st.DataObject
 ) -> None:
