@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .parity import GAP_WARNING
-from .prompt import PromptTemplate, compile_prompt, join, parse_template
+from .prompt import PromptTemplate, compile_prompt, join, literal_template
 from .tokenizer import SourceTokenizer, text_tokenizer
 
 _MOST_TEXTS = 500
+_Ids = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -30,23 +31,26 @@ class Boundary:
 def examine(template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]) -> Boundary:
     """Look for what fuses, on at most 500 of the texts, evenly spread."""
     sample = texts[:: max(1, -(-len(texts) // _MOST_TEXTS))]
-    bare = with_suffix(template, "")
-    at_prefix = gap_share(bare, tokenizer, sample) > GAP_WARNING
-    return Boundary(clean_suffix(template, tokenizer, sample), at_prefix)
+    own = _text_ids(template, tokenizer, sample)
+    at_prefix = gap_share(with_suffix(template, ""), tokenizer, sample, own) > GAP_WARNING
+    return Boundary(clean_suffix(template, tokenizer, sample, own), at_prefix)
 
 
 def clean_suffix(
-    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    own: _Ids | None = None,
 ) -> PromptTemplate | None:
     """The template with other white space behind `{text}` whose gap is zero on the texts, or else
     at most GAP_WARNING and smaller than now: of several equal ones the nearest to what stands
-    there. None where there is none, as in a template without a suffix."""
+    there. None where there is none, as in a template without a suffix. `own` as in `gap_share`."""
     if not template.suffix:
         return None
-    own = _text_ids(template, tokenizer, texts)
-    least, best = _share(template, tokenizer, texts, own), None
+    own = _text_ids(template, tokenizer, texts) if own is None else own
+    least, best = gap_share(template, tokenizer, texts, own), None
     for candidate in _rewrites(template):
-        share = _share(candidate, tokenizer, texts, own)
+        share = gap_share(candidate, tokenizer, texts, own)
         if share <= GAP_WARNING and share < least:
             least, best = share, candidate
         if best and not least:
@@ -54,15 +58,27 @@ def clean_suffix(
     return best
 
 
-def gap_share(template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]) -> float:
-    """Share of the texts whose ids differ between segments and the joined string."""
-    return _share(template, tokenizer, texts, _text_ids(template, tokenizer, texts))
+def gap_share(
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    own: _Ids | None = None,
+) -> float:
+    """Share of the texts whose ids differ between segments and the joined string. `own` are the
+    texts' own ids where they are known: they take a tokenizer of their own, slow to make."""
+    own = _text_ids(template, tokenizer, texts) if own is None else own
+    prompt = compile_prompt(template, tokenizer)
+    different = sum(
+        (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
+        != tokenizer.encode_start(join(template, text))
+        for text, ids in zip(texts, own, strict=True)
+    )
+    return different / max(len(texts), 1)
 
 
 def with_suffix(template: PromptTemplate, suffix: str) -> PromptTemplate:
     """The template with another suffix."""
-    doubled = [part.replace("{", "{{").replace("}", "}}") for part in (template.prefix, suffix)]
-    return parse_template("{text}".join(doubled))
+    return literal_template(template.prefix, suffix)
 
 
 def _rewrites(template: PromptTemplate) -> list[PromptTemplate]:
@@ -82,18 +98,3 @@ def _text_ids(
     definition = text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens)
     own = Tokenizer.from_str(json.dumps(definition))
     return [own.encode(text, add_special_tokens=False).ids for text in texts]
-
-
-def _share(
-    template: PromptTemplate,
-    tokenizer: SourceTokenizer,
-    texts: Sequence[str],
-    own: Sequence[Sequence[int]],
-) -> float:
-    prompt = compile_prompt(template, tokenizer)
-    different = sum(
-        (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
-        != tokenizer.encode_start(join(template, text))
-        for text, ids in zip(texts, own, strict=True)
-    )
-    return different / max(len(texts), 1)

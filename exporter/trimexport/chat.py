@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
-from .prompt import PromptTemplate, parse_template
+from .prompt import PromptTemplate, literal_template
 from .tokenizer import transformers_tokenizer
 
 # Characters of the private use area: no template writes them, and none takes them for white space.
@@ -50,8 +50,7 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
     if system is not None and system.strip() not in opened:
         raise SpecError(_no_system(directory, "it leaves the text out"))
     opened += _answer_lead(tokenizer, turns, opened)
-    prefix, suffix = (_literal(part) for part in opened.split(_TEXT))
-    return replace(parse_template(prefix + "{text}" + suffix), rendered=True)
+    return replace(literal_template(*opened.split(_TEXT)), rendered=True)
 
 
 def _render(tokenizer: Any, turns: list[dict[str, str]], system: str | None, place: Path) -> str:
@@ -90,7 +89,3 @@ def _answer_lead(tokenizer: Any, turns: list[dict[str, str]], opened: str) -> st
     before = whole.partition(_ANSWER)[0]
     lead = before.removeprefix(opened)
     return lead if before.startswith(opened) and not lead.strip() else ""
-
-
-def _literal(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")

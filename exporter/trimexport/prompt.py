@@ -103,6 +103,12 @@ def parse_template(source: str) -> PromptTemplate:
     return PromptTemplate(source=source, prefix=parts[0], suffix=parts[1])
 
 
+def literal_template(prefix: str, suffix: str) -> PromptTemplate:
+    """The template of two texts as they are: their braces are doubled in its source."""
+    doubled = [part.replace("{", "{{").replace("}", "}}") for part in (prefix, suffix)]
+    return parse_template("{text}".join(doubled))
+
+
 def compile_prompt(
     template: PromptTemplate, tokenizer: SourceTokenizer, *, ended: bool = False
 ) -> CompiledPrompt:
