@@ -18,23 +18,11 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from models import harden, save
+from models import SIZE, harden, save
 from trained_tokenizers import save_tokenizer, special_ids
 
 WINDOW = 12
 _MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
-_SIZE = {
-    "vocab_size": 8000,
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 _GPT2_SIZE = {
     "vocab_size": 8000,
     "n_embd": 64,
@@ -181,7 +169,7 @@ def make(
         more: further settings of the configuration.
     """
     row = FAMILIES[name]
-    text = {**(_GPT2_SIZE if row.kind == "gpt2" else _SIZE), **row.options}
+    text = {**(_GPT2_SIZE if row.kind == "gpt2" else SIZE), **row.options}
     text["n_layer" if row.kind == "gpt2" else "num_hidden_layers"] = layers
     if row.tokenizer:
         text |= special_ids(row.tokenizer)

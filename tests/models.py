@@ -47,6 +47,21 @@ TEXTS = (
 )
 
 
+# Of the small models, with gemma-mini's vocabulary.
+SIZE = {
+    "vocab_size": 8000,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+
+
 def needs_data(*parts: str) -> Path:
     """A file of the development data; the test is skipped where it is absent."""
     path = DATA.joinpath(*parts)
@@ -70,17 +85,10 @@ def gemma(seed: int = 0, **options: Any) -> GemmaForCausalLM:
     """A Gemma 1: one key/value head for four, tied embeddings."""
     config = GemmaConfig(
         **{
-            "vocab_size": 8000,
-            "hidden_size": 64,
-            "intermediate_size": 160,
+            **SIZE,
             "num_hidden_layers": 3,
-            "num_attention_heads": 4,
             "num_key_value_heads": 1,
             "head_dim": 24,
-            "max_position_embeddings": 256,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
-            "bos_token_id": 2,
             **options,
         }
     )
@@ -91,19 +99,10 @@ def llama(seed: int = 0, **options: Any) -> LlamaForCausalLM:
     """A Llama: grouped heads, an output layer of its own, biases in attention and MLP."""
     config = LlamaConfig(
         **{
-            "vocab_size": 8000,
-            "hidden_size": 64,
-            "intermediate_size": 160,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
+            **SIZE,
             "attention_bias": True,
             "mlp_bias": True,
             "tie_word_embeddings": False,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
-            "bos_token_id": 2,
             **options,
         }
     )

@@ -36,9 +36,7 @@ def byte_level(split: str | None, normalizer: Any, added: list[Any], bos: bool) 
     tokenizer = Tokenizer(models.BPE())
     if normalizer:
         tokenizer.normalizer = normalizer
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
-    parts = [pre_tokenizers.Split(Regex(split), "isolated"), level] if split else [level]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    tokenizer.pre_tokenizer = split_on_bytes(split)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
@@ -51,6 +49,13 @@ def byte_level(split: str | None, normalizer: Any, added: list[Any], bos: bool) 
         level_again = processors.ByteLevel(trim_offsets=False)
         tokenizer.post_processor = processors.Sequence([level_again, template])
     return tokenizer
+
+
+def split_on_bytes(split: str | None) -> pre_tokenizers.PreTokenizer:
+    """Bytes behind a split by regular expression (None: GPT-2's, which `ByteLevel` has)."""
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    parts = [pre_tokenizers.Split(Regex(split), "isolated"), level] if split else [level]
+    return pre_tokenizers.Sequence(parts)
 
 
 def pieces(metaspace: str | None, added: list[Any]) -> Tokenizer:

@@ -6,9 +6,12 @@ expected failure, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,6 +56,12 @@ _TEXTS = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
+def _names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name a model, what it is asked, and its answers: `options.Options`."""
+    named = (_MODEL, _REVISION, _LABELS, _PROMPT, _PROMPT_FILE, _CHAT, _SYSTEM, _VERBALIZE)
+    return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trimexport")
 def main() -> None:
@@ -70,14 +79,7 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A TOML file that names the build; options given beside it take precedence.",
 )
-@_MODEL
-@_REVISION
-@_LABELS
-@_PROMPT
-@_PROMPT_FILE
-@_CHAT
-@_SYSTEM
-@_VERBALIZE
+@_names_a_classifier
 @click.option(
     "--precision",
     help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: fp32]",
@@ -98,22 +100,7 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @_JSON
 def build(
-    recipe: Path | None,
-    model: str | None,
-    revision: str | None,
-    labels: str | None,
-    prompt: str | None,
-    prompt_file: Path | None,
-    chat: bool,
-    system: str | None,
-    verbalize: tuple[str, ...],
-    precision: str | None,
-    max_tokens: int | None,
-    truncate: str | None,
-    texts: Path | None,
-    output: Path | None,
-    force: bool,
-    as_json: bool,
+    texts: Path | None, output: Path | None, force: bool, as_json: bool, **given: Any
 ) -> None:
     """Build a bundle and prove that it answers as the untrimmed model does.
 
@@ -124,21 +111,7 @@ def build(
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
     progress = ConsoleProgress()
-    given = Options(
-        recipe=recipe,
-        model=model,
-        revision=revision,
-        labels=labels,
-        prompt=prompt,
-        prompt_file=prompt_file,
-        verbalize=verbalize,
-        chat=chat,
-        system=system,
-        precision=precision,
-        max_tokens=max_tokens,
-        truncate=truncate,
-    )
-    spec = make_spec(given, progress.say)
+    spec = make_spec(Options(**given), progress.say)
     target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
 
@@ -197,26 +170,9 @@ def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -
 
 
 @main.command()
-@_MODEL
-@_REVISION
-@_LABELS
-@_PROMPT
-@_PROMPT_FILE
-@_CHAT
-@_SYSTEM
-@_VERBALIZE
+@_names_a_classifier
 @_JSON
-def inspect(
-    model: str | None,
-    revision: str | None,
-    labels: str | None,
-    prompt: str | None,
-    prompt_file: Path | None,
-    chat: bool,
-    system: str | None,
-    verbalize: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def inspect(as_json: bool, **given: Any) -> None:
     """Show what would be cut: layers, parameters and bytes, before and after.
 
     \b
@@ -224,18 +180,7 @@ def inspect(
       trimexport inspect --model models/gemma-mini --labels positive,negative
     """
     progress = ConsoleProgress()
-    given = Options(
-        recipe=None,
-        model=model,
-        revision=revision,
-        labels=labels,
-        prompt=prompt,
-        prompt_file=prompt_file,
-        verbalize=verbalize,
-        chat=chat,
-        system=system,
-    )
-    spec = make_spec(given, progress.say)
+    spec = make_spec(Options(**given), progress.say)
 
     from .inspection import inspect_plan
     from .planning import plan

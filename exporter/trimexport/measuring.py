@@ -200,13 +200,13 @@ def _gap(
     fixed = rendered or model.checkpoint.is_classifier
     ending = _ending(model, tokenizer)
     room = model.checkpoint.context
-    strings = [join(template, text) for text in texts]
-    whole = [(*tokenizer.encode_start(one, rendered=rendered), *ending) for one in strings]
-    joined = {
-        index: ids
-        for index, (ids, (_, cut)) in enumerate(zip(whole, segments, strict=True))
-        if not cut and len(ids) <= room
-    }
+    joined = {}
+    for index, (text, (_, cut)) in enumerate(zip(texts, segments, strict=True)):
+        if cut:
+            continue
+        ids = (*tokenizer.encode_start(join(template, text), rendered=rendered), *ending)
+        if len(ids) <= room:
+            joined[index] = ids
     different = [index for index, ids in joined.items() if ids != segments[index][0]]
     if not different:
         return TokenisationGap(len(joined), different=0, flips=0, example=None)

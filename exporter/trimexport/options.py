@@ -20,13 +20,13 @@ from .spec import BuildSpec, parse_labels, parse_verbalizers, read_recipe
 class Options:
     """What the user gave; None and () mean not given."""
 
-    recipe: Path | None
     model: str | None
     revision: str | None
     labels: str | None
     prompt: str | None
     prompt_file: Path | None
     verbalize: Sequence[str]
+    recipe: Path | None = None
     chat: bool = False
     system: str | None = None
     precision: str | None = None
@@ -113,11 +113,12 @@ def _filled(
     labels = () if options.labels is None else parse_labels(options.labels)
     if labels:
         check_labels(labels)
-    model, chosen = options.model, _template(options)
+    model, template = options.model, _template(options)
+    chosen = template
     directory = shipped_checkpoint() if model is None else Path(model)
-    if chosen is None and directory.is_dir() and not holds_classifier(directory):
+    if template is None and directory.is_dir() and not holds_classifier(directory):
         chosen = prompt_for(directory, labels)
-    if chosen is not None and (model is None or _template(options) is None):
+    if chosen is not None and (model is None or template is None):
         named = f"the {NAME} that ships" if model is None else str(directory)
         say(f"model: {named}; prompt: {json.dumps(chosen, ensure_ascii=False)}")
     return BuildSpec(

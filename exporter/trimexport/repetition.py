@@ -69,7 +69,8 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
     name = prefix + repetition.layers
     blocks = [_block(graph, f"{name}.{kind}") for kind in range(max(repetition.kinds) + 1)]
     weights = [_take_weights(graph, f"{name}.{kind}.") for kind in range(len(blocks))]
-    exits = [_hidden(graph, _leaving(block)) for block in blocks]
+    leaving = [_leaving(block) for block in blocks]
+    exits = [_hidden(graph, values) for values in leaving]
     hidden = _hidden(graph, _entering(blocks[0]))
     entries = [hidden, *exits[:-1]]
     made: dict[ir.Value, ir.Value] = {}  # old -> new, of what is used outside its own block
@@ -80,7 +81,7 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
         copies = _copy(blocks[kind], known)
         graph.insert_after(place, copies)
         place, hidden = copies[-1], known[exits[kind]]
-        for value in _leaving(blocks[kind]):
+        for value in leaving[kind]:
             made.setdefault(value, known[value])
     for old, new in {**made, exits[-1]: hidden}.items():
         old.replace_all_uses_with(new)

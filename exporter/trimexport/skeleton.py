@@ -110,7 +110,7 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
     head = module_name(model, output_layer(model)) + ".weight"
     for name, parameter in model.named_parameters(remove_duplicate=False):
         source = name
-        if name == head and is_tied(checkpoint):
+        if name == head and _is_tied(checkpoint):
             _refuse_another_head(head, embedding, checkpoint)
             source = embedding
         entry = checkpoint.tensors.get(source)
@@ -163,7 +163,7 @@ def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> N
             )
 
 
-def is_tied(checkpoint: Checkpoint) -> bool:
+def _is_tied(checkpoint: Checkpoint) -> bool:
     """Whether the output layer is the embedding; a classifier's is its own."""
     tied = bool(getattr(checkpoint.config, "tie_word_embeddings", False))
     return tied and not checkpoint.is_classifier

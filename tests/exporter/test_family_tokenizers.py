@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from real_tokenizers import byte_pairs, needs_vocabulary
-from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces
+from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
 from trimexport.boundary import clean_suffix, gap_share
-from trimexport.prompt import compile_prompt, join, parse_template
+from trimexport.prompt import PromptTemplate, compile_prompt, join, parse_template
 from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 FRAGMENTS = [
@@ -113,6 +113,14 @@ def kept(family: str) -> set[str]:
     return {token["content"] for token in tokens if not token["special"]}
 
 
+def assert_segments_are_joined(family: str, template: PromptTemplate, text: str) -> None:
+    source = source_of(family)
+    prompt = compile_prompt(template, source)
+    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
+    joined = source.encode_start(join(template, text))
+    assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
+
+
 @pytest.mark.parametrize("family", PLAIN)
 @pytest.mark.parametrize("lead", LEADS)
 @given(text=texts)
@@ -133,14 +141,11 @@ def test_a_text_is_the_source_with_the_lead_before_it(family: str, lead: str, te
 @settings(max_examples=20, deadline=None)
 def test_segments_are_the_joined_string(family: str, template: str, text: str) -> None:
     """Texts whose ends are clean; white space at the start counts where the text opens all."""
-    source, parsed = source_of(family), parse_template(template)
+    parsed = parse_template(template)
     if parsed.prefix.strip():
         text = text.lstrip() if parsed.text_lead else "a" + text
     assume(not has_control(text))
-    prompt = compile_prompt(parsed, source)
-    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
-    joined = source.encode_start(join(parsed, text))
-    assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
+    assert_segments_are_joined(family, parsed, text)
 
 
 @pytest.mark.parametrize("family", WITH_DUMMY)
@@ -151,12 +156,9 @@ def test_segments_are_the_joined_string(family: str, template: str, text: str) -
 @settings(max_examples=20, deadline=None)
 def test_a_dummy_prefix_behind_a_control_token(family: str, template: str, text: str) -> None:
     """The space that such a tokenizer writes before every piece, around the text and within it."""
-    source, parsed = source_of(family), parse_template(template)
+    parsed = parse_template(template)
     assume(not has_control(text) and text not in kept(family))
-    prompt = compile_prompt(parsed, source)
-    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
-    joined = source.encode_start(join(parsed, text))
-    assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
+    assert_segments_are_joined(family, parsed, text)
 
 
 @pytest.mark.parametrize("family", MAKERS)
@@ -193,9 +195,7 @@ def test_real_vocabularies(
     if normalizer:
         tokenizer.normalizer = normalizer
         tokenizer.add_tokens(added("<tool_call>", "<think>", "</think>"))
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pieces = pre_tokenizers.Split(Regex(split), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, level])
+    tokenizer.pre_tokenizer = split_on_bytes(split)
     tokenizer.add_special_tokens(["<|end|>"])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|end|>")
     fast.save_pretrained(tmp_path)

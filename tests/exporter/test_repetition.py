@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import families
 import tiny
-from models import TEXTS, Untrimmed, harden, save
+from models import SIZE, TEXTS, Untrimmed, harden, save
 from trimexport import BuildSpec, plan
 from trimexport.attention import NAME
 from trimexport.checkpoint import Checkpoint, open_checkpoint
@@ -31,24 +31,12 @@ from trimexport.skeleton import body_of, layers_of, make_skeleton
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 LABELS = ("positive", "negative", "World")
-SIZE = {
-    "vocab_size": 8000,
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-}
 
 
 def config_of(name: str, **more: Any) -> Any:
     """A family's configuration, small and with four layers."""
     row = families.FAMILIES[name]
-    return AutoConfig.for_model(row.kind, **{**SIZE, **row.options, **more})
+    return AutoConfig.for_model(row.kind, **{**SIZE, "num_hidden_layers": 4, **row.options, **more})
 
 
 def skeleton_of(name: str, **more: Any) -> Any:
