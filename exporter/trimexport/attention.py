@@ -2,11 +2,19 @@
 
 transformers lets a model's attention be replaced by name. Ours differs from theirs in one thing:
 besides the text's own keys and values every query sees the prefix's, which are constants of the
-module (`prefix_key`, `prefix_value`, [kv_heads, P, head]) and are never copied per row.
+module (`prefix_key`, `prefix_value`) and are never copied per row.
+
+A text's answer must not depend on how far its row is padded, to the last bit: int8 would make
+tenths of a logit of it. A softmax over a padded row sums in another order than over the row alone,
+and so does a matrix product that is cut into other blocks. Hence the weights' sum is a column of
+the same product that mixes the values, where padding adds exact zeros at the end; the values are
+mixed a block of columns at a time, which ONNX Runtime cuts at the same keys whatever the shape and
+the threads; and the scores are summed over pieces of the head that it does not cut at all.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -18,6 +26,8 @@ from .layerwise import PrefixCache
 from .skeleton import attention_of, layers_of
 
 NAME = "trimexport"
+PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
+COLUMNS = 16  # of the values at once: a product that is no wider is never cut between threads
 
 
 def attend(
@@ -48,28 +58,61 @@ def attend(
     Returns:
         [batch, T, heads, head], and no weights.
     """
-    heads, groups = query.shape[1], key.shape[1]
-    scaling = attention_scale(module, query.shape[3]) if scaling is None else scaling
-    query = (query * scaling).unflatten(1, (groups, heads // groups))
+    heads, groups, size = query.shape[1], key.shape[1], query.shape[3]
+    scaling = attention_scale(module, size) if scaling is None else scaling
+    query = (query * scaling).reshape(query.shape[0], groups, -1, size)
+    own = _scores(query, key.transpose(2, 3), heads, softcap)
     position = torch.arange(key.shape[2])
     if sliding_window is not None:
         attention_mask = attention_mask & _near(position, position, sliding_window)
-    own = _capped(torch.matmul(query, key.unsqueeze(2).transpose(3, 4)), softcap)
     own = _masked(own, attention_mask)
     prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
     if prefix_key is None:
-        mixed = torch.matmul(torch.softmax(own, -1), value.unsqueeze(2))
+        mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), _columns(value), groups)
     else:
-        length = prefix_key.shape[1]
-        before = _capped(torch.matmul(query, prefix_key.unsqueeze(1).transpose(2, 3)), softcap)
+        length = prefix_key.shape[-1]
+        before = _scores(query, prefix_key, heads, softcap)
         if sliding_window is not None:
             visible = _near(position + length, torch.arange(length), sliding_window)
             before = _masked(before, visible)
-        weights = torch.softmax(torch.cat([before, own], -1), -1)
+        largest = torch.maximum(before.amax(-1, keepdim=True), own.amax(-1, keepdim=True))
         prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
-        mixed = torch.matmul(weights[..., :length], prefix_value.unsqueeze(1))
-        mixed = mixed + torch.matmul(weights[..., length:], value.unsqueeze(2))
-    return mixed.flatten(1, 2).transpose(1, 2), None
+        mixed = _sums(torch.exp(before - largest), prefix_value, groups)
+        mixed = mixed + _sums(torch.exp(own - largest), _columns(value), groups)
+    mixed = mixed[..., :size] / mixed[..., size : size + 1]
+    return mixed.reshape(mixed.shape[0], heads, -1, size).transpose(1, 2), None
+
+
+def _scores(
+    query: torch.Tensor, key: torch.Tensor, heads: int, softcap: float | None
+) -> torch.Tensor:
+    """Queries [batch, groups, heads / groups * T, head] on keys [..., head, K], in pieces of the
+    head that are each one block of a matrix product -> [batch, heads, T, K]."""
+    if query.shape[3] <= PIECE:
+        scores = torch.matmul(query, key)
+    else:
+        pieces = zip(query.split(PIECE, 3), key.split(PIECE, -2), strict=True)
+        scores = functools.reduce(torch.add, (torch.matmul(q, k) for q, k in pieces))
+    scores = scores.reshape(scores.shape[0], heads, -1, scores.shape[3])
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _columns(value: torch.Tensor) -> torch.Tensor:
+    """Values [..., K, head], with a block of ones behind them, which sums the weights on the way,
+    as blocks of columns [..., blocks, K, COLUMNS]."""
+    ones = torch.ones(*value.shape[:-1], COLUMNS + -value.shape[-1] % COLUMNS)
+    whole = torch.cat([value, ones], -1)
+    return whole.unflatten(-1, (-1, COLUMNS)).transpose(-3, -2)
+
+
+def _sums(weights: torch.Tensor, value: torch.Tensor, groups: int) -> torch.Tensor:
+    """Weights [batch, heads, T, K] times values, in blocks of columns [..., groups, blocks, K,
+    COLUMNS] or whole [K, head + COLUMNS] -> [batch, groups, heads / groups * T, head + COLUMNS]."""
+    weights = weights.reshape(weights.shape[0], groups, -1, weights.shape[3])
+    if value.dim() == 2:
+        return torch.matmul(weights, value)
+    blocks = torch.matmul(weights.unsqueeze(2), value)
+    return blocks.transpose(2, 3).flatten(3)
 
 
 def _near(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
@@ -81,16 +124,17 @@ def _masked(scores: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     return torch.where(visible, scores, torch.finfo(scores.dtype).min)
 
 
-def _capped(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
-    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
-
-
 def compile_prefix(body: nn.Module, prefix: PrefixCache) -> None:
-    """Give each attention layer of `body` its share of the prefix, as buffers."""
+    """Give each attention layer of `body` its share of the prefix, as buffers: keys [kv_heads,
+    head, P] and values in blocks of columns; of a lone group as plain matrices [head, P] and
+    [P, head + COLUMNS], which ONNX Runtime packs once and always cuts in the same way."""
     for layer, key, value in zip(layers_of(body), prefix.keys, prefix.values, strict=False):
         attention = attention_of(layer)
-        attention.register_buffer("prefix_key", key)
-        attention.register_buffer("prefix_value", value)
+        keys, values = key.transpose(1, 2), _columns(value)
+        if len(key) == 1:
+            keys, values = keys[0], values[0].transpose(0, 1).flatten(1)
+        attention.register_buffer("prefix_key", keys.contiguous())
+        attention.register_buffer("prefix_value", values.contiguous())
 
 
 AttentionInterface.register(NAME, attend)

@@ -68,12 +68,13 @@ def write_client_files(planned: Plan, work: Path) -> None:
 
 
 def first_manifest(
-    planned: Plan, variant: Variant, work: Path, hashes: Mapping[str, str]
+    planned: Plan, variants: tuple[Variant, ...], work: Path, hashes: Mapping[str, str]
 ) -> Manifest:
     """The manifest before anything was measured. `hashes` are those known from writing."""
     spec, checkpoint = planned.spec, planned.checkpoint
     local = Path(spec.model).is_dir()
-    names = (*_CLIENT_FILES, *variant.files)
+    files = dict.fromkeys(file for variant in variants for file in variant.files)
+    names = (*_CLIENT_FILES, *files)
     return Manifest(
         format_version=FORMAT_VERSION,
         labels=_labels(planned),
@@ -95,7 +96,7 @@ def first_manifest(
             config_sha256=checkpoint.config_sha256,
             notice=planned.notice,
         ),
-        variants=(variant,),
+        variants=variants,
         files=tuple(_file(work, name, hashes.get(name)) for name in names),
         tool_versions={tool: version(tool) for tool in _TOOLS},
     )
@@ -127,6 +128,7 @@ def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
             max_probability_difference=item.max_probability_difference,
             agreement=item.agreement,
             tolerance=item.tolerance.max_logit_difference,
+            agreement_tolerance=item.tolerance.agreement,
         )
         for item in report.variants
     }

@@ -45,6 +45,7 @@ def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> i
         repeat_layers(graph, "body.", repetition)
         bind(graph, bindings, planned.checkpoint)
         passes.clean(graph)
+        passes.optimise(graph)
         tick(1)
     return graph
 

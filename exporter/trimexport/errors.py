@@ -7,7 +7,8 @@
     |  '- HubError            the model hub refuses, or cannot be reached
     |- ExportError            the traced graph is not what the next stage requires
     |- OutputError            the bundle cannot be written where it was asked for
-    '- ParityError            a variant does not answer as the untrimmed model does
+    |- ParityError            a variant does not answer as the untrimmed model does
+    '- BenchError             what is to be measured cannot run, or ended by itself
 
 Every message says what is wrong with the value, what was allowed, and the next step.
 """
@@ -45,3 +46,7 @@ class OutputError(TrimexportError):
 
 class ParityError(TrimexportError):
     """A variant does not answer as the untrimmed model does."""
+
+
+class BenchError(TrimexportError):
+    """What is to be measured cannot run, or ended by itself."""

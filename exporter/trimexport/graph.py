@@ -22,9 +22,12 @@ from torch._subclasses import FakeTensorMode
 from .errors import ExportError
 from .head import TrimmedHead
 
-OPSET = 20
+OPSET = 23
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
+# A product with one row is computed in another order than one with several, so where only the last
+# token of each text is left there are two of it, and one text alone is answered as among others.
+COPIES = 2
 
 
 class CompiledClassifier(nn.Module):
@@ -70,8 +73,10 @@ class CompiledClassifier(nn.Module):
             position_ids=(position + self.prefix_length).unsqueeze(0),
             use_cache=False,
         ).last_hidden_state
-        index = last.unsqueeze(2).expand(-1, -1, hidden.shape[2])
-        return combine_words(self.head(hidden.gather(1, index).squeeze(1)), self.group_sizes)
+        index = last.unsqueeze(2).expand(-1, COPIES, hidden.shape[2])
+        logits = self.head(hidden.gather(1, index).flatten(0, 1))
+        first = logits.unflatten(0, (-1, COPIES)).select(1, 0)
+        return combine_words(first, self.group_sizes)
 
     def place(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -94,6 +99,9 @@ class CompiledClassifier(nn.Module):
         if suffix:
             target = torch.cat([target, count + torch.arange(suffix)], 1)
             ids = torch.cat([ids, self.suffix_ids.expand(batch, -1)], 1)
+        elif not lead:  # so that a row is never a single token: see COPIES
+            target = torch.cat([target, torch.full_like(count, ids.shape[1])], 1)
+            ids = torch.cat([ids, ids[:, :1]], 1)
         ids = torch.scatter(ids, 1, target, ids)
         if lead:
             ids = torch.cat([self.lead_ids.expand(batch, -1), ids], 1)

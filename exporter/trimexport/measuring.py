@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.batching import batches, pad
 from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
 
@@ -35,9 +36,12 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
+from .stepwise import count_parts, run_stepwise
 from .tokenizer import SourceTokenizer
 
 _TEXTS_PER_TICK = 256
+# A variant that is larger is run a part at a time.
+WHOLE_BYTES = 2**29
 
 
 def measure(
@@ -67,8 +71,7 @@ def measure(
     variants = []
     for variant in manifest.variants:
         tolerance = _tolerance(variant)
-        with progress.bar(f"variant {variant.name}", len(segments)) as tick:
-            found = _variant_logits(bundle, variant.name, sample.texts, tick)
+        found = _variant_logits(bundle, variant, sample.texts, progress)
         variants.append(_compare(variant.name, tolerance, logits, found, sample, manifest))
     return ParityReport(
         labels=manifest.label_names,
@@ -128,16 +131,39 @@ def _reference(
 
 
 def _variant_logits(
-    bundle: Path, name: str, texts: Sequence[str], tick: Callable[[int], None]
+    bundle: Path, variant: Variant, texts: Sequence[str], progress: Progress
 ) -> npt.NDArray[np.float32]:
-    """What a device would answer: the bundle through the runtime."""
-    classifier = Classifier.load(bundle, variant=name)
-    parts = []
-    for start in range(0, len(texts), _TEXTS_PER_TICK):
-        part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
-        parts.append(part)
-        tick(len(part))
-    return np.concatenate(parts)
+    """What a device would answer: the bundle through the runtime, or, where its weights should not
+    all be in memory, the same batches through the same graph a part at a time."""
+    if variant.bytes > WHOLE_BYTES:
+        return _logits_by_parts(bundle, variant, texts, progress)
+    with progress.bar(f"variant {variant.name}", len(texts)) as tick:
+        classifier = Classifier.load(bundle, variant=variant.name)
+        parts = []
+        for start in range(0, len(texts), _TEXTS_PER_TICK):
+            part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
+            parts.append(part)
+            tick(len(part))
+        return np.concatenate(parts)
+
+
+def _logits_by_parts(
+    bundle: Path, variant: Variant, texts: Sequence[str], progress: Progress
+) -> npt.NDArray[np.float32]:
+    manifest = read_manifest(bundle)
+    encoder = TextEncoder.load(bundle, manifest)
+    rows = [encoder.encode(text).ids for text in texts]
+    groups = batches([len(row) for row in rows])
+    feeds = []
+    for group in groups:
+        ids, mask = pad([rows[index] for index in group], manifest.pad_token_id)
+        feeds.append({"input_ids": ids, "attention_mask": mask})
+    graph = bundle / variant.graph
+    logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
+    with progress.bar(f"variant {variant.name}, part by part", count_parts(graph)) as tick:
+        for group, found in zip(groups, run_stepwise(graph, feeds, tick), strict=True):
+            logits[group] = found
+    return logits
 
 
 def _compare(
@@ -180,6 +206,8 @@ def _compare(
 
 def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:
     """The texts beyond the tolerance, the largest difference first."""
+    if tolerance.max_logit_difference is None:
+        return ()
     beyond = np.flatnonzero(differences >= tolerance.max_logit_difference)
     return tuple(int(i) for i in beyond[np.argsort(-differences[beyond], kind="stable")])
 

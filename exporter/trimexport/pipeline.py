@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
-from trimexport_runtime.bundle import Manifest, Variant
+from trimexport_runtime.bundle import Manifest
 
 from . import parity
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
 from .card import model_card
 from .compilation import compile_graph
-from .graph import OPSET
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .parity import ParityReport, Texts
 from .planning import plan
 from .progress import Progress, Silent
-from .serialise import external_bytes, write_onnx
 from .shipped import sample_texts
 from .spec import BuildSpec
 from .staging import check_output, staged
+from .variants import write_variants
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,8 @@ def build(
         model = LayerwiseModel(planned.checkpoint)
         graph = compile_graph(planned, model, progress)
         write_client_files(planned, work)
-        variant, hashes = _write_variant(graph, work, progress)
-        manifest = first_manifest(planned, variant, work, hashes)
+        variants, hashes = write_variants(graph, spec.precision, work, progress)
+        manifest = first_manifest(planned, variants, work, hashes)
         save_manifest(manifest, work)
         report = measure(work, model, planned.tokenizer, sample, progress)
         for line in parity.warnings(report):
@@ -80,24 +77,3 @@ def build(
         (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
         save_report(report, work)
     return Built(output, manifest, report)
-
-
-def _write_variant(
-    graph: ir.Model, work: Path, progress: Progress
-) -> tuple[Variant, dict[str, str]]:
-    """Write the fp32 variant and describe it; give the hash of its data file too."""
-    folder = work / "onnx"
-    folder.mkdir()
-    files = ("onnx/model.onnx", "onnx/model.onnx_data")
-    with progress.bar("writing fp32", external_bytes(graph)) as tick:
-        sha256 = write_onnx(graph, work / files[0], work / files[1], tick)
-    variant = Variant(
-        name="fp32",
-        graph=files[0],
-        files=files,
-        precision="fp32",
-        opset=OPSET,
-        providers=("CPUExecutionProvider",),
-        bytes=sum((work / file).stat().st_size for file in files),
-    )
-    return variant, {files[1]: sha256}

@@ -6,7 +6,7 @@ where its numbers are (`StreamedWeight`), or, for the few that no checkpoint hol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +21,28 @@ from .errors import ExportError
 BLOCK_BYTES = 64 * 2**20
 
 
-class StreamedWeight(ir.LazyTensor):
+class StreamedTensor(ir.LazyTensor):
+    """A tensor that is made a block at a time, when it is written."""
+
+    def __init__(self, dtype: ir.DataType, shape: Sequence[int], name: str) -> None:
+        super().__init__(
+            lambda: ir.tensor(np.concatenate(list(self.blocks())), name=name, dtype=dtype),
+            dtype=dtype,
+            shape=ir.Shape(shape),
+            name=name,
+        )
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The tensor's bytes in order, as arrays of some rows each."""
+        raise NotImplementedError
+
+
+class StreamedWeight(StreamedTensor):
     """A float32 tensor that lies in the checkpoint, possibly transposed on its way out."""
 
     def __init__(self, checkpoint: Checkpoint, source: str, transposed: bool, name: str) -> None:
         shape = checkpoint.tensors[source].shape
-        super().__init__(
-            lambda: ir.tensor(np.concatenate(list(self.blocks())), name=name),
-            dtype=ir.DataType.FLOAT,
-            shape=ir.Shape(shape[::-1] if transposed else shape),
-            name=name,
-        )
+        super().__init__(ir.DataType.FLOAT, shape[::-1] if transposed else shape, name)
         self.checkpoint = checkpoint
         self.source = source
         self.transposed = transposed
@@ -40,17 +51,26 @@ class StreamedWeight(ir.LazyTensor):
         """The same tensor with its two dimensions exchanged."""
         return StreamedWeight(self.checkpoint, self.source, not self.transposed, name)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The tensor in order, some rows at a time; a transposed one is one block."""
-        entry = self.checkpoint.tensors[self.source]
-        if self.transposed:
-            yield np.ascontiguousarray(self.checkpoint.read(self.source).numpy().T)
-            return
-        rows = entry.shape[0] if entry.shape else 1
-        row_bytes = 4 * int(np.prod(entry.shape[1:], dtype=np.int64))
+    def stored(self) -> Iterator[torch.Tensor]:
+        """The tensor as the checkpoint holds it, some rows at a time, float32."""
+        shape = self.checkpoint.tensors[self.source].shape
+        rows = shape[0] if shape else 1
+        row_bytes = 4 * int(np.prod(shape[1:], dtype=np.int64))
         step = max(1, BLOCK_BYTES // max(row_bytes, 1))
         for start in range(0, rows, step):
-            yield self.checkpoint.read(self.source, start, start + step).numpy()
+            yield self.checkpoint.read(self.source, start, start + step)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The tensor in order, some rows at a time; a transposed one is one block."""
+        if not self.transposed:
+            yield from (block.numpy() for block in self.stored())
+            return
+        whole = np.empty(self.shape.numpy(), dtype=np.float32)
+        done = 0
+        for block in self.stored():
+            whole[:, done : done + len(block)] = block.numpy().T
+            done += len(block)
+        yield whole
 
 
 @dataclass(frozen=True)

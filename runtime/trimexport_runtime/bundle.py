@@ -81,6 +81,8 @@ class Parity:
     """How a variant agreed with the reference on `texts` texts, as the build measured it.
 
     Logit differences are absolute, in the logits' own unit; `agreement` is a share in [0, 1].
+    `tolerance` is what the largest logit difference had to stay under, None where only the
+    agreement counts, of which at least `agreement_tolerance` was asked.
     """
 
     texts: int
@@ -88,14 +90,18 @@ class Parity:
     mean_logit_difference: float
     max_probability_difference: float
     agreement: float
-    tolerance: float
+    tolerance: float | None
+    agreement_tolerance: float = 1.0
 
 
 @dataclass(frozen=True)
 class Variant:
     """One numeric form of the model. `files` are paths of the bundle's files that it needs.
 
-    `parity` is None only while the build is measuring it.
+    `operators` are the operator sets that its graph uses: `ai.onnx` alone is portable.
+    `weight_error` is the largest relative error of a weight matrix, the norm of the difference by
+    the norm of the matrix; None where weights were not quantised. `parity` is None only while the
+    build is measuring it.
     """
 
     name: str
@@ -105,6 +111,8 @@ class Variant:
     opset: int
     providers: tuple[str, ...]
     bytes: int
+    operators: tuple[str, ...] = ("ai.onnx",)
+    weight_error: float | None = None
     parity: Parity | None = None
 
 

@@ -1,0 +1,76 @@
+"""The machine that is measured on, as far as it tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# What decides how fast integer and half-precision matrix products are.
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`cores` are those that this process may use. `instructions` are those of `INSTRUCTIONS` that
+    the processor has; they, and `memory_bytes`, are None where the system does not tell."""
+
+    processor: str
+    cores: int
+    instructions: tuple[str, ...] | None
+    memory_bytes: int | None
+    system: str
+    python: str
+
+
+def this_machine() -> Machine:
+    """Describe the machine."""
+    facts = dict(_processor_facts())
+    flags = facts.get("flags", facts.get("features"))
+    return Machine(
+        processor=facts.get("model name") or _processor_name(),
+        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        instructions=None
+        if flags is None
+        else tuple(name for name in INSTRUCTIONS if name in flags.split()),
+        memory_bytes=_memory_bytes(),
+        system=platform.platform(),
+        python=platform.python_version(),
+    )
+
+
+def _processor_facts() -> Iterator[tuple[str, str]]:
+    """What Linux says of its processors, names in lower case."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        name, _, value = line.partition(":")
+        yield name.strip().lower(), value.strip()
+
+
+def _processor_name() -> str:
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None

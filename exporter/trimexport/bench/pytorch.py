@@ -1,0 +1,67 @@
+"""The untrimmed model in PyTorch, as transformers loads it: the whole prompt for every text.
+
+Only a worker imports this. Its token ids are those that the bundle's graph sees, so that the two
+differ in nothing but what they do with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from trimexport.families import is_classifier
+from trimexport.skeleton import body_of, output_layer
+from trimexport_runtime import read_manifest
+from trimexport_runtime.batching import batches
+from trimexport_runtime.tokenize import TextEncoder
+
+
+class Untrimmed:
+    """The model that a bundle was made from, with the bundle's prompt and labels."""
+
+    def __init__(self, bundle: str, model: str, dtype: str, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._manifest = read_manifest(Path(bundle))
+        self._encoder = TextEncoder.load(Path(bundle), self._manifest)
+        self._fine_tuned = is_classifier(self._manifest.source.architecture)
+        kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
+        self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+
+    @torch.inference_mode()
+    def labels(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text; texts of similar length run together."""
+        prompt, names = self._manifest.prompt, self._manifest.label_names
+        encoded = [self._encoder.encode(text).ids.tolist() for text in texts]
+        rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
+        found = [""] * len(rows)
+        for batch in batches([len(row) for row in rows]):
+            best = self._label_logits([rows[index] for index in batch]).argmax(1).tolist()
+            for index, label in zip(batch, best, strict=True):
+                found[index] = names[label]
+        return found
+
+    def _label_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, labels]. Rows are padded to the left, so that each one's last token is last."""
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._manifest.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, width - len(row) :] = torch.tensor(row)
+            mask[place, width - len(row) :] = 1
+        position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+        given = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False}
+        if self._fine_tuned:
+            hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
+            return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
+        logits = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1].float()
+        return torch.stack(list(self._by_label(logits)), 1)
+
+    def _by_label(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The probabilities of a label's words are added."""
+        for label in self._manifest.labels:
+            yield logits[:, list(label.token_ids)].logsumexp(1)

@@ -1,0 +1,152 @@
+"""Measure subjects in rounds: in each, every subject in turn does the same work, alone.
+
+A subject's process is started for its turn and ended after it, so that subjects never share the
+memory or the processor, and every round has a start-up of its own. The order rotates from round
+to round, and subjects are compared within a round, so that a busy machine disturbs all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimexport.errors import BenchError
+from trimexport.parity import Texts, check_sample
+from trimexport.progress import Progress
+
+from .process import CannotRun, worker
+from .subjects import Subject, Subjects
+
+APART = 64  # the most texts that are answered one at a time
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a subject's turn in a round found. A figure is None where the system does not tell it:
+    `startup_s`, `latency_p50_s`, `latency_p90_s`, `latency_p99_s`, `texts_per_s`,
+    `resident_bytes`, `peak_bytes`."""
+
+    figures: Figures
+    labels: tuple[str, ...]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A subject and its turns, one of every round."""
+
+    subject: Subject
+    turns: tuple[Turn, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label that it gave to each text."""
+        return self.turns[-1].labels
+
+    def figure(self, name: str) -> float | None:
+        """The median over the rounds."""
+        return _median([turn.figures[name] for turn in self.turns])
+
+    def ratio(self, name: str, first: Measured) -> float | None:
+        """A figure in units of the first subject's: the median of the ratios in each round."""
+        pairs = zip(self.turns, first.turns, strict=True)
+        return _median([_over(mine.figures[name], its.figures[name]) for mine, its in pairs])
+
+    def agreement(self, labels: Sequence[str]) -> float:
+        """The share of texts to which it gave these labels."""
+        return statistics.mean(a == b for a, b in zip(self.labels, labels, strict=True))
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Everything that is measured; the others are compared with the first. `apart` is the number
+    of texts answered one at a time, `left_out` has names and reasons."""
+
+    measured: tuple[Measured, ...]
+    left_out: Mapping[str, str]
+    sample: Texts
+    apart: int
+    threads: int | None
+    rounds: int
+
+
+def bench(
+    given: Subjects, sample: Texts, *, threads: int | None, rounds: int, progress: Progress
+) -> BenchReport:
+    """Measure the subjects on the texts of `sample`.
+
+    Args:
+        threads: how many threads a subject may use; None leaves it to its engine.
+
+    Raises:
+        SpecError: right answers that are not labels of the bundle.
+        BenchError: a subject cannot be measured; its reason.
+    """
+    check_sample(sample, given.labels)
+    apart = sample.texts[:: -(-len(sample.texts) // APART)]
+    turns: dict[int, list[Turn]] = {place: [] for place in range(len(given.subjects))}
+    left_out: dict[str, str] = {}
+    for number in range(rounds):
+        with progress.bar(f"round {number + 1} of {rounds}", len(turns)) as tick:
+            for place in _rotated(list(turns), number):
+                subject = given.subjects[place]
+                try:
+                    turns[place].append(_turn(subject, sample.texts, apart, threads))
+                except CannotRun as error:
+                    if not subject.optional:
+                        raise
+                    left_out[subject.name] = str(error)
+                    del turns[place]
+                tick(1)
+        if left_out and not any(given.subjects[place].optional for place in turns):
+            raise BenchError(f"no variant can run here; {'; '.join(left_out.values())}")
+    measured = [Measured(given.subjects[place], tuple(found)) for place, found in turns.items()]
+    return BenchReport(tuple(measured), left_out, sample, len(apart), threads, rounds)
+
+
+def _rotated(places: list[int], by: int) -> list[int]:
+    start = by % len(places)
+    return places[start:] + places[:start]
+
+
+def _turn(
+    subject: Subject, texts: Sequence[str], apart: Sequence[str], threads: int | None
+) -> Turn:
+    """Start a subject, measure it, end it."""
+    began = time.perf_counter()
+    with worker(subject) as ask:
+        loaded = ask("load", **subject.request(), threads=threads)
+        ask("answer", texts=texts[:1])
+        startup = time.perf_counter() - began
+        resident = ask("memory")["resident"]
+        latencies = ask("apart", texts=apart)["seconds"]
+        together = ask("together", texts=texts)
+        peak = ask("memory")["peak"]
+    p50, p90, p99 = np.percentile(latencies, (50, 90, 99)).tolist()
+    return Turn(
+        figures={
+            "latency_p50_s": p50,
+            "latency_p90_s": p90,
+            "latency_p99_s": p99,
+            "texts_per_s": len(texts) / statistics.median(together["seconds"]),
+            "startup_s": startup,
+            "resident_bytes": resident,
+            "peak_bytes": peak,
+        },
+        labels=tuple(together["labels"]),
+        versions=loaded["versions"],
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _over(value: float | None, unit: float | None) -> float | None:
+    return None if value is None or unit is None else value / unit

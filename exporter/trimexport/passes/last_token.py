@@ -1,0 +1,180 @@
+"""Compute the last layer for the last tokens only, once its keys and values are there.
+
+Requires: the hidden states [batch, T, hidden] of all tokens meet one `GatherElements` on axis 1
+that picks COPIES of each row's last token.
+Ensures: the pick stands where the other tokens are still needed: at what the last layer's queries
+are made of, at the residual, at the positions and masks. Everything behind it (queries, scores,
+output product, MLP, final norm) has COPIES rows a text. The same numbers.
+
+Gain: the last layer costs its key and value products alone; 1 / layers of the whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from .matching import constant, made_by, node
+
+# By operator, the inputs that have a row for each query; the others are the same for all tokens.
+_QUERIES = {
+    "MatMul": (0,),
+    "Gemm": (0,),
+    "RotaryEmbedding": (0, 3),
+    "RMSNormalization": (0,),
+    "LayerNormalization": (0,),
+    **dict.fromkeys(("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice"), (0,)),
+    **dict.fromkeys(("ReduceMax", "ReduceMean", "Cast", "Gelu", "Tanh", "Sigmoid", "Exp"), (0,)),
+    **dict.fromkeys(("Sqrt", "Reciprocal", "Neg", "Pow", "Erf"), (0,)),
+}
+_ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Max", "Where", "And", "Concat"))
+
+
+def last_token(model: ir.Model) -> None:
+    """Apply the pass in place."""
+    graph = model.graph
+    pick = next(n for n in reversed(graph) if n.op_type == "GatherElements")
+    hidden, index = pick.inputs[0], _index(graph, pick)
+    assert hidden is not None
+    assert hidden.shape is not None
+    moved, entries = _behind(graph, pick, str(hidden.shape[1]))
+    picked: dict[tuple[ir.Value, int], ir.Value] = {}
+    for user, place in entries:
+        value = user.inputs[place]
+        assert value is not None
+        assert value.shape is not None
+        rank = max(len(user.outputs[0].shape or ()), len(value.shape))
+        key = (value, rank)
+        if key not in picked:
+            picked[key] = _pick(graph, value, index, rank, str(hidden.shape[1]))
+        user.replace_input_with(place, picked[key])
+    for user in moved:
+        for result in user.outputs:
+            result.shape = _without(result.shape, str(hidden.shape[1]))
+    pick.outputs[0].replace_all_uses_with(pick.inputs[0])  # type: ignore[arg-type]
+
+
+def _index(graph: ir.Graph, pick: ir.Node) -> ir.Value:
+    """The places of the last tokens, int64 [batch, COPIES], from what the pick expands."""
+    expand = made_by(pick.inputs[1], "Expand")
+    assert expand is not None
+    assert pick.outputs[0].shape is not None
+    batch, copies = pick.outputs[0].shape[0], pick.outputs[0].shape[1]
+    assert isinstance(copies, int)
+    source = made_by(expand.inputs[0], "Unsqueeze")
+    assert source is not None
+    shape = constant(graph, f"expand_1_{copies}", np.array([1, copies]))
+    grid = node("Expand", [source.inputs[0], shape], dtype=ir.DataType.INT64, shape=[batch, copies])
+    graph.insert_after(source, grid)
+    return grid.outputs[0]
+
+
+def _behind(
+    graph: ir.Graph, pick: ir.Node, length: str
+) -> tuple[set[ir.Node], list[tuple[ir.Node, int]]]:
+    """The nodes whose every result is needed at the last tokens only, and where others feed
+    them."""
+    wanted: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+    moved: set[ir.Node] = set()
+    entries: list[tuple[ir.Node, int]] = []
+
+    def want(user: ir.Node, places: tuple[int, ...]) -> None:
+        for place in places:
+            value = user.inputs[place]
+            if value is not None and _has(value, length):
+                wanted.setdefault(value, []).append((user, place))
+
+    want(pick, (0,))
+    for candidate in reversed(graph):
+        asked = [value for value in candidate.outputs if value in wanted]
+        if not asked:
+            continue
+        users = {use.node for value in candidate.outputs for use in value.uses()}
+        places = _QUERIES.get(candidate.op_type)
+        if candidate.op_type in _ELEMENTWISE:
+            places = tuple(range(len(candidate.inputs)))
+        batched = all(_is_batched(value) for value in asked)
+        if places is not None and batched and users <= moved | {pick}:
+            moved.add(candidate)
+            want(candidate, places)
+        else:
+            entries.extend(use for value in asked for use in wanted[value])
+    return moved, entries
+
+
+def _dims(value: ir.Value) -> list[str]:
+    return [] if value.shape is None else [str(dim) for dim in value.shape]
+
+
+def _is_batched(value: ir.Value) -> bool:
+    """Whether a value differs from text to text, unlike masks and tables."""
+    return value.shape is None or (len(value.shape) > 2 and not isinstance(value.shape[0], int))
+
+
+def _has(value: ir.Value, length: str) -> bool:
+    """Whether a value may have a row for each token. (The tracer leaves some results inside an
+    operator that it writes as several without a shape: these have.)"""
+    if value.const_value is not None:
+        return False
+    dims = _dims(value)
+    return (
+        value.shape is None
+        or dims[:1] == [length]
+        or any(not isinstance(dim, int) for dim in value.shape[1:])
+    )
+
+
+def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str) -> ir.Value:
+    """The last tokens' rows of a value: [batch, T, ...] -> [batch, COPIES, ...]; of one that is
+    the same for all texts, [..., T, n] -> [batch, 1 ..., COPIES, n] of the given rank."""
+    assert value.shape is not None
+    assert index.shape is not None
+    batch, copies = index.shape
+    dims = _dims(value)
+    kind = value.dtype or ir.DataType.FLOAT
+    last = constant(graph, "int_-1", np.array([-1]))
+    if dims[0] == str(batch) and dims[1] == length:
+        place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[batch, copies, 1])
+        rows = node(
+            "GatherND",
+            [value, place.outputs[0]],
+            dtype=kind,
+            shape=[batch, copies, *value.shape[2:]],
+            batch_dims=1,
+        )
+        made = [place, rows]
+    else:
+        assert all(dim == "1" for dim in dims[:-2])
+        assert dims[-2] == length
+        made = []
+        table = value
+        if len(dims) > 2:
+            axes = constant(graph, f"axes_{len(dims) - 2}", np.arange(len(dims) - 2))
+            made.append(node("Squeeze", [value, axes], dtype=kind, shape=value.shape[-2:]))
+            table = made[-1].outputs[0]
+        rows = node("Gather", [table, index], dtype=kind, shape=[batch, copies, value.shape[-1]])
+        inner = np.arange(1, rank - 2)
+        spread = node(
+            "Unsqueeze",
+            [rows.outputs[0], constant(graph, f"inner_{rank}", inner)],
+            dtype=kind,
+            shape=[batch, *[1] * len(inner), copies, value.shape[-1]],
+        )
+        made += [rows, spread] if len(inner) else [rows]
+    _insert(graph, made, value, index)
+    return made[-1].outputs[0]
+
+
+def _insert(graph: ir.Graph, made: list[ir.Node], value: ir.Value, index: ir.Value) -> None:
+    """Put nodes behind whichever of the two values they read is made last."""
+    order = {candidate: place for place, candidate in enumerate(graph)}
+    makers = [v.producer() for v in (value, index)]
+    graph.insert_after(max((m for m in makers if m is not None), key=order.__getitem__), made)
+
+
+def _without(shape: ir.Shape | None, length: str) -> ir.Shape | None:
+    """The shape with every dimension unknown, between the first and the last, that is not fixed."""
+    if shape is None:
+        return None
+    inner = [dim if isinstance(dim, int) else None for dim in shape[1:]]
+    return ir.Shape([shape[0], *inner])

@@ -1,0 +1,62 @@
+"""What the passes ask of a graph: who made a value, what a constant holds; and making nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+
+def made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that makes `value`, if it is an `op_type`."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == op_type else None
+
+
+def operand(node: ir.Node, op_type: str) -> tuple[ir.Node, ir.Value] | None:
+    """Of a node with two inputs that may stand in either order: the node that makes the one that
+    an `op_type` makes, and the other value."""
+    first, second = node.inputs[0], node.inputs[1]
+    for one, other in ((first, second), (second, first)):
+        found = made_by(one, op_type)
+        if found is not None and other is not None:
+            return found, other
+    return None
+
+
+def number(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element holds."""
+    tensor = None if value is None else value.const_value
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
+
+def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """The initializer called `name`; it is made of `array` where it is not there yet."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def node(
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    *,
+    dtype: ir.DataType = ir.DataType.FLOAT,
+    shape: Sequence[int | str | ir.SymbolicDim | None] | ir.Shape | None = None,
+    **attributes: int | float | str | Sequence[int],
+) -> ir.Node:
+    """A node of the standard operator set with one output of the given type and shape."""
+    result = ir.Value(
+        type=ir.TensorType(dtype),
+        shape=None if shape is None else ir.Shape(list(shape)),
+    )
+    return ir.node(op_type, inputs, attributes=attributes, outputs=[result])

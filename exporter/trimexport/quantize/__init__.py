@@ -1,0 +1,1 @@
+"""Numeric forms of a graph, one scheme a file."""

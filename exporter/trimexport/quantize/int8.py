@@ -1,0 +1,293 @@
+"""int8: symmetric weights with a scale per output channel, activations with one per token.
+
+    y[t, n] = row_scale[t] * channel_scale[n] * sum_k (codes[t, k] - 128) * weight[k, n]
+
+Codes are uint8 around a zero point of 128 and weights int8, because ONNX Runtime's kernels for
+that pair use VNNI and AMX. Everything is written in standard operators; ONNX Runtime fuses
+MatMulInteger, Cast and Mul to one `MatMulIntegerToFloat` by itself, but only where the Mul's other
+operand is a Mul too, and it folds that one away where both its operands are constants. Hence
+`unit`, a one that is computed from the input's shape.
+
+A token's scale depends on the token alone, and integers add up to the same in any order, so a
+text's answer never depends on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from trimexport.passes.matching import constant, node
+from trimexport.weights import StreamedTensor, StreamedWeight
+
+from .matrices import Product, embedding, products, rows
+
+LEVELS = 127
+ZERO_POINT = 128
+# The least row scale: a row of zeros has none, and is quantised with this one.
+LEAST = np.float32(1e-30)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a matrix is multiplied with before it is quantised: float32 [inputs] and [outputs]."""
+
+    inputs: torch.Tensor | None = None
+    outputs: torch.Tensor | None = None
+
+    def apply(self, part: torch.Tensor, start: int) -> torch.Tensor:
+        """Scale rows [some, inputs], the first of which is output channel `start`."""
+        if self.inputs is not None:
+            part = part * self.inputs
+        if self.outputs is not None:
+            part = part * self.outputs[start : start + len(part), None]
+        return part
+
+
+def quantize_rows(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows float32 [n, inputs] -> codes int8 [n, inputs] in [-127, 127] and scales [n]."""
+    scale = (part.abs().amax(1) / LEVELS).clamp(min=float(LEAST))
+    return torch.round(part / scale[:, None]).to(torch.int8), scale
+
+
+class Int8Matrix(StreamedTensor):
+    """A quantised matrix as the graph multiplies with it: int8 [inputs, outputs], in one block."""
+
+    def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
+        super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.int8")
+        self._weight = weight
+        self._factors = factors
+        self.measured: Measured | None = None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        codes = np.empty(self.shape.numpy(), dtype=np.int8)
+        meter = _Meter(codes.shape[1])
+        done = 0
+        for stored in rows(self._weight):
+            part = self._factors.apply(stored, done)
+            found, scale = quantize_rows(part)
+            codes[:, done : done + len(part)] = found.T.contiguous().numpy()
+            meter.add(part, found, scale, done)
+            done += len(part)
+        self.measured = meter.result()
+        yield codes
+
+
+class Int8Table(StreamedTensor):
+    """A quantised embedding: int8 [tokens, hidden], with a scale per token."""
+
+    def __init__(self, weight: StreamedWeight) -> None:
+        super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.int8")
+        self._weight = weight
+        self.measured: Measured | None = None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        meter = _Meter(self.shape.numpy()[0])
+        done = 0
+        for part in self._weight.stored():
+            found, scale = quantize_rows(part)
+            meter.add(part, found, scale, done)
+            done += len(part)
+            yield found.numpy()
+        self.measured = meter.result()
+
+
+class Scales(StreamedTensor):
+    """The scales of a quantised tensor, float32; written after it, they need no second reading."""
+
+    def __init__(self, codes: Int8Matrix | Int8Table, shape: tuple[int, ...], name: str) -> None:
+        super().__init__(ir.DataType.FLOAT, shape, name)
+        self._codes = codes
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        if self._codes.measured is None:
+            for _ in self._codes.blocks():
+                pass
+        assert self._codes.measured is not None
+        yield self._codes.measured.scales.reshape(self.shape.numpy())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A quantised tensor's scales float32 [channels], and its error: the norm of the difference
+    by the norm of the tensor (Frobenius)."""
+
+    scales: np.ndarray
+    error: float
+
+
+class _Meter:
+    """Collects scales and error while a tensor streams by."""
+
+    def __init__(self, channels: int) -> None:
+        self._scales = np.empty(channels, dtype=np.float32)
+        self._wrong = 0.0
+        self._whole = 0.0
+
+    def add(self, part: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, start: int) -> None:
+        self._scales[start : start + len(part)] = scale.numpy()
+        self._wrong += float((part - codes * scale[:, None]).square().sum())
+        self._whole += float(part.square().sum())
+
+    def result(self) -> Measured:
+        return Measured(self._scales, (self._wrong / max(self._whole, 1e-30)) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An int8 graph's quantised tensors, by the names of the weights that they were."""
+
+    tensors: Mapping[str, Int8Matrix | Int8Table]
+
+    def worst(self) -> tuple[str, float]:
+        """The tensor with the largest error and that error; after the graph was written."""
+        errors = {
+            name: tensor.measured.error
+            for name, tensor in self.tensors.items()
+            if tensor.measured is not None
+        }
+        name = max(errors, key=errors.__getitem__)
+        return name, errors[name]
+
+
+def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> Quantized:
+    """Quantise every streamed matrix of a graph, and the embedding, in place.
+
+    Args:
+        factors: weight name -> smoothing (see `smooth`).
+    """
+    tensors: dict[str, Int8Matrix | Int8Table] = {}
+    inputs = _Inputs(model.graph)
+    for product in products(model):
+        name = product.weight.name or ""
+        codes = Int8Matrix(product.weight, factors.get(name, Factors()))
+        tensors[name] = codes
+        _multiply(model.graph, product, codes, inputs)
+    tables = quantize_embedding(model)
+    return Quantized({**tensors, **tables})
+
+
+class _Inputs:
+    """Activations as codes and scales, each quantised once for all products that read it."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._known: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self.zero = constant(graph, "zero_point", np.array(ZERO_POINT, dtype=np.uint8))
+        self.unit = _unit(graph)
+
+    def codes(self, source: ir.Value, inputs: int) -> tuple[ir.Value, ir.Value]:
+        """Codes uint8 [..., inputs] and scales float32 [..., 1] of an activation."""
+        if source not in self._known:
+            self._known[source] = self._quantize(source, inputs)
+        return self._known[source]
+
+    def _quantize(self, source: ir.Value, inputs: int) -> tuple[ir.Value, ir.Value]:
+        graph = self._graph
+        axis = constant(graph, "int_-1", np.array([-1]))
+        each = None if source.shape is None else [*source.shape[:-1], 1]
+        high = node("ReduceMax", [source, axis], shape=each, keepdims=1)
+        low = node("ReduceMin", [source, axis], shape=each, keepdims=1)
+        negated = node("Neg", [low.outputs[0]], shape=each)
+        least = constant(graph, "least_row", np.array(LEAST * LEVELS))
+        size = node("Max", [high.outputs[0], negated.outputs[0], least], shape=each)
+        levels = constant(graph, "one_level", np.array(1 / LEVELS, dtype=np.float32))
+        scale = node("Mul", [size.outputs[0], levels], shape=each)
+        shape = node("Shape", [scale.outputs[0]], dtype=ir.DataType.INT64)
+        zero = node("Expand", [self.zero, shape.outputs[0]], dtype=ir.DataType.UINT8, shape=each)
+        codes = node(
+            "QuantizeLinear",
+            [source, scale.outputs[0], zero.outputs[0]],
+            dtype=ir.DataType.UINT8,
+            shape=source.shape,
+            axis=-1,
+            block_size=inputs,
+        )
+        made = [high, low, negated, size, scale, shape, zero, codes]
+        producer = source.producer()
+        assert producer is not None
+        graph.insert_after(producer, made)
+        return codes.outputs[0], scale.outputs[0]
+
+
+def _multiply(graph: ir.Graph, product: Product, weight: Int8Matrix, activations: _Inputs) -> None:
+    """Replace a product by the integer one and its two scales."""
+    old = product.node
+    inputs, outputs = weight.shape.numpy()
+    codes, row_scale = activations.codes(product.source, inputs)
+    values = _register(graph, weight, Scales(weight, (outputs,), f"{product.weight.name}.scale"))
+    shape = old.outputs[0].shape
+    whole = node(
+        "MatMulInteger",
+        [codes, values[0], activations.zero],
+        dtype=ir.DataType.INT32,
+        shape=shape,
+    )
+    real = node("Cast", [whole.outputs[0]], shape=shape, to=int(ir.DataType.FLOAT))
+    channel = node("Mul", [activations.unit, values[1]], shape=[outputs])
+    scaled = node("Mul", [real.outputs[0], channel.outputs[0]], shape=shape)
+    result = node("Mul", [scaled.outputs[0], row_scale], shape=shape)
+    graph.insert_after(old, [whole, real, channel, scaled, result])
+    old.outputs[0].replace_all_uses_with(result.outputs[0])
+    graph.remove(old, safe=True)
+    graph.initializers.pop(product.weight.name or "", None)
+
+
+def quantize_embedding(model: ir.Model) -> dict[str, Int8Table]:
+    """Look tokens up in an int8 table, and multiply each row by its scale."""
+    graph = model.graph
+    lookup = embedding(model)
+    assert lookup.inputs[0] is not None
+    weight = lookup.inputs[0].const_value
+    assert isinstance(weight, StreamedWeight)
+    table = Int8Table(weight)
+    tokens, hidden = table.shape.numpy()
+    values = _register(graph, table, Scales(table, (tokens, 1), f"{weight.name}.scale"))
+    shape = lookup.outputs[0].shape
+    each = None if shape is None else [*shape[:-1], 1]
+    codes = node(
+        "Gather", [values[0], lookup.inputs[1]], dtype=ir.DataType.INT8, shape=shape, axis=0
+    )
+    scale = node("Gather", [values[1], lookup.inputs[1]], shape=each, axis=0)
+    result = node(
+        "DequantizeLinear",
+        [codes.outputs[0], scale.outputs[0]],
+        shape=shape,
+        axis=-1,
+        block_size=hidden,
+    )
+    graph.insert_after(lookup, [codes, scale, result])
+    lookup.outputs[0].replace_all_uses_with(result.outputs[0])
+    graph.remove(lookup, safe=True)
+    graph.initializers.pop(weight.name or "", None)
+    return {weight.name or "": table}
+
+
+def _unit(graph: ir.Graph) -> ir.Value:
+    """One, float32 [1], that no optimiser can know beforehand: whether the batch is not empty."""
+    rows_of = node("Shape", [graph.inputs[0]], dtype=ir.DataType.INT64, shape=[1], start=0, end=1)
+    zero = constant(graph, "int_0", np.array([0]))
+    some = node("Greater", [rows_of.outputs[0], zero], dtype=ir.DataType.BOOL, shape=[1])
+    unit = node("Cast", [some.outputs[0]], shape=[1], to=int(ir.DataType.FLOAT))
+    first = graph[0]
+    graph.insert_before(first, [rows_of, some, unit])
+    return unit.outputs[0]
+
+
+def _register(graph: ir.Graph, *tensors: StreamedTensor) -> list[ir.Value]:
+    """Initializers for tensors, in this order, which is that of writing."""
+    values = []
+    for tensor in tensors:
+        value = ir.Value(
+            name=tensor.name,
+            shape=tensor.shape,
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        graph.register_initializer(value)
+        values.append(value)
+    return values

@@ -1,0 +1,59 @@
+"""A graph's large matrices: where they are multiplied with, and their rows as they stream by.
+
+Rows are output channels here, whichever way a matrix lies in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from trimexport.weights import StreamedWeight
+
+
+@dataclass(frozen=True)
+class Product:
+    """A MatMul of activations [..., inputs] with a weight [inputs, outputs]."""
+
+    node: ir.Node
+    weight: StreamedWeight
+
+    @property
+    def source(self) -> ir.Value:
+        """The activations."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
+
+
+def products(model: ir.Model) -> list[Product]:
+    """Every product with a streamed matrix, in the graph's order."""
+    found = []
+    for candidate in model.graph:
+        if candidate.op_type == "MatMul" and candidate.inputs[1] is not None:
+            weight = candidate.inputs[1].const_value
+            if isinstance(weight, StreamedWeight) and len(weight.shape) == 2:
+                found.append(Product(candidate, weight))
+    return found
+
+
+def embedding(model: ir.Model) -> ir.Node:
+    """The Gather that looks tokens up: the one from the table with the most rows."""
+    tables = [
+        (weight.shape.numpy()[0], place, candidate)
+        for place, candidate in enumerate(model.graph)
+        if candidate.op_type == "Gather"
+        and candidate.inputs[0] is not None
+        and isinstance(weight := candidate.inputs[0].const_value, StreamedWeight)
+    ]
+    return max(tables)[2]
+
+
+def rows(weight: StreamedWeight) -> Iterator[torch.Tensor]:
+    """The matrix's output channels in order, float32 [some, inputs] at a time. One that the
+    checkpoint holds the other way round (GPT-2) comes as a whole."""
+    for block in weight.stored():
+        yield block if weight.transposed else block.T

@@ -1,0 +1,134 @@
+"""Run a written graph a part at a time, so that its weights are never all in memory.
+
+ONNX Runtime holds the weights of a graph that it has loaded, often twice while it packs them. Here
+the graph is cut into parts with a limited share of the weights each; every batch goes through one
+part before the next is loaded, as layers do in `layerwise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+
+from .graph import OUTPUT
+
+# Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
+# in its file and not loaded.
+PART_BYTES = 256 * 2**20
+
+Feed = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Nodes of the graph, what they read that others make, and what others read of theirs."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def run_stepwise(
+    graph: Path, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
+) -> list[npt.NDArray[np.float32]]:
+    """The logits of every batch, float32 [batch, labels].
+
+    Args:
+        graph: a `.onnx` file with its data beside it.
+        feeds: the graph's inputs, batch by batch.
+        progress: called with the number of parts done since the last call; see `count_parts`.
+    """
+    model = onnx.load(graph, load_external_data=False)
+    known = [dict(feed) for feed in feeds]
+    parts = _parts(model)
+    for place, part in enumerate(parts):
+        session = _session(model, part, graph.parent)
+        later = {name for rest in parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
+        for values in known:
+            results = session.run(list(part.outputs), {name: values[name] for name in part.inputs})
+            values.update(zip(part.outputs, results, strict=True))
+            for name in [name for name in values if name not in later]:
+                del values[name]
+        del session
+        progress(1)
+    return [np.asarray(values[OUTPUT], dtype=np.float32) for values in known]
+
+
+def count_parts(graph: Path) -> int:
+    """How many parts a graph is cut into."""
+    return len(_parts(onnx.load(graph, load_external_data=False)))
+
+
+def _parts(model: onnx.ModelProto) -> list[_Part]:
+    """The graph in parts, in its own order."""
+    groups = list(_groups(model))
+    weights = {item.name for item in model.graph.initializer}
+    parts = []
+    for place, group in enumerate(groups):
+        made = {name for node in group for name in node.output}
+        read = dict.fromkeys(name for node in group for name in node.input if name)
+        after = {name for rest in groups[place + 1 :] for node in rest for name in node.input}
+        parts.append(
+            _Part(
+                nodes=tuple(group),
+                inputs=tuple(n for n in read if n not in made and n not in weights),
+                outputs=tuple(n for n in dict.fromkeys(made) if n in after or n == OUTPUT),
+            )
+        )
+    return parts
+
+
+def _groups(model: onnx.ModelProto) -> Iterator[list[onnx.NodeProto]]:
+    sizes = {item.name: _bytes(item) for item in model.graph.initializer}
+    group: list[onnx.NodeProto] = []
+    held: set[str] = set()
+    for node in model.graph.node:
+        more = {name for name in node.input if name in sizes} - held
+        if group and sum(sizes[name] for name in held | more) > PART_BYTES:
+            yield group
+            group, held = [], set()
+        group.append(node)
+        held |= more
+    yield group
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    external = {entry.key: entry.value for entry in tensor.external_data}
+    return int(external.get("length", 0)) or tensor.ByteSize()
+
+
+def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.InferenceSession:
+    """Load one part. Its data lies in `folder`."""
+    kinds = {item.name: item.type for item in [*model.graph.value_info, *model.graph.input]}
+    kinds |= {item.name: item.type for item in model.graph.output}
+    used = {name for node in part.nodes for name in node.input}
+    graph = onnx.helper.make_graph(
+        part.nodes,
+        "part",
+        [_described(name, kinds) for name in part.inputs],
+        [_described(name, kinds) for name in part.outputs],
+        [item for item in model.graph.initializer if item.name in used],
+    )
+    cut = onnx.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    return ort.InferenceSession(
+        cut.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _described(name: str, kinds: dict[str, onnx.TypeProto]) -> onnx.ValueInfoProto:
+    """A value's name and element type; its dimensions are left to the numbers that come."""
+    kind = kinds[name].tensor_type.elem_type
+    return onnx.helper.make_tensor_value_info(name, kind, None)

@@ -1,0 +1,103 @@
+"""Write a compiled graph in each precision that is asked for, as the variants of one bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trimexport_runtime.bundle import Variant
+
+from .graph import OPSET
+from .progress import Progress
+from .quantize.int8 import Quantized, to_int8
+from .serialise import Written, external_bytes, write_onnx
+
+CLIENTS_NAME = "onnx/model.onnx"
+"""What clients of other makers look for: the graph of the variant named first."""
+
+_CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a precision is made and what its variant is called.
+
+    `quantize` rewrites a graph in place and returns what it quantised, None where nothing is.
+    """
+
+    suffix: str
+    quantize: Callable[[ir.Model], Quantized | None]
+    providers: tuple[str, ...] = (_CPU,)
+
+
+def _as_it_is(model: ir.Model) -> None:
+    return None
+
+
+SCHEMES: Mapping[str, Precision] = {
+    "fp32": Precision("_fp32", _as_it_is),
+    "int8": Precision("_int8", lambda model: to_int8(model, {})),
+}
+
+
+def write_variants(
+    graph: ir.Model, precisions: Sequence[str], work: Path, progress: Progress
+) -> tuple[tuple[Variant, ...], dict[str, str]]:
+    """Write the graph's variants into `work`, the first also under the name clients look for.
+
+    Returns:
+        the variants, without parity; and the SHA-256 of each data file.
+    """
+    (work / "onnx").mkdir()
+    written = Written()
+    hashes: dict[str, str] = {}
+    variants: list[Variant] = []
+    for name in precisions:
+        first = not variants
+        variant, sha256 = _write(graph.clone(), name, first, work, written, progress)
+        variants.append(variant)
+        hashes.update(sha256)
+    return tuple(variants), hashes
+
+
+def _write(
+    model: ir.Model, name: str, first: bool, work: Path, written: Written, progress: Progress
+) -> tuple[Variant, dict[str, str]]:
+    scheme = SCHEMES[name]
+    quantized = scheme.quantize(model)
+    suffix = "" if first and name == "fp32" else scheme.suffix
+    graph = f"onnx/model{suffix}.onnx"
+    data = f"{graph}_data"
+    with progress.bar(f"writing {name}", external_bytes(model)) as tick:
+        sha256 = write_onnx(model, work / graph, work / data, tick, written)
+    files = [graph, *sorted(f"onnx/{file}" for file in data_files(model))]
+    size = sum((work / file).stat().st_size for file in files)
+    if first and graph != CLIENTS_NAME:
+        shutil.copyfile(work / graph, work / CLIENTS_NAME)
+        files.append(CLIENTS_NAME)
+    variant = Variant(
+        name=name,
+        graph=graph,
+        files=tuple(files),
+        precision=name,
+        opset=OPSET,
+        providers=scheme.providers,
+        bytes=size,
+        operators=tuple(sorted(domain or "ai.onnx" for domain in _domains(model))),
+        weight_error=None if quantized is None else quantized.worst()[1],
+    )
+    return variant, {data: sha256}
+
+
+def data_files(model: ir.Model) -> set[str]:
+    """The names of the data files that a written graph refers to."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+
+
+def _domains(model: ir.Model) -> set[str]:
+    return {node.domain for node in model.graph}
