@@ -102,7 +102,8 @@ def _columns(value: torch.Tensor) -> torch.Tensor:
     as blocks of columns [..., blocks, K, COLUMNS]."""
     ones = torch.ones(*value.shape[:-1], COLUMNS + -value.shape[-1] % COLUMNS)
     whole = torch.cat([value, ones], -1)
-    return whole.unflatten(-1, (-1, COLUMNS)).transpose(-3, -2)
+    blocks: torch.Tensor = whole.unflatten(-1, (-1, COLUMNS))
+    return blocks.transpose(-3, -2)
 
 
 def _sums(weights: torch.Tensor, value: torch.Tensor, groups: int) -> torch.Tensor:

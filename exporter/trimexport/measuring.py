@@ -36,7 +36,7 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
-from .stepwise import count_parts, run_stepwise
+from .stepwise import Feed, count_parts, run_stepwise
 from .tokenizer import SourceTokenizer
 
 _TEXTS_PER_TICK = 256
@@ -154,7 +154,7 @@ def _logits_by_parts(
     encoder = TextEncoder.load(bundle, manifest)
     rows = [encoder.encode(text).ids for text in texts]
     groups = batches([len(row) for row in rows])
-    feeds = []
+    feeds: list[Feed] = []
     for group in groups:
         ids, mask = pad([rows[index] for index in group], manifest.pad_token_id)
         feeds.append({"input_ids": ids, "attention_mask": mask})

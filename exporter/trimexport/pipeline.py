@@ -13,6 +13,7 @@ from .card import model_card
 from .compilation import compile_graph
 from .layerwise import LayerwiseModel
 from .measuring import measure
+from .memory import release
 from .parity import ParityReport, Texts
 from .planning import plan
 from .progress import Progress, Silent
@@ -60,13 +61,16 @@ def build(
     parity.check_sample(sample, planned.labels)
     for line in planned.notes:
         progress.say(line)
+    release()
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)
         graph = compile_graph(planned, model, progress)
         write_client_files(planned, work)
+        release()
         variants, hashes = write_variants(graph, spec.precision, work, progress)
         manifest = first_manifest(planned, variants, work, hashes)
         save_manifest(manifest, work)
+        release()
         report = measure(work, model, planned.tokenizer, sample, progress)
         for line in parity.warnings(report):
             progress.say(line)

@@ -12,6 +12,7 @@ from .errors import CheckpointError
 from .hub import locate_model
 from .layerwise import LayerwiseModel
 from .measuring import measure
+from .memory import release
 from .parity import ParityReport, Texts
 from .progress import Progress, Silent
 from .shipped import sample_texts
@@ -38,11 +39,13 @@ def verify(
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
-    checkpoint = _checkpoint(manifest, model)
+    checkpoint = checkpoint_of(manifest, model)
+    tokenizer = load_tokenizer(checkpoint.directory)
+    release()
     report = measure(
         bundle,
         LayerwiseModel(checkpoint),
-        load_tokenizer(checkpoint.directory),
+        tokenizer,
         sample or Texts(tuple(sample_texts())),
         progress,
     )
@@ -53,7 +56,7 @@ def verify(
     return report
 
 
-def _checkpoint(manifest: Manifest, model: str | None) -> Checkpoint:
+def checkpoint_of(manifest: Manifest, model: str | None) -> Checkpoint:
     """The checkpoint that the manifest names, or `model`, if it is the same one."""
     source = manifest.source
     name = model or source.directory or source.model

@@ -102,9 +102,9 @@ def _other(name: str, manifest: Manifest) -> Subject:
 
 
 def _untrimmed(name: str, directory: Path, manifest: Manifest, model: str | None) -> Subject:
-    from trimexport.verification import _checkpoint  # here, for it loads PyTorch
+    from trimexport.verification import checkpoint_of  # here, for it loads PyTorch
 
-    checkpoint = _checkpoint(manifest, model)
+    checkpoint = checkpoint_of(manifest, model)
     files = {entry.file for entry in checkpoint.tensors.values()}
     size = sum(file.stat().st_size for file in files)
     return Subject(name, directory, size, model=checkpoint.directory, dtype=PYTORCH[name])

@@ -7,6 +7,8 @@ Ensures: no node has only constant inputs, unless one of them has more than
 
 from __future__ import annotations
 
+import logging
+
 import onnx_ir as ir
 from onnxscript import optimizer
 
@@ -16,6 +18,12 @@ LIMIT_ELEMENTS = 2**18
 
 def fold_constants(model: ir.Model) -> None:
     """Apply the pass in place."""
-    optimizer.fold_constants(
-        model, input_size_limit=LIMIT_ELEMENTS, output_size_limit=LIMIT_ELEMENTS
-    )
+    logger = logging.getLogger("onnxscript.optimizer")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of each node that it leaves as it is
+    try:
+        optimizer.fold_constants(
+            model, input_size_limit=LIMIT_ELEMENTS, output_size_limit=LIMIT_ELEMENTS
+        )
+    finally:
+        logger.setLevel(level)

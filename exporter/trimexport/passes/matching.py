@@ -35,7 +35,7 @@ def number(value: ir.Value | None) -> float | None:
 def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """The initializer called `name`; it is made of `array` where it is not there yet."""
     if name not in graph.initializers:
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        tensor = ir.tensor(np.array(array), name=name)
         value = ir.Value(
             name=name,
             shape=ir.Shape(array.shape),

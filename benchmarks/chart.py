@@ -1,0 +1,70 @@
+"""The results of a comparison as an SVG bar chart that is legible on light and dark pages."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from tables import Cell, cells, machine_line
+
+WIDTH, LEFT, RIGHT = 860, 330, 130
+BAR, GAP, TITLE = 18, 8, 44
+STYLE = """
+  text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+  .title { font-weight: 600 }
+  .note { font-size: 11px; fill: #59636e }
+  .ours { fill: #1a7f37 }
+  .peer { fill: #8c959f }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 }
+    .note { fill: #9198a1 }
+    .ours { fill: #3fb950 }
+    .peer { fill: #6e7681 }
+  }
+"""
+
+
+def svg(results: dict[str, Any], ours: str) -> str:
+    """One group of bars for each workload, the fastest first; a bar is the time of a call, or of
+    a text where throughput is measured. Fixed shapes are left to the table."""
+    found = [cell for cell in cells(results, ours) if not cell.workload.endswith("tokens")]
+    parts, top = [], 0
+    for workload in dict.fromkeys(cell.workload for cell in found):
+        group = sorted((cell for cell in found if cell.workload == workload), key=_ms)
+        parts.append(_group(workload, group, ours, top))
+        top += TITLE + len(group) * (BAR + GAP)
+    parts.append(_text(0, top + 24, escape(machine_line(results)), "note"))
+    height = top + 36
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img" '
+        f'aria-label="Time for a text, by peer: shorter is faster">\n'
+        f"<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _group(workload: str, group: list[Cell], ours: str, top: int) -> str:
+    longest = max(_ms(cell) for cell in group)
+    lines = [_text(0, top + 28, f"{escape(workload)}: ms per text, shorter is faster", "title")]
+    for place, cell in enumerate(group):
+        y = top + TITLE + place * (BAR + GAP)
+        length = max(1.0, _ms(cell) / longest * (WIDTH - LEFT - RIGHT))
+        kind = "ours" if cell.peer == ours else "peer"
+        factor = "" if cell.peer == ours else f"  ({cell.ratio:.1f} times)"
+        end = LEFT + length + 6
+        lines.append(_text(LEFT - 8, y + 14, escape(cell.peer), "", "end"))
+        lines.append(
+            f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
+        )
+        lines.append(_text(end, y + 14, f"{_ms(cell):,.0f}{factor}", ""))
+    return "\n".join(lines)
+
+
+def _ms(cell: Cell) -> float:
+    """Milliseconds for a text, or for a call of one text."""
+    return 1000 / cell.value if cell.throughput else cell.value
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    name = f' class="{kind}"' if kind else ""
+    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'

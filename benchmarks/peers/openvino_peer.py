@@ -1,0 +1,159 @@
+"""OpenVINO, as a peer, in two forms.
+
+A whole model with its key/value cache, as Optimum Intel exports it. It is cut to the logits of the
+last position, as OpenVINO GenAI cuts it:
+
+    python openvino_peer.py DIRECTORY --prompt-file FILE --labels ... --threads 2 [--cache]
+
+This project's own graph, read by OpenVINO; the prompt is inside:
+
+    python openvino_peer.py BUNDLE --graph model.xml --labels ... --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from protocol import (
+    Logits,
+    Peer,
+    Prompt,
+    label_ids,
+    padded,
+    parser,
+    read_prompt,
+    run_sorted,
+    serve,
+    without_prefix,
+)
+
+
+def load(arguments: argparse.Namespace) -> Peer:
+    import openvino as ov  # type: ignore[import-not-found]
+    from tokenizers import Tokenizer
+
+    core = ov.Core()
+    tokenizer = Tokenizer.from_file(str(arguments.artefact / "tokenizer.json"))
+    tokenizer.no_padding()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": arguments.threads,
+        **dict(pair.split("=", 1) for pair in arguments.set),
+    }
+    graph = arguments.graph or arguments.artefact / "openvino_model.xml"
+    model = core.read_model(graph)
+    if arguments.graph:
+        run = graph_runner(core.compile_model(model, "CPU", settings), tokenizer)
+    else:
+        prompt = read_prompt(arguments.prompt_file)
+        tokens = label_ids(
+            lambda word: list(tokenizer.encode(word, add_special_tokens=False).ids),
+            arguments.labels,
+            prompt,
+        )
+        keep_last_position(model)
+        compiled = core.compile_model(model, "CPU", settings)
+        prefix = tokenizer.encode(prompt.cached).ids if arguments.cache else []
+        run = Whole(compiled, tokenizer, prompt, tokens, prefix).run
+    return Peer(_name(arguments), f"openvino {ov.__version__}", run)
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    own = " on our graph" if arguments.graph else ""
+    return f"OpenVINO {arguments.form}{own}" + (" with prefix cache" if arguments.cache else "")
+
+
+def graph_runner(compiled: Any, tokenizer: Any) -> Callable[[list[str], int], Logits]:
+    """The function from texts to logits of a graph that has the prompt inside."""
+    import numpy as np
+
+    request = compiled.create_infer_request()
+
+    def run_rows(rows: list[list[int]]) -> Logits:
+        ids, mask = (np.array(value, dtype=np.int64) for value in padded(rows, 0))
+        found = request.infer({"input_ids": ids, "attention_mask": mask})
+        return found[0].tolist()  # type: ignore[no-any-return]
+
+    def run(texts: list[str], batch: int) -> Logits:
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+        return run_sorted([item.ids for item in encoded], batch, run_rows)
+
+    return run
+
+
+def keep_last_position(model: Any) -> None:
+    """Multiply only the last position with the output layer."""
+    import numpy as np
+    from openvino import opset13 as ops
+
+    head = model.get_results()[0].input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    last = ops.gather(head.input_value(0), np.array([-1]), np.array(1))
+    head.input(0).replace_source_output(last.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+class Whole:
+    """A whole model with its cache inside (the state of the request)."""
+
+    def __init__(
+        self, compiled: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix: list[int]
+    ) -> None:
+        self.request = compiled.create_infer_request()
+        self.inputs = {name for port in compiled.inputs for name in port.get_names()}
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.tokens = tokens
+        self.prefix = prefix
+        self.kept: list[Any] = []
+        if prefix:
+            self.kept = self.prefix_state()
+
+    def prefix_state(self) -> list[Any]:
+        """The cache after the prefix, one row, copied."""
+        import openvino as ov
+
+        self.request.reset_state()
+        self.infer([self.prefix], 0)
+        return [ov.Tensor(state.state.data.copy()) for state in self.request.query_state()]
+
+    def infer(self, rows: list[list[int]], past: int) -> Any:
+        """The last position's logits of rows that follow `past` cached tokens."""
+        import numpy as np
+
+        ids, mask = (np.array(value, dtype=np.int64) for value in padded(rows, 0, left=True))
+        seen = np.concatenate([np.ones((len(rows), past), dtype=np.int64), mask], 1)
+        values = {
+            "input_ids": ids,
+            "attention_mask": seen,
+            "position_ids": (mask.cumsum(1) - 1).clip(min=0) + past,
+            "beam_idx": np.zeros(len(rows), dtype=np.int32)
+            if past
+            else np.arange(len(rows), dtype=np.int32),
+        }
+        found = self.request.infer({name: values[name] for name in values if name in self.inputs})
+        return found[0][:, -1]
+
+    def run_rows(self, rows: list[list[int]]) -> Logits:
+        self.request.reset_state()
+        if self.kept:
+            for state, value in zip(self.request.query_state(), self.kept, strict=True):
+                state.state = value
+        logits = self.infer(rows, len(self.prefix))
+        return logits[:, self.tokens].tolist()  # type: ignore[no-any-return]
+
+    def run(self, texts: list[str], batch: int) -> Logits:
+        encoded = self.tokenizer.encode_batch([self.prompt.full(text) for text in texts])
+        rows = [without_prefix(item.ids, self.prefix) for item in encoded]
+        return run_sorted(rows, batch, self.run_rows)
+
+
+if __name__ == "__main__":
+    options = parser()
+    options.add_argument("--graph", help="the OpenVINO or ONNX file of this project's graph")
+    options.add_argument("--form", required=True, help='its numbers, for the name: "int8 weights"')
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    serve(options.parse_args(), load)

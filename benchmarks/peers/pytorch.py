@@ -1,0 +1,103 @@
+"""PyTorch and transformers, as a peer: the whole model, logits of the last position only.
+
+    python pytorch.py CHECKPOINT --prompt-file FILE --labels positive,negative --threads 2 \
+        --dtype bfloat16 [--cache]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from protocol import (
+    Logits,
+    Peer,
+    Prompt,
+    label_ids,
+    padded,
+    parser,
+    read_prompt,
+    run_sorted,
+    serve,
+    without_prefix,
+)
+
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def load(arguments: argparse.Namespace) -> Peer:
+    import torch
+    import transformers
+
+    torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.artefact)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        arguments.artefact, dtype=getattr(torch, arguments.dtype)
+    ).eval()
+    prompt = read_prompt(arguments.prompt_file)
+    tokens = label_ids(lambda word: _encode(tokenizer, word, False), arguments.labels, prompt)
+    prefix = tokenizer.encode(prompt.cached) if arguments.cache else []
+    run = runner(model, tokenizer, prompt, tokens, prefix)
+    name = f"PyTorch {SHORT[arguments.dtype]}" + (" with prefix cache" if arguments.cache else "")
+    return Peer(name, f"torch {torch.__version__}, transformers {transformers.__version__}", run)
+
+
+def runner(model: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix: list[int]) -> Any:
+    """The function from texts to logits; `prefix` are the ids whose keys and values are kept."""
+    import torch
+
+    kept = _prefix_cache(model, prefix) if prefix else []
+
+    @torch.inference_mode()
+    def run_rows(rows: list[list[int]]) -> Logits:
+        ids, mask = (torch.tensor(value) for value in padded(rows, 0, left=True))
+        position = (mask.cumsum(1) - 1).clamp(min=0) + len(prefix)
+        seen = torch.cat([torch.ones((len(rows), len(prefix)), dtype=mask.dtype), mask], 1)
+        output = model(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=position,
+            past_key_values=_expanded(kept, len(rows)),
+            use_cache=bool(kept),
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1, tokens].float().tolist()  # type: ignore[no-any-return]
+
+    def run(texts: list[str], batch: int) -> Logits:
+        rows = tokenizer([prompt.full(text) for text in texts])["input_ids"]
+        return run_sorted([without_prefix(row, prefix) for row in rows], batch, run_rows)
+
+    return run
+
+
+def _encode(tokenizer: Any, text: str, special: bool) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
+    return ids
+
+
+def _prefix_cache(model: Any, prefix: list[int]) -> list[tuple[Any, Any]]:
+    """The keys and values of the prefix, layer by layer, [1, heads, length, head]."""
+    import torch
+
+    with torch.inference_mode():
+        output = model(input_ids=torch.tensor([prefix]), use_cache=True, logits_to_keep=1)
+    return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+
+
+def _expanded(kept: list[tuple[Any, Any]], rows: int) -> Any:
+    """A cache of its own for one call, filled with the prefix for each row."""
+    from transformers import DynamicCache
+
+    if not kept:
+        return None
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(kept):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return cache
+
+
+if __name__ == "__main__":
+    options = parser()
+    options.add_argument("--dtype", choices=list(SHORT), required=True)
+    serve(options.parse_args(), load)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Set up the onnxruntime-genai peer: a virtual environment with it and its model builder.
+#
+#   benchmarks/setup/genai.sh VENV                          # the environment alone
+#   benchmarks/setup/genai.sh VENV CHECKPOINT DIRECTORY     # and DIRECTORY/int4, its model
+#
+# The builder's fastest settings for one answer on a CPU: int4 weights in blocks of 32, products in
+# int8 (accuracy level 4), the head for the last token only, one matrix for gate and up, and one
+# quantised table for embedding and head. The builder holds the whole model in memory: 20.4 GB for
+# Gemma-2B. PyTorch comes first and by its version, so that a build for the CPU stays.
+set -euo pipefail
+
+venv=$1
+if [ ! -d "$venv" ]; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install torch==2.13.0
+  "$venv/bin/pip" install onnxruntime-genai==0.18.0 onnxruntime==1.31.1 transformers==5.23.0 \
+    onnx==1.23.2 onnx-ir==1.1.0 sentencepiece torch==2.13.0
+fi
+
+if [ $# -ge 3 ]; then
+  cache=$(mktemp -d)
+  trap 'rm -rf "$cache"' EXIT
+  "$venv/bin/python" -m onnxruntime_genai.models.builder -i "$2" -o "$3/int4" -c "$cache" \
+    -p int4 -e cpu --extra_options accuracy_level=4 block_size=32 prune_lm_head=true \
+    fuse_mlp_gate_up=true shared_embeddings=true
+fi
