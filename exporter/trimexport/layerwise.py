@@ -30,7 +30,7 @@ from .skeleton import (
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384
-TOKENS_PER_STEP = 2_048
+TOKENS_PER_STEP = 512
 VOCABULARY_BLOCK = 8_192
 
 

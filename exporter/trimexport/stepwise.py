@@ -20,7 +20,7 @@ from .graph import OUTPUT
 
 # Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
 # in its file and not loaded.
-PART_BYTES = 256 * 2**20
+PART_BYTES = 128 * 2**20
 
 Feed = dict[str, npt.NDArray[np.generic]]
 
@@ -120,6 +120,7 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
     )
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False  # it takes twice what is asked, and keeps it
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)
     )
