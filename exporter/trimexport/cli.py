@@ -92,6 +92,11 @@ def main() -> None:
 )
 @_TEXTS
 @click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts by which int8 balances activations and weights.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -100,7 +105,12 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @_JSON
 def build(
-    texts: Path | None, output: Path | None, force: bool, as_json: bool, **given: Any
+    texts: Path | None,
+    calibration: Path | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Build a bundle and prove that it answers as the untrimmed model does.
 
@@ -120,7 +130,8 @@ def build(
     from .texts import read_texts
 
     sample = None if texts is None else read_texts(texts)
-    built = run(spec, target, force=force, sample=sample, progress=progress)
+    balance = None if calibration is None else read_texts(calibration)
+    built = run(spec, target, force=force, sample=sample, calibration=balance, progress=progress)
     if as_json:
         found = {"bundle": str(target), **report.as_dict(built.report)}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -104,14 +104,53 @@ class LayerwiseModel:
             progress(len(group))
         return Reference(token_logits=logits, log_normaliser=normaliser)
 
+    @torch.no_grad()
+    def activations(
+        self,
+        sequences: Sequence[Sequence[int]],
+        skip: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> dict[str, torch.Tensor]:
+        """The largest absolute value of each input of every matrix in the layers.
+
+        Args:
+            sequences: whole prompts as token ids.
+            skip: how many positions at the beginning are left out: the prefix's, which a compiled
+                graph does not compute. First tokens are often unlike all others.
+            progress: called with the number of sequences done since the last call.
+
+        Returns:
+            parameter name within the body, with `body.` before it -> float32 [inputs].
+        """
+        found: dict[str, torch.Tensor] = {}
+
+        def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            largest = inputs[0][:, skip:].abs().amax((0, 1))
+            found[name] = torch.maximum(found.get(name, largest), largest)
+
+        hooks = [
+            module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
+            for name, module in self.body.named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        for group in _passes(order, sequences):
+            self._last_hidden([sequences[i] for i in group])
+            progress(len(group))
+        for hook in hooks:
+            hook.remove()
+        return found
+
     def _last_hidden(self, sequences: list[Sequence[int]]) -> torch.Tensor:
         """Hidden states after the final norm at each row's last token [n, hidden].
 
-        Rows are padded to the right; under causal attention no real token sees the padding.
+        Rows are padded to the right with their last token; under causal attention no real token
+        sees the padding.
         """
         width = max(map(len, sequences))
-        ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+        ids = torch.empty(len(sequences), width, dtype=torch.int64)
         for row, sequence in enumerate(sequences):
+            ids[row] = sequence[-1]
             ids[row, : len(sequence)] = torch.tensor(list(sequence))
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
         last = torch.tensor([len(sequence) - 1 for sequence in sequences])

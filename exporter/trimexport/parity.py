@@ -37,6 +37,7 @@ class Tolerance:
 
 TOLERANCES = {
     "fp32": Tolerance(max_logit_difference=1e-3, agreement=1.0),
+    "fp16": Tolerance(max_logit_difference=None, agreement=0.998),
     "int8": Tolerance(max_logit_difference=None, agreement=0.995),
 }
 GAP_WARNING = 0.01

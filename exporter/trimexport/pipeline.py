@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from trimexport_runtime.bundle import Manifest
 
@@ -11,12 +14,14 @@ from . import parity
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
 from .card import model_card
 from .compilation import compile_graph
+from .errors import SpecError
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import release
 from .parity import ParityReport, Texts
-from .planning import plan
+from .planning import Plan, plan
 from .progress import Progress, Silent
+from .quantize.smooth import Activations
 from .shipped import sample_texts
 from .spec import BuildSpec
 from .staging import check_output, staged
@@ -38,6 +43,7 @@ def build(
     *,
     force: bool = False,
     sample: Texts | None = None,
+    calibration: Texts | None = None,
     progress: Progress | None = None,
 ) -> Built:
     """Build the bundle `output` and prove it against the untrimmed model.
@@ -47,6 +53,8 @@ def build(
         output: the bundle's directory; it appears whole or not at all.
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
+        calibration: texts by which int8 balances activations and weights; None goes by the
+            weights alone.
 
     Raises:
         TrimexportError: see `errors`; a bundle outside its tolerance is a ParityError and is not
@@ -54,6 +62,11 @@ def build(
     """
     progress = progress or Silent()
     check_output(output, force)
+    if calibration is not None and "int8" not in spec.precision:
+        raise SpecError(
+            f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "
+            "or build int8"
+        )
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
         parity.check_sample(sample, spec.labels)
@@ -66,8 +79,9 @@ def build(
         model = LayerwiseModel(planned.checkpoint)
         graph = compile_graph(planned, model, progress)
         write_client_files(planned, work)
+        activations = _calibrate(planned, model, calibration, progress)
         release()
-        variants, hashes = write_variants(graph, spec.precision, work, progress)
+        variants, hashes = write_variants(graph, spec.precision, work, progress, activations)
         manifest = first_manifest(planned, variants, work, hashes)
         save_manifest(manifest, work)
         release()
@@ -81,3 +95,20 @@ def build(
         (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
         save_report(report, work)
     return Built(output, manifest, report)
+
+
+def _calibrate(
+    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
+) -> Activations:
+    """How large each matrix's inputs become on the calibration texts; nothing without any."""
+    if calibration is None:
+        return {}
+    tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
+    prefix, suffix = planned.prompt.prefix_ids, planned.prompt.suffix_ids
+    sequences = []
+    for text in calibration.texts:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids[: planned.limit]
+        sequences.append((*prefix, *ids, *suffix))
+    sequences = [ids for ids in sequences if len(ids) > len(prefix)]
+    with progress.bar("calibrating", len(sequences)) as tick:
+        return model.activations(sequences, len(prefix), tick)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import SpecError
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 TRUNCATE = ("end", "start")
 
 

@@ -44,7 +44,8 @@ def run_stepwise(
         feeds: the graph's inputs, batch by batch.
         progress: called with the number of parts done since the last call; see `count_parts`.
     """
-    model = onnx.load(graph, load_external_data=False)
+    # The tracer leaves out some values' types, which a cut needs.
+    model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
     known = [dict(feed) for feed in feeds]
     parts = _parts(model)
     for place, part in enumerate(parts):

@@ -4,50 +4,79 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from trimexport_runtime.bundle import Variant
 
 from .graph import OPSET
+from .memory import release
 from .progress import Progress
+from .quantize.fp16 import to_fp16
 from .quantize.int8 import Quantized, to_int8
+from .quantize.matrices import products
+from .quantize.smooth import Activations, smooth
 from .serialise import Written, external_bytes, write_onnx
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""
 
 _CPU = "CPUExecutionProvider"
+_GPU = "CUDAExecutionProvider"
+
+
+class Changed(Protocol):
+    """What a precision did to a graph's weights."""
+
+    def worst(self) -> tuple[str, float]:
+        """The weight with the largest error and that error; after the graph was written."""
 
 
 @dataclass(frozen=True)
 class Precision:
     """How a precision is made and what its variant is called.
 
-    `quantize` rewrites a graph in place and returns what it quantised, None where nothing is.
+    `quantize` rewrites a graph in place and returns what it changed, None where nothing is.
     """
 
     suffix: str
-    quantize: Callable[[ir.Model], Quantized | None]
+    quantize: Callable[[ir.Model, Activations, Progress], Changed | None]
     providers: tuple[str, ...] = (_CPU,)
 
 
-def _as_it_is(model: ir.Model) -> None:
+def _as_it_is(model: ir.Model, activations: Activations, progress: Progress) -> None:
     return None
+
+
+def _to_int8(model: ir.Model, activations: Activations, progress: Progress) -> Quantized:
+    size = sum(product.weight.nbytes for product in products(model))
+    with progress.bar("smoothing", size) as tick:
+        factors = smooth(model, activations, tick)
+    return to_int8(model, factors)
 
 
 SCHEMES: Mapping[str, Precision] = {
     "fp32": Precision("_fp32", _as_it_is),
-    "int8": Precision("_int8", lambda model: to_int8(model, {})),
+    "fp16": Precision("_fp16", lambda model, *_: to_fp16(model), (_GPU, _CPU)),
+    "int8": Precision("_int8", _to_int8),
 }
 
 
 def write_variants(
-    graph: ir.Model, precisions: Sequence[str], work: Path, progress: Progress
+    graph: ir.Model,
+    precisions: Sequence[str],
+    work: Path,
+    progress: Progress,
+    activations: Activations,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write the graph's variants into `work`, the first also under the name clients look for.
+
+    Args:
+        activations: what calibration texts gave (see `quantize.smooth`); empty without any.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -58,7 +87,13 @@ def write_variants(
     variants: list[Variant] = []
     for name in precisions:
         first = not variants
-        variant, sha256 = _write(graph.clone(), name, first, work, written, progress)
+        model = graph.clone()
+        changed = SCHEMES[name].quantize(model, activations, progress)
+        common.RemoveUnusedNodesPass()(model)
+        release()
+        variant, sha256 = _write(model, name, first, work, written, progress)
+        if changed is not None:
+            variant = replace(variant, weight_error=changed.worst()[1])
         variants.append(variant)
         hashes.update(sha256)
     return tuple(variants), hashes
@@ -68,7 +103,6 @@ def _write(
     model: ir.Model, name: str, first: bool, work: Path, written: Written, progress: Progress
 ) -> tuple[Variant, dict[str, str]]:
     scheme = SCHEMES[name]
-    quantized = scheme.quantize(model)
     suffix = "" if first and name == "fp32" else scheme.suffix
     graph = f"onnx/model{suffix}.onnx"
     data = f"{graph}_data"
@@ -88,7 +122,6 @@ def _write(
         providers=scheme.providers,
         bytes=size,
         operators=tuple(sorted(domain or "ai.onnx" for domain in _domains(model))),
-        weight_error=None if quantized is None else quantized.worst()[1],
     )
     return variant, {data: sha256}
 

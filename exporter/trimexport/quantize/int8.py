@@ -163,9 +163,8 @@ def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> Quantized:
     tensors: dict[str, Int8Matrix | Int8Table] = {}
     inputs = _Inputs(model.graph)
     for product in products(model):
-        name = product.weight.name or ""
-        codes = Int8Matrix(product.weight, factors.get(name, Factors()))
-        tensors[name] = codes
+        codes = Int8Matrix(product.weight, factors.get(product.name, Factors()))
+        tensors[product.name] = codes
         _multiply(model.graph, product, codes, inputs)
     tables = quantize_embedding(model)
     return Quantized({**tensors, **tables})

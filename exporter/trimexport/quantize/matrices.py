@@ -22,6 +22,16 @@ class Product:
     weight: StreamedWeight
 
     @property
+    def name(self) -> str:
+        """The weight's."""
+        return self.weight.name or ""
+
+    @property
+    def result(self) -> ir.Value:
+        """What the product makes."""
+        return self.node.outputs[0]
+
+    @property
     def source(self) -> ir.Value:
         """The activations."""
         value = self.node.inputs[0]

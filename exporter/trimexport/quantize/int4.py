@@ -1,0 +1,173 @@
+"""int4: weights in blocks along the inputs, with a scale and a zero point each; activations stay
+float32.
+
+    y[t, n] = sum_k x[t, k] * scale[n, k // BLOCK] * (codes[n, k] - zero[n, k // BLOCK])
+
+The product is ONNX Runtime's own `MatMulNBits`; the embedding is that of `int8`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch.nn.functional import pad
+
+from trimexport.weights import StreamedTensor, StreamedWeight
+
+from .int8 import Int8Table, _register, quantize_embedding
+from .matrices import Product, products, rows
+
+BLOCK = 32
+LEVELS = 15
+ACCURACY_LEVEL = 4
+DOMAIN = "com.microsoft"
+# Shares of a block's range that are tried; what lies outside of the best one is clipped.
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
+# The least scale: a block of zeros has none, and is quantised with this one.
+LEAST = 1e-30
+# Numbers that are quantised at a time, which keeps what is made on the way small.
+STEP = 2**20
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows in blocks: codes uint8 [n, blocks, BLOCK] in [0, 15]; scales float32 and zero points
+    uint8 [n, blocks]; and the sum of the squared errors."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    wrong: float
+
+
+def quantize_blocks(part: torch.Tensor) -> Blocks:
+    """Rows float32 [n, inputs], which are filled up with zeros to whole blocks."""
+    values = pad(part, (0, -part.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    low = values.amin(2, keepdim=True).clamp(max=0)
+    whole = (values.amax(2, keepdim=True).clamp(min=0) - low).clamp(min=LEAST * LEVELS)
+    zeros = torch.round(-low / whole * LEVELS)
+    best = torch.full_like(low, torch.inf)
+    codes, scales = torch.empty_like(values), torch.empty_like(low)
+    for share in SHARES:
+        scale = whole * (share / LEVELS)
+        tried = torch.round(values / scale).add_(zeros).clamp_(0, LEVELS)
+        wrong = ((tried - zeros) * scale - values).square().sum(2, keepdim=True)
+        better = wrong < best
+        codes = torch.where(better, tried, codes)
+        scales = torch.where(better, scale, scales)
+        best = torch.where(better, wrong, best)
+    return Blocks(
+        codes.to(torch.uint8), scales[..., 0], zeros[..., 0].to(torch.uint8), float(best.sum())
+    )
+
+
+def pack(codes: torch.Tensor) -> torch.Tensor:
+    """Codes uint8 [..., n] -> two in a byte [..., (n + 1) / 2], the first in the lower half."""
+    even = pad(codes, (0, codes.shape[-1] % 2))
+    return even[..., ::2] | (even[..., 1::2] << 4)
+
+
+class Int4Matrix(StreamedTensor):
+    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, BLOCK / 2].
+
+    `error` is known when it was written: the norm of the difference by that of the matrix.
+    """
+
+    def __init__(self, weight: StreamedWeight) -> None:
+        inputs, outputs = weight.shape.numpy()
+        blocks = -(-inputs // BLOCK)
+        name = f"{weight.name}.int4"
+        super().__init__(ir.DataType.UINT8, (outputs, blocks, BLOCK // 2), name)
+        self._weight = weight
+        self.scales = _Companion(self, ir.DataType.FLOAT, outputs * blocks, f"{name}.scale")
+        zeros = outputs * -(-blocks // 2)
+        self.zeros = _Companion(self, ir.DataType.UINT8, zeros, f"{name}.zero")
+        self.error: float | None = None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        self.scales.made, self.zeros.made = [], []
+        wrong = whole = 0.0
+        for stored in rows(self._weight):
+            for part in stored.split(max(1, STEP // stored.shape[1])):
+                found = quantize_blocks(part)
+                self.scales.made.append(found.scales.flatten().numpy())
+                self.zeros.made.append(pack(found.zeros).flatten().numpy())
+                wrong += found.wrong
+                whole += float(part.square().sum())
+                yield pack(found.codes).numpy()
+        self.error = (wrong / max(whole, LEAST)) ** 0.5
+
+
+class _Companion(StreamedTensor):
+    """A matrix's scales or zero points. They are made with its codes and kept until they are
+    written, after it; so it is read once, and one matrix's are in memory at a time."""
+
+    def __init__(self, matrix: Int4Matrix, dtype: ir.DataType, size: int, name: str) -> None:
+        super().__init__(dtype, (size,), name)
+        self._matrix = matrix
+        self.made: list[np.ndarray] = []
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        if not self.made:
+            for _ in self._matrix.blocks():
+                pass
+        made, self.made = self.made, []
+        yield from made
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An int4 graph's quantised tensors, by the names of the weights that they were."""
+
+    matrices: Mapping[str, Int4Matrix]
+    tables: Mapping[str, Int8Table]
+
+    def worst(self) -> tuple[str, float]:
+        """The tensor with the largest error and that error; after the graph was written."""
+        tables = {name: table.measured for name, table in self.tables.items()}
+        errors = {name: matrix.error for name, matrix in self.matrices.items()} | {
+            name: None if measured is None else measured.error for name, measured in tables.items()
+        }
+        return max(
+            ((name, error) for name, error in errors.items() if error is not None),
+            key=lambda item: item[1],
+        )
+
+
+def to_int4(model: ir.Model) -> Quantized:
+    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place."""
+    matrices = {}
+    for product in products(model):
+        matrix = Int4Matrix(product.weight)
+        matrices[product.weight.name or ""] = matrix
+        _multiply(model.graph, product, matrix)
+    model.opset_imports[DOMAIN] = 1
+    return Quantized(matrices, quantize_embedding(model))
+
+
+def _multiply(graph: ir.Graph, product: Product, matrix: Int4Matrix) -> None:
+    """Replace a product by the one with packed weights."""
+    old = product.node
+    inputs, outputs = product.weight.shape.numpy()
+    result = ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=old.outputs[0].shape)
+    new = ir.node(
+        "MatMulNBits",
+        [product.source, *_register(graph, matrix, matrix.scales, matrix.zeros)],
+        attributes={
+            "K": inputs,
+            "N": outputs,
+            "bits": 4,
+            "block_size": BLOCK,
+            "accuracy_level": ACCURACY_LEVEL,
+        },
+        domain=DOMAIN,
+        outputs=[result],
+    )
+    graph.insert_after(old, new)
+    old.outputs[0].replace_all_uses_with(result)
+    graph.remove(old, safe=True)
+    graph.initializers.pop(product.weight.name or "", None)
