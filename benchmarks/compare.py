@@ -83,7 +83,6 @@ def main(
         work = [workload for workload in chosen if workload.prompt == prompt]
         for group in groups(specs, prompt):
             compare_group(group, work, file, rounds, results)
-            write(results, specs[0].name, output)
     click.echo(tables.markdown(vars(results), specs[0].name))
 
 
@@ -107,7 +106,7 @@ def groups(specs: list[Spec], prompt: str) -> list[list[Spec]]:
 def compare_group(
     specs: list[Spec], work: list[Workload], prompt_file: Path, rounds: int, results: Results
 ) -> None:
-    """Start a group, measure its workloads, end it."""
+    """Start a group, measure its workloads, end it. What is measured is written at once."""
     with ExitStack() as stack:
         running: list[Process] = []
         for spec in specs:
@@ -124,6 +123,7 @@ def compare_group(
             running.append(process)
         for workload in work:
             measure(running, workload, rounds, results)
+            write(results, specs[0].name, prompt_file.parent)
 
 
 def measure(processes: list[Process], work: Workload, rounds: int, results: Results) -> None:

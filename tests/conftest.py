@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from models import GEMMA_MINI
 from trimexport import BuildSpec, build
 
 SENTIMENT = BuildSpec(
+    precision=("fp32",),
     model=str(GEMMA_MINI),
     labels=("positive", "negative"),
     prompt="Review: {text}\nSentiment:",
 )
 TOPICS = BuildSpec(
+    precision=("fp32",),
     model=str(GEMMA_MINI),
     labels=("World", "Sports", "Business", "Sci/Tech"),
     prompt="News: {text}\nTopic:",
@@ -33,9 +36,10 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of gemma-mini's second task. Shared: do not change it, copy it."""
-    return build(TOPICS, tmp_path_factory.mktemp("bundles") / "topics").directory
+def sentiment_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in int8 alone. Shared: do not change it, copy it."""
+    spec = replace(SENTIMENT, precision=("int8",))
+    return build(spec, tmp_path_factory.mktemp("bundles") / "sentiment-int8").directory
 
 
 @pytest.fixture(scope="session")

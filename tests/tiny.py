@@ -75,7 +75,9 @@ def tiny_model() -> Path:
 @functools.cache
 def tiny_bundle() -> Path:
     """The bundle made from it, built once. Shared: copy it to change it."""
-    spec = BuildSpec(model=str(tiny_model()), labels=("positive", "negative"), prompt=PROMPT)
+    spec = BuildSpec(
+        precision=("fp32",), model=str(tiny_model()), labels=("positive", "negative"), prompt=PROMPT
+    )
     return build(spec, tiny_root() / "bundle", sample=Texts(TEXTS)).directory
 
 

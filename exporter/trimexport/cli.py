@@ -82,7 +82,7 @@ def main() -> None:
 @_names_a_classifier
 @click.option(
     "--precision",
-    help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: fp32]",
+    help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: int8]",
 )
 @click.option(
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import SpecError
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TRUNCATE = ("end", "start")
 
 
@@ -76,7 +76,7 @@ class BuildSpec:
     prompt: str | None = None
     revision: str | None = None
     verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    precision: tuple[str, ...] = ("fp32",)
+    precision: tuple[str, ...] = ("int8",)
     max_tokens: int | None = None
     truncate: str = "end"
     notice: str | None = None
@@ -143,7 +143,7 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
             label: (words,) if isinstance(words, str) else tuple(words)
             for label, words in raw.get("verbalizers", {}).items()
         },
-        precision=tuple(raw.get("precision", ("fp32",))),
+        precision=tuple(raw.get("precision", ("int8",))),
         max_tokens=raw.get("max_tokens"),
         truncate=raw.get("truncate", "end"),
         notice=raw.get("notice"),

@@ -17,6 +17,7 @@ from .graph import OPSET
 from .memory import release
 from .progress import Progress
 from .quantize.fp16 import to_fp16
+from .quantize.int4 import to_int4
 from .quantize.int8 import Quantized, to_int8
 from .quantize.matrices import products
 from .quantize.smooth import Activations, smooth
@@ -63,6 +64,7 @@ SCHEMES: Mapping[str, Precision] = {
     "fp32": Precision("_fp32", _as_it_is),
     "fp16": Precision("_fp16", lambda model, *_: to_fp16(model), (_GPU, _CPU)),
     "int8": Precision("_int8", _to_int8),
+    "int4": Precision("_q4", lambda model, *_: to_int4(model)),
 }
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
-from .batching import batches, pad, windows
+from .batching import TOKEN_BUDGET, batches, pad, windows
 from .bundle import Manifest, Variant, check_files, read_manifest
-from .errors import InputError
+from .choice import choose
+from .errors import BackendError, InputError
 from .tokenize import Encoded, TextEncoder
 
 
@@ -41,12 +42,18 @@ class Classifier:
     """
 
     def __init__(
-        self, manifest: Manifest, variant: Variant, encoder: TextEncoder, backend: Backend
+        self,
+        manifest: Manifest,
+        variant: Variant,
+        encoder: TextEncoder,
+        backend: Backend,
+        token_budget: int = TOKEN_BUDGET,
     ) -> None:
         self.manifest = manifest
         self.variant = variant
         self._encoder = encoder
         self._backend = backend
+        self._token_budget = token_budget
 
     @classmethod
     def load(
@@ -55,6 +62,7 @@ class Classifier:
         *,
         variant: str | None = None,
         threads: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
     ) -> Classifier:
         """Load a bundle.
 
@@ -62,8 +70,10 @@ class Classifier:
 
         Args:
             directory: what `trimexport build -o` wrote.
-            variant: which numeric form of the model; the bundle's first if None.
+            variant: which numeric form of the model; None is the fastest that runs here.
             threads: how many threads one batch may use; None leaves it to ONNX Runtime.
+            token_budget: the most tokens, padding included, of one batch. Smaller ones take less
+                memory.
 
         Raises:
             BundleError: no bundle there, no such variant, or files that cannot be read.
@@ -73,14 +83,16 @@ class Classifier:
         """
         bundle = Path(directory)
         manifest = read_manifest(bundle)
-        chosen = manifest.variant(variant)
+        chosen = choose(manifest, variant)
+        if token_budget < 1:
+            raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         check_files(bundle, manifest, hashes=False)
         encoder = TextEncoder.load(bundle, manifest)
         # Here, so that reading a manifest or printing a help text does not load ONNX Runtime.
         from .backends.onnxruntime import OnnxRuntimeBackend
 
         backend = OnnxRuntimeBackend.load(bundle, manifest, chosen, threads)
-        return cls(manifest, chosen, encoder, backend)
+        return cls(manifest, chosen, encoder, backend, token_budget)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,7 +156,7 @@ class Classifier:
             good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
             rows = [item.ids for item in items if isinstance(item, Encoded)]
             logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
-            for batch in batches([len(row) for row in rows]):
+            for batch in batches([len(row) for row in rows], self._token_budget):
                 padded = pad([rows[index] for index in batch], self.manifest.pad_token_id)
                 logits[[good[index] for index in batch]] = self._backend.run(*padded)
             yield from zip(items, logits, strict=True)

@@ -19,6 +19,7 @@ import click
 from . import __version__
 from .batching import windows
 from .bundle import check_files, read_manifest
+from .choice import choose
 from .classifier import Classifier, Prediction
 from .errors import BundleError, InputError, TrimexportRuntimeError
 from .files import BadLine, Line, read_file, read_lines
@@ -69,7 +70,7 @@ def main() -> None:
 )
 @click.option("--column", help="The column or key of the texts in --file.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--variant", help="Which variant of the bundle to run.  [default: its first]")
+@click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest here]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
 def classify(
     bundle: Path,
@@ -172,7 +173,7 @@ def _stdin(stream: BinaryIO) -> Iterator[Line | BadLine]:
 
 def _load(bundle: Path, variant: str | None, threads: int | None) -> Classifier:
     with Progress("loading the model") as progress:
-        if read_manifest(bundle).variant(variant).bytes > _LARGE:
+        if choose(read_manifest(bundle), variant).bytes > _LARGE:
             progress.show()
         try:
             return Classifier.load(bundle, variant=variant, threads=threads)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from .bundle import Manifest, Variant
 from .classifier import Prediction
+from .cpu import instructions
 from .files import BadLine
 
 TEXT_WIDTH = 80
@@ -94,6 +97,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
         ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
+        ("processor", _processor(runtime["instructions"])),
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),
     ]
     return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)
@@ -128,12 +132,24 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _runtime() -> dict[str, str]:
-    from .backends.onnxruntime import PROVIDER, available
+def _processor(found: Sequence[str] | None) -> str:
+    """What it has for integer products, and what follows where an x64 lacks VNNI."""
+    if found is None:
+        return "not known: this system does not tell"
+    text = ", ".join(found) or "no vector instructions for integer products"
+    if "avx2" in found and not any("vnni" in name for name in found):
+        text += "; no VNNI, so int8 weights are made unsigned when they are loaded, and run slower"
+    return text
+
+
+def _runtime() -> dict[str, Any]:
+    from .backends import CPU_PROVIDER
+    from .backends.onnxruntime import available
 
     onnxruntime, providers = available()
     return {
         "version": version("trimexport-runtime"),
         "onnxruntime": onnxruntime,
-        "provider": PROVIDER if PROVIDER in providers else f"no {PROVIDER}",
+        "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
+        "instructions": instructions(),
     }

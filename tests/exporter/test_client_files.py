@@ -36,7 +36,10 @@ def written(name: str, place: Path) -> tuple[Plan, dict[str, Any]]:
     """A plan for a family's language model, and the config.json that its bundle would have."""
     directory = families.make(name, place / "model")
     spec = BuildSpec(
-        model=str(directory), labels=("positive", "negative"), prompt="Review: {text}\nSentiment:"
+        precision=("fp32",),
+        model=str(directory),
+        labels=("positive", "negative"),
+        prompt="Review: {text}\nSentiment:",
     )
     planned = plan(spec)
     write_client_files(planned, place)

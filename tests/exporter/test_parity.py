@@ -61,7 +61,12 @@ def test_thousands_of_texts_are_counted(report) -> None:  # type: ignore[no-unty
 def test_a_gap_is_measured_and_warned_of(tmp_path: Path) -> None:
     """A text that ends in a space fuses with a prompt that goes on with one."""
     directory = save(gemma(seed=6), tmp_path / "model")
-    spec = BuildSpec(model=str(directory), labels=LABELS, prompt="Review: {text} \nSentiment:")
+    spec = BuildSpec(
+        precision=("fp32",),
+        model=str(directory),
+        labels=LABELS,
+        prompt="Review: {text} \nSentiment:",
+    )
     texts = ("good ", "bad  ", "fine", "a b ")
     built = build(spec, tmp_path / "bundle", sample=Texts(texts))
     assert built.report.gap.compared == 4
@@ -86,7 +91,9 @@ def test_samples_that_are_refused(sample: Texts, message: str) -> None:
 
 def test_all_notices_are_carried() -> None:
     """A recipe's notice does not replace the card's."""
-    spec = BuildSpec(model=str(GEMMA_MINI), labels=LABELS, prompt=PROMPT, notice="Ours")
+    spec = BuildSpec(
+        precision=("fp32",), model=str(GEMMA_MINI), labels=LABELS, prompt=PROMPT, notice="Ours"
+    )
     notice = plan(spec).notice
     assert notice is not None
     assert notice.startswith("Ours. gemma-mini was trained on")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +14,16 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from onnx_ir.passes import common
 from onnxscript import FLOAT, INT64, script
 from onnxscript import opset20 as op
 
 from models import llama, save
 from trimexport.checkpoint import open_checkpoint
+from trimexport.graph import OPSET
 from trimexport.passes.fold_constants import fold_constants
 from trimexport.passes.fold_transposes import fold_transposes
+from trimexport.passes.fuse_norms import fuse_norms
 from trimexport.passes.name_dimensions import name_dimensions
 from trimexport.passes.static_reshapes import static_reshapes
 from trimexport.serialise import write_onnx
@@ -99,6 +103,86 @@ def test_fold_constants(tmp_path: Path) -> None:
     both(model, fold_constants, tmp_path, x=x)
     assert count(model)["Add"] == 0
     assert count(model)["CastLike"] == 0
+
+
+@script()
+def gemma_norm(x: FLOAT["n", 4], gain: FLOAT[4]) -> FLOAT["n", 4]:
+    mean = op.ReduceMean(op.Pow(x, op.Constant(value_float=2.0)), op.Constant(value_ints=[-1]))
+    root = op.Sqrt(op.Add(mean, op.Constant(value_float=1e-3)))
+    normed = op.Mul(x, op.Reciprocal(root))
+    return op.Mul(normed, op.Add(gain, op.Constant(value_float=1.0)))
+
+
+@script()
+def llama_norm(x: FLOAT["n", 4], gain: FLOAT[4]) -> FLOAT["n", 4]:
+    mean = op.ReduceMean(op.Pow(x, op.Constant(value_float=2.0)), op.Constant(value_ints=[-1]))
+    root = op.Sqrt(op.Add(op.Constant(value_float=1e-3), mean))
+    return op.Mul(gain, op.Mul(op.Reciprocal(root), x))
+
+
+@script()
+def norm_of_another(x: FLOAT["n", 4], gain: FLOAT[4]) -> FLOAT["n", 4]:
+    """What is squared is not what is scaled."""
+    square = op.Pow(op.Add(x, gain), op.Constant(value_float=2.0))
+    mean = op.ReduceMean(square, op.Constant(value_ints=[-1]))
+    root = op.Sqrt(op.Add(mean, op.Constant(value_float=1e-3)))
+    return op.Mul(gain, op.Mul(x, op.Reciprocal(root)))
+
+
+@script()
+def norm_over_texts(x: FLOAT["n", 4], gain: FLOAT[4]) -> FLOAT["n", 4]:
+    mean = op.ReduceMean(op.Pow(x, op.Constant(value_float=2.0)), op.Constant(value_ints=[0]))
+    root = op.Sqrt(op.Add(mean, op.Constant(value_float=1e-3)))
+    return op.Mul(gain, op.Mul(x, op.Reciprocal(root)))
+
+
+@script()
+def norm_of_fourth_powers(x: FLOAT["n", 4], gain: FLOAT[4]) -> FLOAT["n", 4]:
+    mean = op.ReduceMean(op.Pow(x, op.Constant(value_float=4.0)), op.Constant(value_ints=[-1]))
+    root = op.Sqrt(op.Add(mean, op.Constant(value_float=1e-3)))
+    return op.Mul(gain, op.Mul(x, op.Reciprocal(root)))
+
+
+def with_gain(function: Any) -> ir.Model:
+    """A norm's graph with its gain bound and folded, as `fuse_norms` requires it."""
+    proto = function.to_model_proto()
+    proto.opset_import[0].version = OPSET
+    model = ir.from_proto(proto)
+    gain = model.graph.inputs.pop()
+    gain.const_value = ir.tensor(np.array([0.5, -1, 2, 3], np.float32), name="gain")
+    model.graph.register_initializer(gain)
+    fold_constants(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    return model
+
+
+@pytest.mark.parametrize("function", [gemma_norm, llama_norm], ids=["gemma", "llama"])
+def test_fuse_norms(tmp_path: Path, function: Any) -> None:
+    """One operator, whichever way round the products stand, and Gemma's gain with its one."""
+    model = with_gain(function)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    before = run(model, tmp_path / "before", x=x)
+    fuse_norms(model)
+    common.RemoveUnusedNodesPass()(model)
+    after = run(model, tmp_path / "after", x=x)
+    assert np.abs(before - after).max() < 1e-6
+    assert before.std() > 1
+    (norm,) = model.graph
+    assert norm.op_type == "RMSNormalization"
+    assert norm.attributes["epsilon"].as_float() == pytest.approx(1e-3)
+    gain = norm.inputs[1]
+    assert gain is not None
+    assert gain.const_value is not None
+    one = 1 if function is gemma_norm else 0
+    assert gain.const_value.numpy().tolist() == [0.5 + one, -1 + one, 2 + one, 3 + one]
+
+
+@pytest.mark.parametrize("function", [norm_of_another, norm_over_texts, norm_of_fourth_powers])
+def test_what_only_looks_like_a_norm_is_left_alone(function: Any) -> None:
+    model = with_gain(function)
+    before = count(model)
+    fuse_norms(model)
+    assert count(model) == before
 
 
 @script()

@@ -251,7 +251,10 @@ BUILD = """
 import sys
 from pathlib import Path
 from trimexport import BuildSpec, Texts, TrimexportError, build
-spec = BuildSpec(model=sys.argv[1], labels=("positive", "negative"), prompt="R: {text}\\nS:")
+labels = ("positive", "negative")
+spec = BuildSpec(
+    precision=("fp32",), model=sys.argv[1], labels=labels, prompt="R: {text}\\nS:"
+)
 try:
     build(spec, Path(sys.argv[2]), sample=Texts(("a",)), force=True)
 except TrimexportError as error:

@@ -69,7 +69,14 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 def planned(directory: Path, prompt: str = PROMPT, system: str | None = None) -> Plan:
-    spec = BuildSpec(model=str(directory), labels=LABELS, prompt=prompt, chat=True, system=system)
+    spec = BuildSpec(
+        precision=("fp32",),
+        model=str(directory),
+        labels=LABELS,
+        prompt=prompt,
+        chat=True,
+        system=system,
+    )
     return plan(spec)
 
 
@@ -79,7 +86,12 @@ def test_the_bundle_answers_as_the_rendered_chat(
     """transformers renders and tokenises the whole conversation, text included."""
     directory = chat_model(THINKING)
     spec = BuildSpec(
-        model=str(directory), labels=LABELS, prompt=PROMPT, chat=True, system="Say {one} word."
+        precision=("fp32",),
+        model=str(directory),
+        labels=LABELS,
+        prompt=PROMPT,
+        chat=True,
+        system="Say {one} word.",
     )
     built = build(spec, tmp_path / "bundle")
     assert built.manifest.prompt.rendered
@@ -177,7 +189,7 @@ def test_what_a_template_cannot_do(
 
 def test_a_system_turn_without_chat() -> None:
     with pytest.raises(SpecError, match="a system turn is given without --chat"):
-        BuildSpec(model="m", labels=LABELS, prompt=PROMPT, system="Be brief.")
+        BuildSpec(precision=("fp32",), model="m", labels=LABELS, prompt=PROMPT, system="Be brief.")
 
 
 def test_the_template_of_a_file_beside_the_tokenizer(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ CLASSIFIERS = [name for name in FAMILIES if name not in ("llama3", "phi3-longrop
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_language_model(name: str, tmp_path: Path) -> None:
     directory = make(name, tmp_path / "model")
-    spec = BuildSpec(model=str(directory), labels=LABELS, prompt=PROMPT)
+    spec = BuildSpec(precision=("fp32",), model=str(directory), labels=LABELS, prompt=PROMPT)
     manifest = build(spec, tmp_path / "bundle").manifest
     judge = Untrimmed(directory)
     tokens = [label.token_ids[0] for label in manifest.labels]
@@ -73,7 +73,7 @@ def test_a_fine_tuned_classifier(name: str, tmp_path: Path) -> None:
     """No labels, no prompt: the bundle answers as transformers' own pipeline does."""
     names = {0: "bad", 1: "fair", 2: "good"}
     directory = make(name, tmp_path / "model", classifier=True, layers=1, id2label=names)
-    built = build(BuildSpec(model=str(directory)), tmp_path / "bundle")
+    built = build(BuildSpec(precision=("fp32",), model=str(directory)), tmp_path / "bundle")
     assert built.manifest.label_names == ("bad", "fair", "good")
     assert built.report.mass is None
 

@@ -29,7 +29,10 @@ class Told(Silent):
 def test_the_proposed_prompt_removes_the_gap(tmp_path: Path) -> None:
     model = str(make("llama3", tmp_path / "model", layers=1))
     spec = BuildSpec(
-        model=model, labels=("positive", "negative"), prompt="Review: {text}\nSentiment:"
+        precision=("fp32",),
+        model=model,
+        labels=("positive", "negative"),
+        prompt="Review: {text}\nSentiment:",
     )
     told = Told()
     first = build(spec, tmp_path / "first", sample=TEXTS, progress=told).report
@@ -39,7 +42,7 @@ def test_the_proposed_prompt_removes_the_gap(tmp_path: Path) -> None:
     assert found is not None, warning
 
     prompt = unescape(shlex.split(found[1])[0])
-    better = BuildSpec(model=model, labels=spec.labels, prompt=prompt)
+    better = BuildSpec(precision=("fp32",), model=model, labels=spec.labels, prompt=prompt)
     told = Told()
     second = build(better, tmp_path / "second", sample=TEXTS, progress=told).report
     assert second.gap.different == 0

@@ -26,10 +26,13 @@ from pathlib import Path
 import transformers
 assert transformers.__version__.startswith("4.57."), transformers.__version__
 from trimexport import BuildSpec, build
+FP32 = ("fp32",)
 for model in sys.argv[3:]:
-    spec = BuildSpec(model=model, labels=("positive", "negative"), prompt=sys.argv[1])
+    labels = ("positive", "negative")
+    spec = BuildSpec(precision=FP32, model=model, labels=labels, prompt=sys.argv[1])
     build(spec, Path(sys.argv[2]) / Path(model).name)
-build(BuildSpec(model=sys.argv[2] + "/classifier"), Path(sys.argv[2]) / "classifier-bundle")
+spec = BuildSpec(precision=FP32, model=sys.argv[2] + "/classifier")
+build(spec, Path(sys.argv[2]) / "classifier-bundle")
 """
 
 

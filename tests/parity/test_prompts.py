@@ -58,7 +58,7 @@ CASES = {
 def test_bundle_answers_as_the_untrimmed_model(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     directory = save(case.make(**case.options), tmp_path / "model", **case.saving)
-    spec = BuildSpec(model=str(directory), labels=LABELS, prompt=case.prompt)
+    spec = BuildSpec(precision=("fp32",), model=str(directory), labels=LABELS, prompt=case.prompt)
     built = build(spec, tmp_path / "bundle")
     judge = Untrimmed(directory)
     tokens = [label.token_ids[0] for label in built.manifest.labels]
@@ -78,7 +78,13 @@ def test_several_words_add_up(tmp_path: Path) -> None:
     """A label's probability is the sum of its words' probabilities."""
     directory = save(gemma(seed=3), tmp_path / "model")
     words = {"good": ("good", "great", "positive"), "bad": ("bad",)}
-    spec = BuildSpec(model=str(directory), labels=("good", "bad"), prompt=PLAIN, verbalizers=words)
+    spec = BuildSpec(
+        precision=("fp32",),
+        model=str(directory),
+        labels=("good", "bad"),
+        prompt=PLAIN,
+        verbalizers=words,
+    )
     built = build(spec, tmp_path / "bundle")
     judge = Untrimmed(directory)
     found = Classifier.load(tmp_path / "bundle").logits(["dull", "a fine film"])
@@ -93,7 +99,9 @@ def test_several_words_add_up(tmp_path: Path) -> None:
 
 def test_labels_may_come_in_any_order(sentiment: Path, tmp_path: Path) -> None:
     """Permuting the labels permutes the logits and changes nothing else."""
-    spec = BuildSpec(model=str(GEMMA_MINI), labels=("negative", "positive"), prompt=PLAIN)
+    spec = BuildSpec(
+        precision=("fp32",), model=str(GEMMA_MINI), labels=("negative", "positive"), prompt=PLAIN
+    )
     build(spec, tmp_path / "bundle")
     permuted = Classifier.load(tmp_path / "bundle").logits(TEXTS)
     assert np.array_equal(permuted[:, ::-1], Classifier.load(sentiment).logits(TEXTS))

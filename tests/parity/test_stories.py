@@ -150,7 +150,7 @@ def test_the_conversion_tells_stories(stories: Path) -> None:
 
 def test_a_real_llama(stories: Path, tmp_path: Path) -> None:
     labels = ("happy", "sad", "big")
-    spec = BuildSpec(model=str(stories), labels=labels, prompt=PROMPT)
+    spec = BuildSpec(precision=("fp32",), model=str(stories), labels=labels, prompt=PROMPT)
     built = build(spec, tmp_path / "bundle")
     judge = Untrimmed(stories)
     tokens = [label.token_ids[0] for label in built.manifest.labels]

@@ -10,25 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# What decides how fast integer and half-precision matrix products are.
-INSTRUCTIONS = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
+from trimexport_runtime.cpu import instructions
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`cores` are those that this process may use. `instructions` are those of `INSTRUCTIONS` that
-    the processor has; they, and `memory_bytes`, are None where the system does not tell."""
+    """`cores` are those that this process may use. `instructions` are those of
+    `trimexport_runtime.cpu` that the processor has; they, and `memory_bytes`, are None where the
+    system does not tell."""
 
     processor: str
     cores: int
@@ -41,13 +30,10 @@ class Machine:
 def this_machine() -> Machine:
     """Describe the machine."""
     facts = dict(_processor_facts())
-    flags = facts.get("flags", facts.get("features"))
     return Machine(
         processor=facts.get("model name") or _processor_name(),
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
-        instructions=None
-        if flags is None
-        else tuple(name for name in INSTRUCTIONS if name in flags.split()),
+        instructions=instructions(),
         memory_bytes=_memory_bytes(),
         system=platform.platform(),
         python=platform.python_version(),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trimexport.errors import SpecError
 from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime.choice import choose
 
 PYTORCH = {"pytorch": "float32", "pytorch-bf16": "bfloat16"}
 
@@ -97,7 +98,7 @@ def _other(name: str, manifest: Manifest) -> Subject:
             f"--against {name} answers with {', '.join(other.label_names)}, the bundle with "
             f"{', '.join(manifest.label_names)}; give one that answers the same question"
         )
-    chosen = other.variant(variant)
+    chosen = choose(other, variant)
     return Subject(f"{directory}:{chosen.name}", directory, chosen.bytes, chosen.name)
 
 

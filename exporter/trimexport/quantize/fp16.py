@@ -13,8 +13,12 @@ All else is an island of float32, because float16 ends at 65504 and has 11 bits:
 - Rotary tables, the embedding's scale, soft-caps, and the head with its logits.
 
 A product whose result leaves float16 all the same becomes infinite and then no number, which the
-runtime refuses to answer with; the build's parity check runs on the CPU, whose provider computes
-float16 products in float32 where it has no kernel and may hide this.
+runtime refuses to answer with.
+
+What the build measures is no proof of that: it runs on the CPU, where ONNX Runtime takes out the
+casts and computes float16 in float32, the weights alone being rounded. ONNX's reference evaluator
+rounds every result; by it gemma-mini's logits differ by 0.003 at most on 1,821 sentences and no
+answer changes, where the build sees 6e-6.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+CPU_PROVIDER = "CPUExecutionProvider"
+
 
 class Backend(Protocol):
     """A loaded variant. `run` may be called from several threads at once."""

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from trimexport_runtime.backends import CPU_PROVIDER as PROVIDER
 from trimexport_runtime.bundle import Manifest, Variant
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 
-PROVIDER = "CPUExecutionProvider"
 INPUTS = ("attention_mask", "input_ids")
 OUTPUT = "logits"
 _FATAL_ONLY = 4  # errors are raised, and their own log lines would only repeat them
@@ -45,6 +45,9 @@ class OnnxRuntimeBackend:
             raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
+        # Where the processor has no VNNI, ONNX Runtime makes int8 weights unsigned, for its signed
+        # products would overflow there; where it has, this changes nothing.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             if threads < 1:
                 raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
