@@ -122,7 +122,10 @@ def compare_group(
             stack.callback(process.close)
             running.append(process)
         for workload in work:
-            measure(running, workload, rounds, results)
+            try:
+                measure(running, workload, rounds, results)
+            except PeerError as error:
+                raise click.ClickException(f"{error}; leave it out and run again") from None
             write(results, specs[0].name, prompt_file.parent)
 
 

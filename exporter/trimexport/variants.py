@@ -18,7 +18,7 @@ from .memory import release
 from .progress import Progress
 from .quantize.fp16 import to_fp16
 from .quantize.int4 import to_int4
-from .quantize.int8 import Quantized, to_int8
+from .quantize.int8 import Factors, to_int8
 from .quantize.matrices import products
 from .quantize.smooth import Activations, smooth
 from .serialise import Written, external_bytes, write_onnx
@@ -37,6 +37,9 @@ class Changed(Protocol):
         """The weight with the largest error and that error; after the graph was written."""
 
 
+Quantize = Callable[[ir.Model, Activations, Progress], Changed | None]
+
+
 @dataclass(frozen=True)
 class Precision:
     """How a precision is made and what its variant is called.
@@ -45,7 +48,7 @@ class Precision:
     """
 
     suffix: str
-    quantize: Callable[[ir.Model, Activations, Progress], Changed | None]
+    quantize: Quantize
     providers: tuple[str, ...] = (_CPU,)
 
 
@@ -53,18 +56,23 @@ def _as_it_is(model: ir.Model, activations: Activations, progress: Progress) -> 
     return None
 
 
-def _to_int8(model: ir.Model, activations: Activations, progress: Progress) -> Quantized:
-    size = sum(product.weight.nbytes for product in products(model))
-    with progress.bar("smoothing", size) as tick:
-        factors = smooth(model, activations, tick)
-    return to_int8(model, factors)
+def _smoothed(quantize: Callable[[ir.Model, Mapping[str, Factors]], Changed]) -> Quantize:
+    """The same behind smoothing."""
+
+    def apply(model: ir.Model, activations: Activations, progress: Progress) -> Changed:
+        size = sum(product.weight.nbytes for product in products(model))
+        with progress.bar("smoothing", size) as tick:
+            factors = smooth(model, activations, tick)
+        return quantize(model, factors)
+
+    return apply
 
 
 SCHEMES: Mapping[str, Precision] = {
     "fp32": Precision("_fp32", _as_it_is),
     "fp16": Precision("_fp16", lambda model, *_: to_fp16(model), (_GPU, _CPU)),
-    "int8": Precision("_int8", _to_int8),
-    "int4": Precision("_q4", lambda model, *_: to_int4(model)),
+    "int8": Precision("_int8", _smoothed(to_int8)),
+    "int4": Precision("_q4", _smoothed(to_int4)),
 }
 
 

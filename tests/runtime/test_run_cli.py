@@ -193,6 +193,7 @@ def test_info(bundle: Path) -> None:
         "label mass  97.00%",
         "token gap   0.00%",
         "runs on     onnxruntime ",
+        "processor   ",
         "files       3, ",
     ):
         assert part in result.stdout

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from trimexport.weights import StreamedTensor, StreamedWeight
 
-from .int8 import Int8Table, _register, quantize_embedding
+from .int8 import Factors, Int8Table, _register, quantize_embedding
 from .matrices import Product, products, rows
 
 BLOCK = 32
@@ -77,12 +77,13 @@ class Int4Matrix(StreamedTensor):
     `error` is known when it was written: the norm of the difference by that of the matrix.
     """
 
-    def __init__(self, weight: StreamedWeight) -> None:
+    def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
         inputs, outputs = weight.shape.numpy()
         blocks = -(-inputs // BLOCK)
         name = f"{weight.name}.int4"
         super().__init__(ir.DataType.UINT8, (outputs, blocks, BLOCK // 2), name)
         self._weight = weight
+        self._factors = factors
         self.scales = _Companion(self, ir.DataType.FLOAT, outputs * blocks, f"{name}.scale")
         zeros = outputs * -(-blocks // 2)
         self.zeros = _Companion(self, ir.DataType.UINT8, zeros, f"{name}.zero")
@@ -91,8 +92,11 @@ class Int4Matrix(StreamedTensor):
     def blocks(self) -> Iterator[np.ndarray]:
         self.scales.made, self.zeros.made = [], []
         wrong = whole = 0.0
+        done = 0
         for stored in rows(self._weight):
-            for part in stored.split(max(1, STEP // stored.shape[1])):
+            for some in stored.split(max(1, STEP // stored.shape[1])):
+                part = self._factors.apply(some, done)
+                done += len(part)
                 found = quantize_blocks(part)
                 self.scales.made.append(found.scales.flatten().numpy())
                 self.zeros.made.append(pack(found.zeros).flatten().numpy())
@@ -138,12 +142,16 @@ class Quantized:
         )
 
 
-def to_int4(model: ir.Model) -> Quantized:
-    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place."""
+def to_int4(model: ir.Model, factors: Mapping[str, Factors]) -> Quantized:
+    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place.
+
+    Args:
+        factors: weight name -> smoothing (see `smooth`).
+    """
     matrices = {}
     for product in products(model):
-        matrix = Int4Matrix(product.weight)
-        matrices[product.weight.name or ""] = matrix
+        matrix = Int4Matrix(product.weight, factors.get(product.name, Factors()))
+        matrices[product.name] = matrix
         _multiply(model.graph, product, matrix)
     model.opset_imports[DOMAIN] = 1
     return Quantized(matrices, quantize_embedding(model))
@@ -153,7 +161,7 @@ def _multiply(graph: ir.Graph, product: Product, matrix: Int4Matrix) -> None:
     """Replace a product by the one with packed weights."""
     old = product.node
     inputs, outputs = product.weight.shape.numpy()
-    result = ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=old.outputs[0].shape)
+    result = ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=product.result.shape)
     new = ir.node(
         "MatMulNBits",
         [product.source, *_register(graph, matrix, matrix.scales, matrix.zeros)],
@@ -168,6 +176,6 @@ def _multiply(graph: ir.Graph, product: Product, matrix: Int4Matrix) -> None:
         outputs=[result],
     )
     graph.insert_after(old, new)
-    old.outputs[0].replace_all_uses_with(result)
+    product.result.replace_all_uses_with(result)
     graph.remove(old, safe=True)
-    graph.initializers.pop(product.weight.name or "", None)
+    graph.initializers.pop(product.name, None)

@@ -1,0 +1,70 @@
+"""Which variant runs when none is named, and what is known of the processor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimexport_runtime import BackendError, BundleError, Classifier, Manifest, read_manifest
+from trimexport_runtime.choice import FASTEST_FIRST, choose
+from trimexport_runtime.cpu import INSTRUCTIONS, instructions
+from trimexport_runtime.render import _processor
+
+CPU, GPU = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def holding(manifest: Manifest, *variants: tuple[str, tuple[str, ...]]) -> Manifest:
+    """The manifest with variants of the given precisions and providers."""
+    one = manifest.variants[0]
+    made = (
+        replace(one, name=precision, precision=precision, providers=providers)
+        for precision, providers in variants
+    )
+    return replace(manifest, variants=tuple(made))
+
+
+@given(order=st.permutations(FASTEST_FIRST))
+def test_the_fastest_runs(order: list[str], bundle_manifest: Manifest) -> None:
+    """Whatever was built first."""
+    held = holding(bundle_manifest, *((precision, (CPU,)) for precision in order))
+    assert choose(held).name == "int8"
+    assert choose(held, "fp32").name == "fp32"
+
+
+def test_what_cannot_run_is_passed_over(bundle_manifest: Manifest) -> None:
+    held = holding(bundle_manifest, ("int8", (GPU,)), ("fp16", (GPU, CPU)), ("new", ()))
+    assert choose(held).name == "fp16"
+    assert choose(held, "int8").name == "int8", "what is named is tried, and refused by name"
+    with pytest.raises(BundleError, match='no variant "int4"; it has: int8, fp16, new'):
+        choose(held, "int4")
+
+
+def test_where_nothing_can_run_the_first_is_refused_by_name(bundle_manifest: Manifest) -> None:
+    held = holding(bundle_manifest, ("fp16", (GPU,)), ("int8", (GPU,)))
+    assert choose(held).name == "fp16"
+
+
+@pytest.fixture(scope="module")
+def bundle_manifest(tiny_bundle: Path) -> Manifest:
+    return read_manifest(tiny_bundle)
+
+
+def test_the_token_budget_changes_no_answer(bundle: Path) -> None:
+    texts = ["good", "bad and long " * 9, "", "x"] * 9
+    usual = Classifier.load(bundle).logits(texts)
+    assert Classifier.load(bundle, token_budget=1).logits(texts) == pytest.approx(usual, abs=1e-5)
+    with pytest.raises(BackendError, match="token_budget is 0; give 1 or more tokens"):
+        Classifier.load(bundle, token_budget=0)
+
+
+def test_the_processor() -> None:
+    found = instructions()
+    assert found is None or set(found) <= set(INSTRUCTIONS)
+    assert _processor(("avx2", "avx512_vnni")) == "avx2, avx512_vnni"
+    assert "no VNNI, so int8 weights are made unsigned" in _processor(("avx2",))
+    assert _processor(()) == "no vector instructions for integer products"
+    assert _processor(None) == "not known: this system does not tell"
