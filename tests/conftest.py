@@ -12,21 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
-from models import GEMMA_MINI
-from trimexport import BuildSpec, build
-
-SENTIMENT = BuildSpec(
-    precision=("fp32",),
-    model=str(GEMMA_MINI),
-    labels=("positive", "negative"),
-    prompt="Review: {text}\nSentiment:",
-)
-TOPICS = BuildSpec(
-    precision=("fp32",),
-    model=str(GEMMA_MINI),
-    labels=("World", "Sports", "Business", "Sci/Tech"),
-    prompt="News: {text}\nTopic:",
-)
+from tasks import SENTIMENT
+from trimexport import build
 
 
 @pytest.fixture(scope="session")

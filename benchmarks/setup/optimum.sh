@@ -4,9 +4,10 @@
 #
 #   benchmarks/setup/optimum.sh VENV                              # the environment
 #   benchmarks/setup/optimum.sh VENV export CHECKPOINT DIRECTORY  # Optimum's export, quantised
-#   benchmarks/setup/optimum.sh VENV quantize BUNDLE DIRECTORY    # this project's fp32 graph
+#   benchmarks/setup/optimum.sh VENV quantize GRAPH DIRECTORY     # a bundle's fp32 graph
 #
-# Both hold the model in memory several times: four layers of Gemma-2B's shape need 12 GB.
+# Both hold the model in memory several times. Four layers of Gemma-2B's shape need 16 GB as this
+# project's graph and more than 20 GB as Optimum's export, which has the output layer twice.
 set -euo pipefail
 
 venv=$1
@@ -26,7 +27,7 @@ case "${2:-}" in
     cp "$4/fp32/tokenizer.json" "$4/quantised/"
     ;;
   quantize)
-    "$venv/bin/python" "$quantize" "$3/onnx/model.onnx" "$4/model.onnx"
+    "$venv/bin/python" "$quantize" "$3" "$4/model.onnx"
     ;;
   *)
     echo "$2 is not a step: export, quantize" >&2

@@ -21,6 +21,15 @@ from tokenizers import Tokenizer
 CALIBRATION_TEXTS = 128
 
 
+def fp32_graph(bundle: Path) -> Path:
+    """The bundle's fp32 graph."""
+    manifest = json.loads((bundle / "trimexport.json").read_text(encoding="utf-8"))
+    for variant in manifest["variants"]:
+        if variant["precision"] == "fp32":
+            return bundle / str(variant["graph"])
+    raise SystemExit(f"{bundle} has no fp32 variant; build one with --precision fp32")
+
+
 def samples(bundle: Path, texts: Path) -> list[dict[str, Any]]:
     """The graph's inputs for the first texts, one at a time."""
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
@@ -51,7 +60,7 @@ def _is_prefix(node: ov.Node) -> bool:
 def main() -> None:
     bundle, texts, output = (Path(value) for value in sys.argv[1:4])
     output.mkdir(parents=True, exist_ok=True)
-    graph = bundle / "onnx" / "model.onnx"
+    graph = fp32_graph(bundle)
     model = ov.Core().read_model(graph)
     weights = nncf.compress_weights(
         model,

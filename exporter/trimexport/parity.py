@@ -24,10 +24,12 @@ LISTED = 20
 @dataclass(frozen=True)
 class Tolerance:
     """What a variant must keep to: a logit difference below, where that is asked, and an agreement
-    of at least."""
+    of at least. A text that the reference decides by less than `tie` logits may go either way: its
+    flip counts in the agreement that is reported, and not against the tolerance."""
 
     max_logit_difference: float | None
     agreement: float
+    tie: float = 0.0
 
     def flips(self, texts: int) -> int:
         """How many of `texts` may change their answer. Where agreement need not be whole, one
@@ -40,8 +42,8 @@ TOLERANCES = {
     # No answer of 1,821 changed where every result was rounded, the logits by 0.003 at most; with
     # other weights and more layers they move further, so only the answers count.
     "fp16": Tolerance(max_logit_difference=None, agreement=0.998),
-    "int8": Tolerance(max_logit_difference=None, agreement=0.995),
-    "int4": Tolerance(max_logit_difference=None, agreement=0.98),
+    "int8": Tolerance(max_logit_difference=None, agreement=0.995, tie=0.1),
+    "int4": Tolerance(max_logit_difference=None, agreement=0.98, tie=0.2),
 }
 GAP_WARNING = 0.01
 MASS_WARNING = 0.5
@@ -83,7 +85,8 @@ class VariantParity:
         """Whether the variant keeps to its tolerance."""
         limit = self.tolerance.max_logit_difference
         near = limit is None or self.max_logit_difference < limit
-        return near and len(self.disagreements) <= self.tolerance.flips(len(self.probabilities))
+        flips = sum(item.reference_margin >= self.tolerance.tie for item in self.disagreements)
+        return near and flips <= self.tolerance.flips(len(self.probabilities))
 
 
 @dataclass(frozen=True)

@@ -40,20 +40,20 @@ def test_build_verify_and_inspect_in_processes(
     assert found["bundle"] == str(output)
     assert found["texts"] == 2
     assert found["reference"]["accuracy"] in (0, 0.5, 1)
-    for said in ("compiling the prompt: ", "tracing: ", "writing fp32: ", "variant fp32: "):
+    for said in ("compiling the prompt: ", "tracing: ", "writing int8: ", "variant int8: "):
         assert said in built.stderr
     assert list(output.parent.iterdir()) == [output]
     manifest = read_manifest(output)
     check_files(output, manifest, hashes=True)
     assert manifest.prompt.template == "It {{is}}: {text}\nso:"
-    assert "| fp32 | 100.00% |" in (output / "README.md").read_text(encoding="utf-8")
+    assert "| int8 | 100.00% |" in (output / "README.md").read_text(encoding="utf-8")
     Classifier.load(output).classify(["a"])
 
     verified = tiny_process("verify", output, *texts)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.startswith("variant")
     assert "100.00%" in verified.stdout
-    assert "variant fp32: " in verified.stderr
+    assert "variant int8: " in verified.stderr
 
     shutil.rmtree(tiny_copy)
     gone = tiny_process("verify", output, *texts)

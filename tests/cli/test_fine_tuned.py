@@ -41,7 +41,7 @@ def said_by(result: Result) -> list[dict[str, Any]]:
 
 def test_from_a_checkpoint_to_an_answer(tiny_invoke: Invoke, stars: Path) -> None:
     """Nothing but the model is given: its labels, its name, and the text alone as the prompt."""
-    built = tiny_invoke("build", "--model", stars)
+    built = tiny_invoke("build", "--model", stars, "--precision", "fp32")
     assert built.exit_code == 0, built.output
     bundle = Path("build") / "stars"
     assert f"\n{bundle}: " in built.stdout
@@ -104,7 +104,8 @@ def test_a_prompt_and_an_end_token_that_is_padding_too(tiny_invoke: Invoke, tmp_
     tiny.edit_json(directory / "tokenizer.json", end_with_eos)
     prompt = "Review: {text}\nIs it good? Answer:"
     shell = prompt.replace("\n", "\\n")
-    built = tiny_invoke("build", "--model", directory, "--prompt", shell, "-o", "out", "--json")
+    build = ("build", "--model", directory, "--prompt", shell, "--precision", "fp32")
+    built = tiny_invoke(*build, "-o", "out", "--json")
     assert built.exit_code == 0, built.output
     report = json.loads(built.stdout)
     assert report["tokenisation_gap"]["different"] == 0

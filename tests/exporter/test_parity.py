@@ -50,6 +50,27 @@ def test_every_text_outside_is_named(report) -> None:  # type: ignore[no-untyped
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("precision", "margin", "flips", "within"),
+    [
+        ("fp32", 0.01, 1, False),
+        ("int8", 0.5, 1, True),
+        ("int8", 0.5, 2, False),
+        ("int8", 0.05, 5, True),
+        ("int4", 0.15, 5, True),
+        ("int4", 0.25, 2, False),
+    ],
+)
+def test_what_may_flip(  # type: ignore[no-untyped-def]
+    report, precision: str, margin: float, flips: int, within: bool
+) -> None:
+    """One text, for a share under one shows nothing; and those that the reference hardly decides."""
+    (variant,) = report.variants
+    flip = Disagreement(1, "bad film", "negative", "positive", margin, 0.25)
+    bad = replace(variant, tolerance=TOLERANCES[precision], disagreements=(flip,) * flips)
+    assert bad.within is within
+
+
 def test_thousands_of_texts_are_counted(report) -> None:  # type: ignore[no-untyped-def]
     (variant,) = report.variants
     many = replace(report, texts=("x",) * 5000)

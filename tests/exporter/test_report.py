@@ -159,7 +159,7 @@ def test_json_holds_what_the_table_shows() -> None:
     assert variant["mean_logit_difference"] == 1e-6
     assert variant["max_probability_difference"] == 0.8
     assert variant["accuracy"] == 0.75
-    assert variant["tolerance"] == {"max_logit_difference": 1e-3, "agreement": 1.0}
+    assert variant["tolerance"] == {"max_logit_difference": 1e-3, "agreement": 1.0, "tie": 0.0}
     assert len(variant["disagreements"]) == 30
     assert variant["disagreements"][0]["reference_margin"] == 2.2
     assert found["tokenisation_gap"] == {

@@ -11,9 +11,9 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from conftest import SENTIMENT
 from models import GEMMA_MINI, needs_data, read_jsonl
 from outliers import plant
+from tasks import SENTIMENT
 from trimexport import BuildSpec, Texts, build
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.batching import pad
