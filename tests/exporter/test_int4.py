@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # ruff: noqa: UP037, F821 (dimensions have names, which are no types)
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from onnxscript import FLOAT, INT64, script
 from onnxscript import opset23 as op
 
 from models import gemma, save
-from tiny import PROMPT, TEXTS
-from trimexport import BuildSpec, Texts, build
+from tasks import SENTIMENT
+from tiny import TEXTS
+from trimexport import build
 from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.pipeline import Built
 from trimexport.quantize.int4 import BLOCK, pack, quantize_blocks, to_int4
@@ -39,16 +41,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Its bundle. Shared: do not change it."""
-    spec = BuildSpec(
-        model=str(model),
-        labels=("positive", "negative"),
-        prompt=PROMPT,
-        precision=("int8", "int4"),
-    )
-    texts = tuple(f"{text} {word}" for text in TEXTS for word in ("plot", "rain", "42", "!"))
-    return build(spec, tmp_path_factory.mktemp("bundles") / "hard", sample=Texts(texts))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A bundle of gemma-mini. Shared: do not change it."""
+    spec = replace(SENTIMENT, precision=("int8", "int4"))
+    return build(spec, tmp_path_factory.mktemp("bundles") / "both")
 
 
 @script()

@@ -10,7 +10,7 @@ import pytest
 
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
-from trimexport.parity import Disagreement, check_sample, require, warnings
+from trimexport.parity import TOLERANCES, Disagreement, check_sample, require, warnings
 from trimexport.planning import plan
 
 PROMPT = "Review: {text}\nSentiment:"
@@ -64,7 +64,7 @@ def test_every_text_outside_is_named(report) -> None:  # type: ignore[no-untyped
 def test_what_may_flip(  # type: ignore[no-untyped-def]
     report, precision: str, margin: float, flips: int, within: bool
 ) -> None:
-    """One text, for a share under one shows nothing; and those that the reference hardly decides."""
+    """One text, for a share below one text shows nothing; and those that are hardly decided."""
     (variant,) = report.variants
     flip = Disagreement(1, "bad film", "negative", "positive", margin, 0.25)
     bad = replace(variant, tolerance=TOLERANCES[precision], disagreements=(flip,) * flips)
