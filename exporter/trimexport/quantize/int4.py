@@ -1,9 +1,27 @@
 """int4: weights in blocks along the inputs, with a scale and a zero point each; activations stay
-float32.
+float32 in the graph.
 
     y[t, n] = sum_k x[t, k] * scale[n, k // BLOCK] * (codes[n, k] - zero[n, k // BLOCK])
 
 The product is ONNX Runtime's own `MatMulNBits`; the embedding is that of `int8`.
+
+How the constants were chosen (ONNX Runtime 1.31, two cores with AVX-512 VNNI). Error is that of
+gemma-mini's weights, agreement its label agreement with fp32 on SST-2's 1,821 test texts and 1,500
+of AG News, all without smoothing:
+
+    block  zero points  shares  bits   error   SST-2    AG News
+    32     yes          5       5.125  0.081   99.67 %  99.93 %
+    32     yes          1       5.125  0.083   99.29 %  99.93 %
+    32     no           5       5      0.087   99.51 %  99.73 %
+    64     yes          5       4.56   0.091   99.34 %  99.40 %
+    128    yes          5       4.28   0.098   98.74 %  99.07 %
+    128    no           5       4.25   0.100   98.85 %  99.40 %
+
+Accuracy level 4 multiplies in int8, with a scale for each block of an activation. It cost no
+agreement (99.67 / 99.93 % against 99.73 / 99.93 % at levels 0 and 1, which compute in float32) and
+is twice as fast for one row: 2048 x 16384 took about 4 / 38 / 940 ms for 1 / 27 / 768 rows against
+8 / 36 / 620. With blocks of 32 its results do not depend on the other rows of a batch, bit by bit;
+with 64 or 128 they do, and so do those of levels 0 and 1 where a row comes alone.
 """
 
 from __future__ import annotations

@@ -65,5 +65,7 @@ def embedding(model: ir.Model) -> ir.Node:
 def rows(weight: StreamedWeight) -> Iterator[torch.Tensor]:
     """The matrix's output channels in order, float32 [some, inputs] at a time. One that the
     checkpoint holds the other way round (GPT-2) comes as a whole."""
-    for block in weight.stored():
-        yield block if weight.transposed else block.T
+    if weight.transposed:
+        yield from weight.stored()
+    else:
+        yield torch.cat(list(weight.stored())).T
