@@ -94,7 +94,7 @@ def main() -> None:
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts by which int8 balances activations and weights.",
+    help="Texts by which int8 and int4 balance activations and weights.",
 )
 @click.option(
     "-o",

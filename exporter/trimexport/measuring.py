@@ -13,7 +13,7 @@ import torch
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.batching import batches, pad
 from trimexport_runtime.bundle import Variant
-from trimexport_runtime.tokenize import TextEncoder
+from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .boundary import examine
 from .classifiers import without_padding
@@ -36,7 +36,7 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
-from .stepwise import Feed, count_parts, run_stepwise
+from .stepwise import Feed, cut, run_stepwise
 from .tokenizer import SourceTokenizer
 
 _TEXTS_PER_TICK = 256
@@ -65,13 +65,18 @@ def measure(
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     check_sample(sample, manifest.label_names)
-    segments = _segment_ids(bundle, manifest, sample.texts)
+    encoder = TextEncoder.load(bundle, manifest)
+    encoded = [encoder.encode(text) for text in sample.texts]
+    segments = [(_whole(manifest, it), it.truncated) for it in encoded]
     with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
         logits, mass = _reference(model, manifest, segments, tick)
     variants = []
     for variant in manifest.variants:
         tolerance = _tolerance(variant)
-        found = _variant_logits(bundle, variant, sample.texts, progress)
+        if variant.bytes > WHOLE_BYTES:
+            found = _logits_by_parts(bundle, variant, manifest, encoded, progress)
+        else:
+            found = _logits(bundle, variant.name, sample.texts, progress)
         variants.append(_compare(variant.name, tolerance, logits, found, sample, manifest))
     return ParityReport(
         labels=manifest.label_names,
@@ -95,18 +100,9 @@ def _tolerance(variant: Variant) -> Tolerance:
     return TOLERANCES[variant.precision]
 
 
-def _segment_ids(
-    bundle: Path, manifest: Manifest, texts: Sequence[str]
-) -> list[tuple[tuple[int, ...], bool]]:
-    """Each text's whole prompt as ids, tokenised as the bundle does, and whether it was cut."""
-    encoder = TextEncoder.load(bundle, manifest)
-    prompt = manifest.prompt
-    found = []
-    for text in texts:
-        encoded = encoder.encode(text)
-        ids = (*prompt.prefix_ids, *encoded.ids.tolist(), *prompt.suffix_ids)
-        found.append((ids, encoded.truncated))
-    return found
+def _whole(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
+    """The ids of the whole prompt around a text, tokenised as the bundle does."""
+    return (*manifest.prompt.prefix_ids, *text.ids.tolist(), *manifest.prompt.suffix_ids)
 
 
 def _reference(
@@ -130,15 +126,12 @@ def _reference(
     return logits, mass.double().numpy()
 
 
-def _variant_logits(
-    bundle: Path, variant: Variant, texts: Sequence[str], progress: Progress
+def _logits(
+    bundle: Path, variant: str, texts: Sequence[str], progress: Progress
 ) -> npt.NDArray[np.float32]:
-    """What a device would answer: the bundle through the runtime, or, where its weights should not
-    all be in memory, the same batches through the same graph a part at a time."""
-    if variant.bytes > WHOLE_BYTES:
-        return _logits_by_parts(bundle, variant, texts, progress)
-    with progress.bar(f"variant {variant.name}", len(texts)) as tick:
-        classifier = Classifier.load(bundle, variant=variant.name)
+    """What a device would answer, float32 [texts, labels]: the bundle through the runtime."""
+    with progress.bar(f"variant {variant}", len(texts)) as tick:
+        classifier = Classifier.load(bundle, variant=variant)
         parts = []
         for start in range(0, len(texts), _TEXTS_PER_TICK):
             part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
@@ -148,20 +141,23 @@ def _variant_logits(
 
 
 def _logits_by_parts(
-    bundle: Path, variant: Variant, texts: Sequence[str], progress: Progress
+    bundle: Path,
+    variant: Variant,
+    manifest: Manifest,
+    texts: Sequence[Encoded],
+    progress: Progress,
 ) -> npt.NDArray[np.float32]:
-    manifest = read_manifest(bundle)
-    encoder = TextEncoder.load(bundle, manifest)
-    rows = [encoder.encode(text).ids for text in texts]
-    groups = batches([len(row) for row in rows])
+    """The same where the weights should not all be in memory: the runtime's batches through the
+    same graph a part at a time."""
+    groups = batches([len(text.ids) for text in texts])
     feeds: list[Feed] = []
     for group in groups:
-        ids, mask = pad([rows[index] for index in group], manifest.pad_token_id)
+        ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)
         feeds.append({"input_ids": ids, "attention_mask": mask})
-    graph = bundle / variant.graph
+    pieces = cut(bundle / variant.graph)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
-    with progress.bar(f"variant {variant.name}, part by part", count_parts(graph)) as tick:
-        for group, found in zip(groups, run_stepwise(graph, feeds, tick), strict=True):
+    with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
+        for group, found in zip(groups, run_stepwise(pieces, feeds, tick), strict=True):
             logits[group] = found
     return logits
 
@@ -229,8 +225,8 @@ def _gap(
     ending = _ending(model, tokenizer)
     room = model.checkpoint.context
     joined = {}
-    for index, (text, (_, cut)) in enumerate(zip(texts, segments, strict=True)):
-        if cut:
+    for index, (text, (_, truncated)) in enumerate(zip(texts, segments, strict=True)):
+        if truncated:
             continue
         ids = (*tokenizer.encode_start(join(template, text), rendered=rendered), *ending)
         if len(ids) <= room:

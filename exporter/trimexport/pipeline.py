@@ -25,7 +25,7 @@ from .quantize.smooth import Activations
 from .shipped import sample_texts
 from .spec import BuildSpec
 from .staging import check_output, staged
-from .variants import write_variants
+from .variants import SCHEMES, write_variants
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def build(
         output: the bundle's directory; it appears whole or not at all.
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
-        calibration: texts by which int8 balances activations and weights; None goes by the
+        calibration: texts by which int8 and int4 balance activations and weights; None goes by the
             weights alone.
 
     Raises:
@@ -62,10 +62,10 @@ def build(
     """
     progress = progress or Silent()
     check_output(output, force)
-    if calibration is not None and "int8" not in spec.precision:
+    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.precision):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "
-            "or build int8"
+            "or build int8 or int4"
         )
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from trimexport_runtime.backends import CPU_PROVIDER
+
 from .graph import OUTPUT
 
 # Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
@@ -34,23 +36,35 @@ class _Part:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class CutGraph:
+    """A graph in parts, in its own order; its data lies in `folder`."""
+
+    model: onnx.ModelProto
+    parts: tuple[_Part, ...]
+    folder: Path
+
+
+def cut(graph: Path) -> CutGraph:
+    """Cut a `.onnx` file that has its data beside it."""
+    # The tracer leaves out some values' types, which a cut needs.
+    model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
+    return CutGraph(model, tuple(_parts(model)), graph.parent)
+
+
 def run_stepwise(
-    graph: Path, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
+    graph: CutGraph, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
 ) -> list[npt.NDArray[np.float32]]:
     """The logits of every batch, float32 [batch, labels].
 
     Args:
-        graph: a `.onnx` file with its data beside it.
         feeds: the graph's inputs, batch by batch.
-        progress: called with the number of parts done since the last call; see `count_parts`.
+        progress: called with the number of parts done since the last call.
     """
-    # The tracer leaves out some values' types, which a cut needs.
-    model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
     known = [dict(feed) for feed in feeds]
-    parts = _parts(model)
-    for place, part in enumerate(parts):
-        session = _session(model, part, graph.parent)
-        later = {name for rest in parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
+    for place, part in enumerate(graph.parts):
+        session = _session(graph.model, part, graph.folder)
+        later = {name for rest in graph.parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
         for values in known:
             results = session.run(list(part.outputs), {name: values[name] for name in part.inputs})
             values.update(zip(part.outputs, results, strict=True))
@@ -59,11 +73,6 @@ def run_stepwise(
         del session
         progress(1)
     return [np.asarray(values[OUTPUT], dtype=np.float32) for values in known]
-
-
-def count_parts(graph: Path) -> int:
-    """How many parts a graph is cut into."""
-    return len(_parts(onnx.load(graph, load_external_data=False)))
 
 
 def _parts(model: onnx.ModelProto) -> list[_Part]:
@@ -105,7 +114,7 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.InferenceSession:
-    """Load one part. Its data lies in `folder`."""
+    """Load one part."""
     kinds = {item.name: item.type for item in [*model.graph.value_info, *model.graph.input]}
     kinds |= {item.name: item.type for item in model.graph.output}
     used = {name for node in part.nodes for name in node.input}
@@ -116,7 +125,7 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
         [_described(name, kinds) for name in part.outputs],
         [item for item in model.graph.initializer if item.name in used],
     )
-    cut = onnx.helper.make_model(
+    part_model = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
     options = ort.SessionOptions()
@@ -125,9 +134,7 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)
     )
-    return ort.InferenceSession(
-        cut.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return ort.InferenceSession(part_model.SerializeToString(), options, providers=[CPU_PROVIDER])
 
 
 def _described(name: str, kinds: dict[str, onnx.TypeProto]) -> onnx.ValueInfoProto:

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import Variant
 
 from .graph import OPSET
@@ -19,60 +19,35 @@ from .progress import Progress
 from .quantize.fp16 import to_fp16
 from .quantize.int4 import to_int4
 from .quantize.int8 import Factors, to_int8
-from .quantize.matrices import products
-from .quantize.smooth import Activations, smooth
+from .quantize.matrices import Requantized, products
+from .quantize.smooth import Activations, Statistics, read_statistics, smooth
 from .serialise import Written, external_bytes, write_onnx
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""
 
-_CPU = "CPUExecutionProvider"
 _GPU = "CUDAExecutionProvider"
-
-
-class Changed(Protocol):
-    """What a precision did to a graph's weights."""
-
-    def worst(self) -> tuple[str, float]:
-        """The weight with the largest error and that error; after the graph was written."""
-
-
-Quantize = Callable[[ir.Model, Activations, Progress], Changed | None]
 
 
 @dataclass(frozen=True)
 class Precision:
     """How a precision is made and what its variant is called.
 
-    `quantize` rewrites a graph in place and returns what it changed, None where nothing is.
+    `quantize` rewrites a graph in place, given the factors that smoothing asks of its weights, and
+    returns the weights in their new numbers. `smoothed`: whether smoothing goes before it.
     """
 
     suffix: str
-    quantize: Quantize
-    providers: tuple[str, ...] = (_CPU,)
-
-
-def _as_it_is(model: ir.Model, activations: Activations, progress: Progress) -> None:
-    return None
-
-
-def _smoothed(quantize: Callable[[ir.Model, Mapping[str, Factors]], Changed]) -> Quantize:
-    """The same behind smoothing."""
-
-    def apply(model: ir.Model, activations: Activations, progress: Progress) -> Changed:
-        size = sum(product.weight.nbytes for product in products(model))
-        with progress.bar("smoothing", size) as tick:
-            factors = smooth(model, activations, tick)
-        return quantize(model, factors)
-
-    return apply
+    quantize: Callable[[ir.Model, Mapping[str, Factors]], Sequence[Requantized]]
+    smoothed: bool = False
+    providers: tuple[str, ...] = (CPU_PROVIDER,)
 
 
 SCHEMES: Mapping[str, Precision] = {
-    "fp32": Precision("_fp32", _as_it_is),
-    "fp16": Precision("_fp16", lambda model, *_: to_fp16(model), (_GPU, _CPU)),
-    "int8": Precision("_int8", _smoothed(to_int8)),
-    "int4": Precision("_q4", _smoothed(to_int4)),
+    "fp32": Precision("_fp32", lambda model, factors: ()),
+    "fp16": Precision("_fp16", lambda model, factors: to_fp16(model), False, (_GPU, CPU_PROVIDER)),
+    "int8": Precision("_int8", to_int8, smoothed=True),
+    "int4": Precision("_q4", to_int4, smoothed=True),
 }
 
 
@@ -94,17 +69,24 @@ def write_variants(
     (work / "onnx").mkdir()
     written = Written()
     hashes: dict[str, str] = {}
+    errors: dict[str | None, float] = {}
     variants: list[Variant] = []
+    statistics: dict[str, Statistics] = {}
+    if any(SCHEMES[name].smoothed for name in precisions):
+        size = sum(product.weight.nbytes for product in products(graph))
+        with progress.bar("smoothing", size) as tick:
+            statistics = read_statistics(graph, tick)
     for name in precisions:
-        first = not variants
         model = graph.clone()
-        changed = SCHEMES[name].quantize(model, activations, progress)
+        factors = smooth(model, activations, statistics) if SCHEMES[name].smoothed else {}
+        tensors = SCHEMES[name].quantize(model, factors)
         common.RemoveUnusedNodesPass()(model)
         release()
-        variant, sha256 = _write(model, name, first, work, written, progress)
-        if changed is not None:
-            variant = replace(variant, weight_error=changed.worst()[1])
-        variants.append(variant)
+        variant, sha256 = _write(model, name, not variants, work, written, progress)
+        # What an earlier variant wrote did not stream by again.
+        errors |= {it.name: it.error for it in tensors if it.error is not None}
+        worst = max((errors[it.name] for it in tensors), default=None)
+        variants.append(replace(variant, weight_error=worst))
         hashes.update(sha256)
     return tuple(variants), hashes
 

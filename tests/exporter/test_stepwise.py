@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from trimexport import stepwise
-from trimexport.stepwise import Feed, count_parts, run_stepwise
+from trimexport.stepwise import Feed, cut, run_stepwise
 from trimexport_runtime import read_manifest
 
 # The layers' matrices have 16 to 64 KiB in float32 and a quarter of it in int8; a limit of a byte
@@ -50,8 +50,9 @@ def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.Monkey
     for limit in LIMITS[precision]:
         monkeypatch.setattr(stepwise, "PART_BYTES", limit)
         done: list[int] = []
-        found = run_stepwise(graph, feeds(), done.append)
-        parts.append(count_parts(graph))
+        pieces = cut(graph)
+        found = run_stepwise(pieces, feeds(), done.append)
+        parts.append(len(pieces.parts))
         assert sum(done) == parts[-1]
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape
@@ -62,14 +63,15 @@ def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.Monkey
 
 
 def test_a_small_graph_is_one_part(graph: Path) -> None:
-    assert count_parts(graph) == 1
+    pieces = cut(graph)
+    assert len(pieces.parts) == 1
     done: list[int] = []
-    run_stepwise(graph, feeds()[:1], done.append)
+    run_stepwise(pieces, feeds()[:1], done.append)
     assert done == [1]
 
 
 def test_the_callers_feeds_are_left_alone(graph: Path) -> None:
     given = feeds()
-    run_stepwise(graph, given)
+    run_stepwise(cut(graph), given)
     for ours, theirs in zip(given, feeds(), strict=True):
         assert ours.keys() == theirs.keys()

@@ -35,15 +35,20 @@ def number(value: ir.Value | None) -> float | None:
 def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """The initializer called `name`; it is made of `array` where it is not there yet."""
     if name not in graph.initializers:
-        tensor = ir.tensor(np.array(array), name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        graph.register_initializer(value)
+        return initializer(graph, ir.tensor(np.array(array), name=name))
     return graph.initializers[name]
+
+
+def initializer(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """A new initializer that holds `tensor` and has its name."""
+    value = ir.Value(
+        name=tensor.name,
+        shape=ir.Shape(tensor.shape.numpy()),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
 
 
 def node(

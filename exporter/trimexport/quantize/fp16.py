@@ -23,18 +23,18 @@ answer changes, where the build sees 6e-6.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from trimexport.errors import ExportError
-from trimexport.passes.matching import node
-from trimexport.weights import StreamedTensor, StreamedWeight
+from trimexport.passes.matching import initializer, node
+from trimexport.weights import StreamedWeight, turned
 
-from .matrices import products
+from .matrices import Error, Requantized, products
 
 # What may stand between two products in float16. Its other inputs are constants, or results in
 # float16 themselves.
@@ -51,6 +51,11 @@ def to_half(part: torch.Tensor, name: str) -> torch.Tensor:
     half = part.to(torch.float16)
     if not bool(torch.isfinite(half).all()):
         largest = float(part.abs().max())
+        if math.isnan(largest):
+            raise ExportError(
+                f"tensor {name} holds NaN, which is no number; the checkpoint is damaged: fetch it "
+                "again"
+            )
         raise ExportError(
             f"tensor {name} holds {largest:g}, float16 ends at {LARGEST:g}; build this model with "
             "--precision fp32 or int8"
@@ -58,50 +63,32 @@ def to_half(part: torch.Tensor, name: str) -> torch.Tensor:
     return half
 
 
-class HalfWeight(StreamedTensor):
+class HalfWeight(Requantized):
     """A tensor of the checkpoint as float16; a transposed one comes in one block."""
 
     def __init__(self, weight: StreamedWeight) -> None:
         super().__init__(ir.DataType.FLOAT16, weight.shape.numpy(), f"{weight.name}.fp16")
         self._weight = weight
-        self.error: float | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
-        wrong = whole = 0.0
-        turned = np.empty(self.shape.numpy() if self._weight.transposed else 0, dtype=np.float16)
-        done = 0
+        if self._weight.transposed:
+            yield turned(self._halves(), self.shape.numpy(), np.float16)
+        else:
+            yield from self._halves()
+
+    def _halves(self) -> Iterator[np.ndarray]:
+        error = Error()
         for part in self._weight.stored():
             half = to_half(part, self._weight.source)
-            wrong += float((part - half).square().sum())
-            whole += float(part.square().sum())
-            if self._weight.transposed:
-                turned[:, done : done + len(half)] = half.numpy().T
-                done += len(half)
-            else:
-                yield half.numpy()
-        self.error = (wrong / max(whole, 1e-30)) ** 0.5
-        if self._weight.transposed:
-            yield turned
+            error.add(part, part - half)
+            yield half.numpy()
+        self.error = error.relative()
 
 
-@dataclass(frozen=True)
-class Halved:
-    """A graph's tensors that are float16 now, by the names of the weights that they were."""
-
-    tensors: Mapping[str, HalfWeight]
-
-    def worst(self) -> tuple[str, float]:
-        """The tensor with the largest error (the norm of the difference by the norm of the tensor)
-        and that error; after the graph was written."""
-        errors = {name: t.error for name, t in self.tensors.items() if t.error is not None}
-        name = max(errors, key=errors.__getitem__)
-        return name, errors[name]
-
-
-def to_fp16(model: ir.Model) -> Halved:
+def to_fp16(model: ir.Model) -> list[Requantized]:
     """Let every product with a streamed matrix, what stands between two of them, and the lookup of
-    embeddings run in float16, in place. Inputs and logits keep their types; each value that is
-    needed in the other type is cast once."""
+    embeddings run in float16, in place; return the weights that are float16 now. Inputs and logits
+    keep their types; each value that is needed in the other type is cast once."""
     ends = {product.node for product in products(model)} | _lookups(model)
     half = ends | _between(model, ends)
     types = _Types(model.graph)
@@ -111,7 +98,7 @@ def to_fp16(model: ir.Model) -> Halved:
         for value in candidate.outputs:
             value.type = ir.TensorType(ir.DataType.FLOAT16)  # a clone shares the old one
             types.give_back(value, half)
-    return Halved(types.weights)
+    return list(types.weights)
 
 
 def _lookups(model: ir.Model) -> set[ir.Node]:
@@ -157,7 +144,7 @@ class _Types:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._half: dict[ir.Value, ir.Value] = {}
-        self.weights: dict[str, HalfWeight] = {}
+        self.weights: list[HalfWeight] = []
 
     def feed(self, reader: ir.Node, place: int) -> None:
         """Let a node read its input as float16."""
@@ -196,15 +183,9 @@ class _Types:
         assert tensor is not None
         half: ir.TensorProtocol
         if isinstance(tensor, StreamedWeight):
-            half = self.weights[name] = HalfWeight(tensor)
+            half = HalfWeight(tensor)
+            self.weights.append(half)
         else:
             numbers = to_half(torch.from_numpy(np.array(tensor.numpy())), name)
             half = ir.tensor(numbers.numpy(), name=f"{name}.fp16")
-        made = ir.Value(
-            name=half.name,
-            shape=value.shape,
-            type=ir.TensorType(ir.DataType.FLOAT16),
-            const_value=half,
-        )
-        self._graph.register_initializer(made)
-        return made
+        return initializer(self._graph, half)

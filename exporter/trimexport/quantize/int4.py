@@ -34,10 +34,11 @@ import onnx_ir as ir
 import torch
 from torch.nn.functional import pad
 
+from trimexport.passes.matching import initializer
 from trimexport.weights import StreamedTensor, StreamedWeight
 
-from .int8 import Factors, Int8Table, _register, quantize_embedding
-from .matrices import Product, products, rows
+from .int8 import Factors, quantize_embedding
+from .matrices import Error, Product, Requantized, products, rows
 
 BLOCK = 32
 LEVELS = 15
@@ -89,11 +90,8 @@ def pack(codes: torch.Tensor) -> torch.Tensor:
     return even[..., ::2] | (even[..., 1::2] << 4)
 
 
-class Int4Matrix(StreamedTensor):
-    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, BLOCK / 2].
-
-    `error` is known when it was written: the norm of the difference by that of the matrix.
-    """
+class Int4Matrix(Requantized):
+    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, BLOCK / 2]."""
 
     def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
         inputs, outputs = weight.shape.numpy()
@@ -105,11 +103,10 @@ class Int4Matrix(StreamedTensor):
         self.scales = _Companion(self, ir.DataType.FLOAT, outputs * blocks, f"{name}.scale")
         zeros = outputs * -(-blocks // 2)
         self.zeros = _Companion(self, ir.DataType.UINT8, zeros, f"{name}.zero")
-        self.error: float | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
         self.scales.made, self.zeros.made = [], []
-        wrong = whole = 0.0
+        error = Error()
         done = 0
         for stored in rows(self._weight):
             for some in stored.split(max(1, STEP // stored.shape[1])):
@@ -118,10 +115,9 @@ class Int4Matrix(StreamedTensor):
                 found = quantize_blocks(part)
                 self.scales.made.append(found.scales.flatten().numpy())
                 self.zeros.made.append(pack(found.zeros).flatten().numpy())
-                wrong += found.wrong
-                whole += float(part.square().sum())
+                error.add(part, found.wrong)
                 yield pack(found.codes).numpy()
-        self.error = (wrong / max(whole, LEAST)) ** 0.5
+        self.error = error.relative()
 
 
 class _Companion(StreamedTensor):
@@ -141,48 +137,31 @@ class _Companion(StreamedTensor):
         yield from made
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """An int4 graph's quantised tensors, by the names of the weights that they were."""
-
-    matrices: Mapping[str, Int4Matrix]
-    tables: Mapping[str, Int8Table]
-
-    def worst(self) -> tuple[str, float]:
-        """The tensor with the largest error and that error; after the graph was written."""
-        tables = {name: table.measured for name, table in self.tables.items()}
-        errors = {name: matrix.error for name, matrix in self.matrices.items()} | {
-            name: None if measured is None else measured.error for name, measured in tables.items()
-        }
-        return max(
-            ((name, error) for name, error in errors.items() if error is not None),
-            key=lambda item: item[1],
-        )
-
-
-def to_int4(model: ir.Model, factors: Mapping[str, Factors]) -> Quantized:
-    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place.
+def to_int4(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized]:
+    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place;
+    return both.
 
     Args:
         factors: weight name -> smoothing (see `smooth`).
     """
-    matrices = {}
+    tensors: list[Requantized] = []
     for product in products(model):
         matrix = Int4Matrix(product.weight, factors.get(product.name, Factors()))
-        matrices[product.name] = matrix
+        tensors.append(matrix)
         _multiply(model.graph, product, matrix)
     model.opset_imports[DOMAIN] = 1
-    return Quantized(matrices, quantize_embedding(model))
+    return [*tensors, quantize_embedding(model)]
 
 
 def _multiply(graph: ir.Graph, product: Product, matrix: Int4Matrix) -> None:
     """Replace a product by the one with packed weights."""
     old = product.node
     inputs, outputs = product.weight.shape.numpy()
+    stored = [initializer(graph, it) for it in (matrix, matrix.scales, matrix.zeros)]
     result = ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=product.result.shape)
     new = ir.node(
         "MatMulNBits",
-        [product.source, *_register(graph, matrix, matrix.scales, matrix.zeros)],
+        [product.source, *stored],
         attributes={
             "K": inputs,
             "N": outputs,

@@ -14,17 +14,17 @@ text's answer never depends on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from trimexport.passes.matching import constant, node
-from trimexport.weights import StreamedTensor, StreamedWeight
+from trimexport.passes.matching import constant, initializer, node
+from trimexport.weights import StreamedTensor, StreamedWeight, turned
 
-from .matrices import Product, embedding, products, rows
+from .matrices import Error, Product, Requantized, embedding, products, rows
 
 LEVELS = 127
 ZERO_POINT = 128
@@ -54,120 +54,73 @@ def quantize_rows(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(part / scale[:, None]).to(torch.int8), scale
 
 
-class Int8Matrix(StreamedTensor):
-    """A quantised matrix as the graph multiplies with it: int8 [inputs, outputs], in one block."""
+class _Int8Tensor(Requantized):
+    """Codes that a weight becomes, with a scale for each output channel or token. `scales` float32
+    [channels] are known once it has streamed by."""
 
     def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
         super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.int8")
         self._weight = weight
         self._factors = factors
-        self.measured: Measured | None = None
+        self.scales: np.ndarray | None = None
+
+    def _codes(self, parts: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """int8 [some, inputs] for rows [some, inputs]."""
+        error = Error()
+        scales: list[np.ndarray] = []
+        done = 0
+        for stored in parts:
+            part = self._factors.apply(stored, done)
+            codes, scale = quantize_rows(part)
+            error.add(part, part - codes * scale[:, None])
+            scales.append(scale.numpy())
+            done += len(part)
+            yield codes.numpy()
+        self.scales, self.error = np.concatenate(scales), error.relative()
+
+
+class Int8Matrix(_Int8Tensor):
+    """A quantised matrix as the graph multiplies with it: int8 [inputs, outputs], in one block."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        codes = np.empty(self.shape.numpy(), dtype=np.int8)
-        meter = _Meter(codes.shape[1])
-        done = 0
-        for stored in rows(self._weight):
-            part = self._factors.apply(stored, done)
-            found, scale = quantize_rows(part)
-            codes[:, done : done + len(part)] = found.T.contiguous().numpy()
-            meter.add(part, found, scale, done)
-            done += len(part)
-        self.measured = meter.result()
-        yield codes
+        yield turned(self._codes(rows(self._weight)), self.shape.numpy(), np.int8)
 
 
-class Int8Table(StreamedTensor):
+class Int8Table(_Int8Tensor):
     """A quantised embedding: int8 [tokens, hidden], with a scale per token."""
 
-    def __init__(self, weight: StreamedWeight) -> None:
-        super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.int8")
-        self._weight = weight
-        self.measured: Measured | None = None
-
     def blocks(self) -> Iterator[np.ndarray]:
-        meter = _Meter(self.shape.numpy()[0])
-        done = 0
-        for part in self._weight.stored():
-            found, scale = quantize_rows(part)
-            meter.add(part, found, scale, done)
-            done += len(part)
-            yield found.numpy()
-        self.measured = meter.result()
+        yield from self._codes(self._weight.stored())
 
 
 class Scales(StreamedTensor):
     """The scales of a quantised tensor, float32; written after it, they need no second reading."""
 
-    def __init__(self, codes: Int8Matrix | Int8Table, shape: tuple[int, ...], name: str) -> None:
+    def __init__(self, codes: _Int8Tensor, shape: tuple[int, ...], name: str) -> None:
         super().__init__(ir.DataType.FLOAT, shape, name)
         self._codes = codes
 
     def blocks(self) -> Iterator[np.ndarray]:
-        if self._codes.measured is None:
+        if self._codes.scales is None:
             for _ in self._codes.blocks():
                 pass
-        assert self._codes.measured is not None
-        yield self._codes.measured.scales.reshape(self.shape.numpy())
+        assert self._codes.scales is not None
+        yield self._codes.scales.reshape(self.shape.numpy())
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A quantised tensor's scales float32 [channels], and its error: the norm of the difference
-    by the norm of the tensor (Frobenius)."""
-
-    scales: np.ndarray
-    error: float
-
-
-class _Meter:
-    """Collects scales and error while a tensor streams by."""
-
-    def __init__(self, channels: int) -> None:
-        self._scales = np.empty(channels, dtype=np.float32)
-        self._wrong = 0.0
-        self._whole = 0.0
-
-    def add(self, part: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, start: int) -> None:
-        self._scales[start : start + len(part)] = scale.numpy()
-        self._wrong += float((part - codes * scale[:, None]).square().sum())
-        self._whole += float(part.square().sum())
-
-    def result(self) -> Measured:
-        return Measured(self._scales, (self._wrong / max(self._whole, 1e-30)) ** 0.5)
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """An int8 graph's quantised tensors, by the names of the weights that they were."""
-
-    tensors: Mapping[str, Int8Matrix | Int8Table]
-
-    def worst(self) -> tuple[str, float]:
-        """The tensor with the largest error and that error; after the graph was written."""
-        errors = {
-            name: tensor.measured.error
-            for name, tensor in self.tensors.items()
-            if tensor.measured is not None
-        }
-        name = max(errors, key=errors.__getitem__)
-        return name, errors[name]
-
-
-def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> Quantized:
-    """Quantise every streamed matrix of a graph, and the embedding, in place.
+def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized]:
+    """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
         factors: weight name -> smoothing (see `smooth`).
     """
-    tensors: dict[str, Int8Matrix | Int8Table] = {}
+    tensors: list[Requantized] = []
     inputs = _Inputs(model.graph)
     for product in products(model):
         codes = Int8Matrix(product.weight, factors.get(product.name, Factors()))
-        tensors[product.name] = codes
+        tensors.append(codes)
         _multiply(model.graph, product, codes, inputs)
-    tables = quantize_embedding(model)
-    return Quantized({**tensors, **tables})
+    return [*tensors, quantize_embedding(model)]
 
 
 class _Inputs:
@@ -218,16 +171,17 @@ def _multiply(graph: ir.Graph, product: Product, weight: Int8Matrix, activations
     old = product.node
     inputs, outputs = weight.shape.numpy()
     codes, row_scale = activations.codes(product.source, inputs)
-    values = _register(graph, weight, Scales(weight, (outputs,), f"{product.weight.name}.scale"))
+    stored = initializer(graph, weight)
+    scales = initializer(graph, Scales(weight, (outputs,), f"{product.weight.name}.scale"))
     shape = old.outputs[0].shape
     whole = node(
         "MatMulInteger",
-        [codes, values[0], activations.zero],
+        [codes, stored, activations.zero],
         dtype=ir.DataType.INT32,
         shape=shape,
     )
     real = node("Cast", [whole.outputs[0]], shape=shape, to=int(ir.DataType.FLOAT))
-    channel = node("Mul", [activations.unit, values[1]], shape=[outputs])
+    channel = node("Mul", [activations.unit, scales], shape=[outputs])
     scaled = node("Mul", [real.outputs[0], channel.outputs[0]], shape=shape)
     result = node("Mul", [scaled.outputs[0], row_scale], shape=shape)
     graph.insert_after(old, [whole, real, channel, scaled, result])
@@ -236,22 +190,21 @@ def _multiply(graph: ir.Graph, product: Product, weight: Int8Matrix, activations
     graph.initializers.pop(product.weight.name or "", None)
 
 
-def quantize_embedding(model: ir.Model) -> dict[str, Int8Table]:
+def quantize_embedding(model: ir.Model) -> Int8Table:
     """Look tokens up in an int8 table, and multiply each row by its scale."""
     graph = model.graph
     lookup = embedding(model)
     assert lookup.inputs[0] is not None
     weight = lookup.inputs[0].const_value
     assert isinstance(weight, StreamedWeight)
-    table = Int8Table(weight)
+    table = Int8Table(weight, Factors())
     tokens, hidden = table.shape.numpy()
-    values = _register(graph, table, Scales(table, (tokens, 1), f"{weight.name}.scale"))
+    stored = initializer(graph, table)
+    scales = initializer(graph, Scales(table, (tokens, 1), f"{weight.name}.scale"))
     shape = lookup.outputs[0].shape
     each = None if shape is None else [*shape[:-1], 1]
-    codes = node(
-        "Gather", [values[0], lookup.inputs[1]], dtype=ir.DataType.INT8, shape=shape, axis=0
-    )
-    scale = node("Gather", [values[1], lookup.inputs[1]], shape=each, axis=0)
+    codes = node("Gather", [stored, lookup.inputs[1]], dtype=ir.DataType.INT8, shape=shape, axis=0)
+    scale = node("Gather", [scales, lookup.inputs[1]], shape=each, axis=0)
     result = node(
         "DequantizeLinear",
         [codes.outputs[0], scale.outputs[0]],
@@ -263,7 +216,7 @@ def quantize_embedding(model: ir.Model) -> dict[str, Int8Table]:
     lookup.outputs[0].replace_all_uses_with(result.outputs[0])
     graph.remove(lookup, safe=True)
     graph.initializers.pop(weight.name or "", None)
-    return {weight.name or "": table}
+    return table
 
 
 def _unit(graph: ir.Graph) -> ir.Value:
@@ -275,18 +228,3 @@ def _unit(graph: ir.Graph) -> ir.Value:
     first = graph[0]
     graph.insert_before(first, [rows_of, some, unit])
     return unit.outputs[0]
-
-
-def _register(graph: ir.Graph, *tensors: StreamedTensor) -> list[ir.Value]:
-    """Initializers for tensors, in this order, which is that of writing."""
-    values = []
-    for tensor in tensors:
-        value = ir.Value(
-            name=tensor.name,
-            shape=tensor.shape,
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        graph.register_initializer(value)
-        values.append(value)
-    return values

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
-from trimexport.weights import StreamedWeight
+from trimexport.weights import StreamedTensor, StreamedWeight
+
+_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,31 @@ class Product:
         value = self.node.inputs[0]
         assert value is not None
         return value
+
+
+class Requantized(StreamedTensor):
+    """A weight in other numbers. `error` is known once it has streamed by: the norm of the
+    difference by the norm of the weight (Frobenius)."""
+
+    error: float | None = None
+
+
+class Error:
+    """Adds up a tensor's error while it streams by."""
+
+    def __init__(self) -> None:
+        self._wrong = 0.0
+        self._whole = 0.0
+
+    def add(self, part: torch.Tensor, wrong: torch.Tensor | float) -> None:
+        """Note a part of a weight, and what its other form misses or the sum of its squares."""
+        missed = float(wrong.square().sum()) if isinstance(wrong, torch.Tensor) else wrong
+        self._wrong += missed
+        self._whole += float(part.square().sum())
+
+    def relative(self) -> float:
+        """The norm of what is missed by that of the whole."""
+        return float((self._wrong / max(self._whole, _LEAST)) ** 0.5)
 
 
 def products(model: ir.Model) -> list[Product]:

@@ -38,7 +38,7 @@ Activations = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class _Statistics:
+class Statistics:
     """Of a matrix behind a gain: the largest weight of each input, float32 [inputs], and the norm
     of each row, float32 [outputs]."""
 
@@ -53,7 +53,7 @@ class _Smoothing:
     graph: ir.Graph
     products: Mapping[ir.Node, Product]
     activations: Activations
-    statistics: dict[str, _Statistics]
+    statistics: Mapping[str, Statistics]
     factors: dict[str, Factors]
 
     def decide(self, sizes: torch.Tensor, readers: Sequence[Product]) -> torch.Tensor:
@@ -92,22 +92,31 @@ def balance(sizes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.where(known, factors, 1.0)
 
 
+def read_statistics(
+    model: ir.Model, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, Statistics]:
+    """Read every streamed matrix of a graph that is not smoothed yet; by the weights' names.
+
+    Args:
+        progress: called with the number of bytes of weights read since the last call.
+    """
+    return {p.name: _measure(p.weight, _gain(p.source), progress) for p in products(model)}
+
+
 def smooth(
-    model: ir.Model, activations: Activations, progress: Callable[[int], None] = lambda done: None
+    model: ir.Model, activations: Activations, statistics: Mapping[str, Statistics]
 ) -> dict[str, Factors]:
     """Divide activations where they are made, in place.
 
     Args:
         activations: weight name -> the largest value of each of its inputs over calibration
             texts, float32 [inputs]; empty where none are known.
-        progress: called with the number of bytes of weights read since the last call.
+        statistics: of this graph's matrices.
 
     Returns:
         weight name -> what it must be multiplied with when it is quantised.
     """
     found = products(model)
-    gains = {product.node: _gain(product.source) for product in found}
-    statistics = {p.name: _measure(p.weight, gains[p.node], progress) for p in found}
     work = _Smoothing(model.graph, {p.node: p for p in found}, activations, statistics, {})
     for norm in [node for node in model.graph if node.op_type in _NORMS]:
         _smooth_norm(work, norm)
@@ -119,7 +128,7 @@ def smooth(
 
 def _measure(
     weight: StreamedWeight, gain: torch.Tensor | None, progress: Callable[[int], None]
-) -> _Statistics:
+) -> Statistics:
     inputs, _ = weight.shape.numpy()
     largest = torch.zeros(inputs)
     norms = []
@@ -127,7 +136,7 @@ def _measure(
         largest = torch.maximum(largest, part.abs().amax(0))
         norms.append((part if gain is None else part * gain).norm(dim=1))
         progress(part.numel() * 4)
-    return _Statistics(largest, torch.cat(norms))
+    return Statistics(largest, torch.cat(norms))
 
 
 def _gain(source: ir.Value) -> torch.Tensor | None:
