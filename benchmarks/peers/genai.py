@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime_genai  # type: ignore[import-not-found]
-from protocol import Logits, Peer, label_ids, parser, read_prompt, serve, without_prefix
+from protocol import Logits, Peer, Question, parser, question, serve, title
 
 ROOM = 1024  # tokens of a text and the prompt's end that fit behind a cached prefix
 
@@ -31,18 +31,13 @@ RunRows = Callable[[list[list[int]]], list[list[float]]]
 def load(arguments: argparse.Namespace) -> Peer:
     model = open_model(arguments.artefact, arguments.threads)
     tokenizer = onnxruntime_genai.Tokenizer(model)
-    prompt = read_prompt(arguments.prompt_file)
-    tokens = label_ids(lambda word: encode(tokenizer, word, False), arguments.labels, prompt)
-    prefix = encode(tokenizer, prompt.cached, True) if arguments.cache else []
-    run_rows = rewinding(model, prefix, tokens) if prefix else whole(model, tokens)
+    asked = question(arguments, lambda text, special: encode(tokenizer, text, special))
+    run_rows = rewinding(model, asked) if asked.prefix else whole(model, asked.tokens)
 
     def run(texts: list[str], batch: int) -> Logits:
-        rows = [encode(tokenizer, prompt.full(text), True) for text in texts]
-        rows = [without_prefix(row, prefix) for row in rows]
-        return run_by_exact_length(rows, 1 if prefix else batch, run_rows)
+        return run_by_exact_length(asked.rows(texts), 1 if asked.prefix else batch, run_rows)
 
-    name = f"onnxruntime-genai {precision(arguments.artefact)}"
-    name += " with prefix cache" if arguments.cache else ""
+    name = title(f"onnxruntime-genai {precision(arguments.artefact)}", arguments)
     return Peer(name, f"onnxruntime-genai {onnxruntime_genai.__version__}", run)
 
 
@@ -66,8 +61,9 @@ def encode(tokenizer: Any, text: str, special: bool) -> list[int]:
     return [first, *ids] if special else ids
 
 
-def rewinding(model: Any, prefix: list[int], tokens: list[int]) -> RunRows:
+def rewinding(model: Any, asked: Question) -> RunRows:
     """The function from one row behind the prefix to its logits."""
+    prefix, tokens = asked.prefix, asked.tokens
     generator = new_generator(model, 1, len(prefix) + ROOM)
     generator.append_tokens(np.array(prefix, dtype=np.int32))
 

@@ -17,16 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp  # type: ignore[import-not-found]
-from protocol import (
-    Logits,
-    Peer,
-    label_ids,
-    parser,
-    read_prompt,
-    run_sorted,
-    serve,
-    without_prefix,
-)
+from protocol import Logits, Peer, parser, question, run_sorted, serve, title
 
 SEQUENCES = 64  # the most texts that run together; llama.cpp allows 256
 CONTEXT = 8192  # tokens in the cache: the prefix and all texts of a batch
@@ -47,22 +38,24 @@ class Engine:
 
 def load(arguments: argparse.Namespace) -> Peer:
     engine = open_engine(str(arguments.artefact), arguments.threads)
-    prompt = read_prompt(arguments.prompt_file)
-    tokens = label_ids(lambda word: encode(engine, word, False), arguments.labels, prompt)
-    prefix = encode(engine, prompt.cached, True) if arguments.cache else []
+    asked = question(arguments, lambda text, special: encode(engine, text, special))
+    prefix = asked.prefix
     if prefix:
         decode(engine, [prefix], 0, first=PREFIX)
 
     def run(texts: list[str], batch: int) -> Logits:
-        rows = [encode(engine, prompt.full(text), True) for text in texts]
-        rows = [without_prefix(row, prefix) for row in rows]
         return run_sorted(
-            rows, min(batch, SEQUENCES), lambda part: run_rows(engine, part, len(prefix), tokens)
+            asked.rows(texts),
+            min(batch, SEQUENCES),
+            lambda part: run_rows(engine, part, len(prefix), asked.tokens),
         )
 
-    name = f"llama.cpp {_type(engine)}" + (" with prefix cache" if arguments.cache else "")
     version = f"llama.cpp {llama_cpp.llama_version().decode()}"
-    return Peer(name, f"{version}, llama-cpp-python {llama_cpp.__version__}", run)
+    return Peer(
+        title(f"llama.cpp {_type(engine)}", arguments),
+        f"{version}, llama-cpp-python {llama_cpp.__version__}",
+        run,
+    )
 
 
 def open_engine(file: str, threads: int) -> Engine:

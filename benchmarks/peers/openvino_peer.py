@@ -13,20 +13,20 @@ This project's own graph, read by OpenVINO; the prompt is inside:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from protocol import (
     Logits,
     Peer,
-    Prompt,
-    label_ids,
+    Question,
+    encoder,
+    graph_runner,
     padded,
     parser,
-    read_prompt,
+    question,
     run_sorted,
     serve,
-    without_prefix,
+    title,
 )
 
 
@@ -42,45 +42,15 @@ def load(arguments: argparse.Namespace) -> Peer:
         "INFERENCE_NUM_THREADS": arguments.threads,
         **dict(pair.split("=", 1) for pair in arguments.set),
     }
-    graph = arguments.graph or arguments.artefact / "openvino_model.xml"
-    model = core.read_model(graph)
+    model = core.read_model(arguments.graph or arguments.artefact / "openvino_model.xml")
     if arguments.graph:
-        run = graph_runner(core.compile_model(model, "CPU", settings), tokenizer)
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        run = graph_runner(tokenizer, lambda inputs: request.infer(inputs)[0])
     else:
-        prompt = read_prompt(arguments.prompt_file)
-        tokens = label_ids(
-            lambda word: list(tokenizer.encode(word, add_special_tokens=False).ids),
-            arguments.labels,
-            prompt,
-        )
+        asked = question(arguments, encoder(tokenizer))
         keep_last_position(model)
-        compiled = core.compile_model(model, "CPU", settings)
-        prefix = tokenizer.encode(prompt.cached).ids if arguments.cache else []
-        run = Whole(compiled, tokenizer, prompt, tokens, prefix).run
-    return Peer(_name(arguments), f"openvino {ov.__version__}", run)
-
-
-def _name(arguments: argparse.Namespace) -> str:
-    own = " on our graph" if arguments.graph else ""
-    return f"OpenVINO {arguments.form}{own}" + (" with prefix cache" if arguments.cache else "")
-
-
-def graph_runner(compiled: Any, tokenizer: Any) -> Callable[[list[str], int], Logits]:
-    """The function from texts to logits of a graph that has the prompt inside."""
-    import numpy as np
-
-    request = compiled.create_infer_request()
-
-    def run_rows(rows: list[list[int]]) -> Logits:
-        ids, mask = (np.array(value, dtype=np.int64) for value in padded(rows, 0))
-        found = request.infer({"input_ids": ids, "attention_mask": mask})
-        return found[0].tolist()  # type: ignore[no-any-return]
-
-    def run(texts: list[str], batch: int) -> Logits:
-        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-        return run_sorted([item.ids for item in encoded], batch, run_rows)
-
-    return run
+        run = Whole(core.compile_model(model, "CPU", settings), asked).run
+    return Peer(title(f"OpenVINO {arguments.form}", arguments), f"openvino {ov.__version__}", run)
 
 
 def keep_last_position(model: Any) -> None:
@@ -99,25 +69,18 @@ def keep_last_position(model: Any) -> None:
 class Whole:
     """A whole model with its cache inside (the state of the request)."""
 
-    def __init__(
-        self, compiled: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix: list[int]
-    ) -> None:
+    def __init__(self, compiled: Any, asked: Question) -> None:
         self.request = compiled.create_infer_request()
         self.inputs = {name for port in compiled.inputs for name in port.get_names()}
-        self.tokenizer = tokenizer
-        self.prompt = prompt
-        self.tokens = tokens
-        self.prefix = prefix
-        self.kept: list[Any] = []
-        if prefix:
-            self.kept = self.prefix_state()
+        self.asked = asked
+        self.kept: list[Any] = self.prefix_state() if asked.prefix else []
 
     def prefix_state(self) -> list[Any]:
         """The cache after the prefix, one row, copied."""
         import openvino as ov
 
         self.request.reset_state()
-        self.infer([self.prefix], 0)
+        self.infer([self.asked.prefix], 0)
         return [ov.Tensor(state.state.data.copy()) for state in self.request.query_state()]
 
     def infer(self, rows: list[list[int]], past: int) -> Any:
@@ -142,13 +105,11 @@ class Whole:
         if self.kept:
             for state, value in zip(self.request.query_state(), self.kept, strict=True):
                 state.state = value
-        logits = self.infer(rows, len(self.prefix))
-        return logits[:, self.tokens].tolist()  # type: ignore[no-any-return]
+        logits = self.infer(rows, len(self.asked.prefix))
+        return logits[:, self.asked.tokens].tolist()  # type: ignore[no-any-return]
 
     def run(self, texts: list[str], batch: int) -> Logits:
-        encoded = self.tokenizer.encode_batch([self.prompt.full(text) for text in texts])
-        rows = [without_prefix(item.ids, self.prefix) for item in encoded]
-        return run_sorted(rows, batch, self.run_rows)
+        return run_sorted(self.asked.rows(texts), batch, self.run_rows)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,44 @@ class Prompt:
         return self.prefix.rstrip(" ")
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a peer that has the whole model asks it.
+
+    `tokens` stand for the labels. `prefix` are the ids whose keys and values are kept from text to
+    text; none without `--cache`. `encode` gives a string's ids, with or without the tokens that
+    open a sequence.
+    """
+
+    prompt: Prompt
+    tokens: list[int]
+    prefix: list[int]
+    encode: Callable[[str, bool], list[int]]
+
+    def rows(self, texts: list[str]) -> list[list[int]]:
+        """What the model reads of each text, behind the kept prefix."""
+        whole = [self.encode(self.prompt.full(text), True) for text in texts]
+        return [without_prefix(ids, self.prefix) for ids in whole]
+
+
+def question(arguments: argparse.Namespace, encode: Callable[[str, bool], list[int]]) -> Question:
+    """The question that a peer's arguments ask."""
+    prompt = read_prompt(arguments.prompt_file)
+    tokens = label_ids(lambda word: encode(word, False), arguments.labels, prompt)
+    return Question(prompt, tokens, encode(prompt.cached, True) if arguments.cache else [], encode)
+
+
+def encoder(tokenizer: Any) -> Callable[[str, bool], list[int]]:
+    """How a Tokenizer of `tokenizers` encodes."""
+    return lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def title(engine: str, arguments: argparse.Namespace) -> str:
+    """What a peer calls itself."""
+    own = " on our graph" if getattr(arguments, "graph", None) else ""
+    return engine + own + (" with prefix cache" if arguments.cache else "")
+
+
 def parser() -> argparse.ArgumentParser:
     """A parser of the arguments that every peer takes."""
     found = argparse.ArgumentParser()
@@ -134,6 +172,24 @@ def padded(
         ids.append(fill + row if left else row + fill)
         mask.append(blank + ones if left else ones + blank)
     return ids, mask
+
+
+def graph_runner(
+    tokenizer: Any, infer: Callable[[dict[str, Any]], Any]
+) -> Callable[[list[str], int], Logits]:
+    """The function from texts to logits of this project's graph, which has the prompt inside.
+    `infer` takes the graph's inputs to its logits."""
+    import numpy as np
+
+    def run_rows(rows: list[list[int]]) -> Logits:
+        ids, mask = (np.array(value, dtype=np.int64) for value in padded(rows, 0))
+        return infer({"input_ids": ids, "attention_mask": mask}).tolist()  # type: ignore[no-any-return]
+
+    def run(texts: list[str], batch: int) -> Logits:
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+        return run_sorted([item.ids for item in encoded], batch, run_rows)
+
+    return run
 
 
 def peak_rss_bytes() -> int:

@@ -7,19 +7,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from protocol import (
     Logits,
     Peer,
-    Prompt,
-    label_ids,
+    Question,
     padded,
     parser,
-    read_prompt,
+    question,
     run_sorted,
     serve,
-    without_prefix,
+    title,
 )
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16"}
@@ -35,18 +35,19 @@ def load(arguments: argparse.Namespace) -> Peer:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.artefact, dtype=getattr(torch, arguments.dtype)
     ).eval()
-    prompt = read_prompt(arguments.prompt_file)
-    tokens = label_ids(lambda word: _encode(tokenizer, word, False), arguments.labels, prompt)
-    prefix = tokenizer.encode(prompt.cached) if arguments.cache else []
-    run = runner(model, tokenizer, prompt, tokens, prefix)
-    name = f"PyTorch {SHORT[arguments.dtype]}" + (" with prefix cache" if arguments.cache else "")
-    return Peer(name, f"torch {torch.__version__}, transformers {transformers.__version__}", run)
+    asked = question(
+        arguments, lambda text, special: tokenizer.encode(text, add_special_tokens=special)
+    )
+    name = title(f"PyTorch {SHORT[arguments.dtype]}", arguments)
+    version = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return Peer(name, version, runner(model, asked))
 
 
-def runner(model: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix: list[int]) -> Any:
-    """The function from texts to logits; `prefix` are the ids whose keys and values are kept."""
+def runner(model: Any, asked: Question) -> Callable[[list[str], int], Logits]:
+    """The function from texts to logits."""
     import torch
 
+    prefix = asked.prefix
     kept = _prefix_cache(model, prefix) if prefix else []
 
     @torch.inference_mode()
@@ -62,18 +63,12 @@ def runner(model: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix
             use_cache=bool(kept),
             logits_to_keep=1,
         )
-        return output.logits[:, -1, tokens].float().tolist()  # type: ignore[no-any-return]
+        return output.logits[:, -1, asked.tokens].float().tolist()  # type: ignore[no-any-return]
 
     def run(texts: list[str], batch: int) -> Logits:
-        rows = tokenizer([prompt.full(text) for text in texts])["input_ids"]
-        return run_sorted([without_prefix(row, prefix) for row in rows], batch, run_rows)
+        return run_sorted(asked.rows(texts), batch, run_rows)
 
     return run
-
-
-def _encode(tokenizer: Any, text: str, special: bool) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
-    return ids
 
 
 def _prefix_cache(model: Any, prefix: list[int]) -> list[tuple[Any, Any]]:

@@ -12,20 +12,20 @@ This project's own graph, quantised the same way; the prompt is inside:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from protocol import (
     Logits,
     Peer,
-    Prompt,
-    label_ids,
+    Question,
+    encoder,
+    graph_runner,
     padded,
     parser,
-    read_prompt,
+    question,
     run_sorted,
     serve,
-    without_prefix,
+    title,
 )
 
 PAST, PRESENT = "past_key_values", "present"
@@ -42,53 +42,21 @@ def load(arguments: argparse.Namespace) -> Peer:
     file = arguments.graph or arguments.artefact / "model.onnx"
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     if arguments.graph:
-        run = graph_runner(session, tokenizer)
+        run = graph_runner(tokenizer, lambda inputs: session.run(["logits"], inputs)[0])
     else:
-        prompt = read_prompt(arguments.prompt_file)
-        tokens = label_ids(
-            lambda word: list(tokenizer.encode(word, add_special_tokens=False).ids),
-            arguments.labels,
-            prompt,
-        )
-        prefix = tokenizer.encode(prompt.cached).ids if arguments.cache else []
-        run = Whole(session, tokenizer, prompt, tokens, prefix).run
-    return Peer(_name(arguments), f"onnxruntime {ort.__version__}", run)
-
-
-def _name(arguments: argparse.Namespace) -> str:
-    own = " on our graph" if arguments.graph else ""
-    return f"ONNX Runtime {arguments.form}{own}" + (" with prefix cache" if arguments.cache else "")
-
-
-def graph_runner(session: Any, tokenizer: Any) -> Callable[[list[str], int], Logits]:
-    """The function from texts to logits of a graph that has the prompt inside."""
-    import numpy as np
-
-    def run_rows(rows: list[list[int]]) -> Logits:
-        ids, mask = (np.array(value, dtype=np.int64) for value in padded(rows, 0))
-        found = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-        return found[0].tolist()  # type: ignore[no-any-return]
-
-    def run(texts: list[str], batch: int) -> Logits:
-        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-        return run_sorted([item.ids for item in encoded], batch, run_rows)
-
-    return run
+        run = Whole(session, question(arguments, encoder(tokenizer))).run
+    engine = f"ONNX Runtime {arguments.form}"
+    return Peer(title(engine, arguments), f"onnxruntime {ort.__version__}", run)
 
 
 class Whole:
     """A whole model whose cache goes in as inputs and comes out as outputs."""
 
-    def __init__(
-        self, session: Any, tokenizer: Any, prompt: Prompt, tokens: list[int], prefix: list[int]
-    ) -> None:
+    def __init__(self, session: Any, asked: Question) -> None:
         import numpy as np
 
         self.session = session
-        self.tokenizer = tokenizer
-        self.prompt = prompt
-        self.tokens = tokens
-        self.prefix = prefix
+        self.asked = asked
         shapes = {item.name: item.shape for item in session.get_inputs()}
         self.inputs = set(shapes)
         # The cache's inputs are [batch, heads, past, head].
@@ -97,13 +65,13 @@ class Whole:
             for name, shape in shapes.items()
             if name.startswith(PAST)
         }
-        if prefix:
+        if asked.prefix:
             self.kept = self.prefix_cache()
 
     def prefix_cache(self) -> dict[str, Any]:
         """The keys and values of the prefix, one row, by the names of the inputs."""
         names = [name.replace(PAST, PRESENT) for name in self.kept]
-        return dict(zip(self.kept, self.infer([self.prefix], 0, names), strict=True))
+        return dict(zip(self.kept, self.infer([self.asked.prefix], 0, names), strict=True))
 
     def infer(self, rows: list[list[int]], past: int, outputs: list[str]) -> list[Any]:
         """The named outputs for rows that follow `past` cached tokens."""
@@ -123,13 +91,11 @@ class Whole:
         return self.session.run(outputs, feed)  # type: ignore[no-any-return]
 
     def run_rows(self, rows: list[list[int]]) -> Logits:
-        logits = self.infer(rows, len(self.prefix), ["logits"])[0]
-        return logits[:, -1, self.tokens].tolist()  # type: ignore[no-any-return]
+        logits = self.infer(rows, len(self.asked.prefix), ["logits"])[0]
+        return logits[:, -1, self.asked.tokens].tolist()  # type: ignore[no-any-return]
 
     def run(self, texts: list[str], batch: int) -> Logits:
-        encoded = self.tokenizer.encode_batch([self.prompt.full(text) for text in texts])
-        rows = [without_prefix(item.ids, self.prefix) for item in encoded]
-        return run_sorted(rows, batch, self.run_rows)
+        return run_sorted(self.asked.rows(texts), batch, self.run_rows)
 
 
 if __name__ == "__main__":
