@@ -11,11 +11,8 @@ the rounds is reported. The peers file is described in processes.py.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,9 @@ import tables
 from processes import PeerError, Process, Spec, read_specs, start
 from workloads import Workload, prompts, read_texts, workloads
 
+from trimexport.bench.machine import this_machine
+
 LABELS = "positive,negative"
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
-GIB = 2**30
 
 
 @dataclass
@@ -59,6 +56,7 @@ class Results:
 @click.option("--rounds", default=5, show_default=True, help="Of each workload.")
 @click.option("--sentences", default=256, show_default=True, help="Measured for throughput.")
 @click.option("--only", multiple=True, help="Workloads by name; may be given more than once.")
+@click.option("--append", is_flag=True, help="Add to the results that OUTPUT holds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 def main(
     peers: Path,
@@ -68,6 +66,7 @@ def main(
     rounds: int,
     sentences: int,
     only: tuple[str, ...],
+    append: bool,
     output: Path,
 ) -> None:
     """Compare the peers that the file PEERS names, the first with all others."""
@@ -76,7 +75,9 @@ def main(
     templates = prompts(read_texts(data / "train.jsonl", tokenizer))
     specs = read_specs(peers)
     output.mkdir(parents=True, exist_ok=True)
-    results = Results(machine(), threads)
+    results = Results(json.loads(json.dumps(asdict(this_machine()))), threads)
+    if append:
+        results = continued(output / "results.json", results)
     for prompt in dict.fromkeys(workload.prompt for workload in chosen):
         file = output / f"prompt-{prompt}.txt"
         file.write_text(templates[prompt], encoding="utf-8")
@@ -84,6 +85,19 @@ def main(
         for group in groups(specs, prompt):
             compare_group(group, work, file, rounds, results)
     click.echo(tables.markdown(vars(results), specs[0].name))
+
+
+def continued(file: Path, new: Results) -> Results:
+    """The results of an earlier run on this machine, to add to; `new` where there are none."""
+    if not file.exists():
+        return new
+    old = Results(**json.loads(file.read_text(encoding="utf-8")))
+    if (old.machine, old.threads) != (new.machine, new.threads):
+        raise click.ClickException(
+            f"{file} was measured on another machine or with other threads: {old.machine}, "
+            f"{old.threads}; name another output"
+        )
+    return old
 
 
 def chosen_workloads(known: list[Workload], names: tuple[str, ...]) -> list[Workload]:
@@ -180,20 +194,6 @@ def write(results: Results, ours: str, output: Path) -> None:
     (output / "results.json").write_text(json.dumps(values) + "\n", encoding="utf-8")
     (output / "table.md").write_text(tables.markdown(values, ours), encoding="utf-8")
     (output / "chart.svg").write_text(chart.svg(values, ours), encoding="utf-8")
-
-
-def machine() -> dict[str, Any]:
-    """The machine, as far as it matters to these numbers."""
-    listed = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, check=True).stdout
-    fields = {item["field"].rstrip(":"): item["data"] for item in json.loads(listed)["lscpu"]}
-    have = fields.get("Flags", "").split()
-    return {
-        "cpu": fields.get("Model name", platform.processor()),
-        "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if flag in have],
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
-        "system": platform.platform(),
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from math import fsum, sqrt
 from statistics import fmean, median
 from typing import Any
 
-GB = 10**9
+GB, GIB = 10**9, 2**30
 PEER_COLUMNS = (
     "start, s",
     "first answer, s",
@@ -126,8 +126,9 @@ def machine_line(results: dict[str, Any]) -> str:
     """The machine in words."""
     machine = results["machine"]
     return (
-        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}), "
-        f"{machine['memory_gib']} GiB; {results['threads']} threads."
+        f"{machine['processor']}, {machine['cores']} cores "
+        f"({', '.join(machine['instructions'] or ['instruction sets unknown'])}), "
+        f"{(machine['memory_bytes'] or 0) / GIB:.1f} GiB; {results['threads']} threads."
     )
 
 

@@ -19,15 +19,19 @@ INSTRUCTIONS = (
 """What decides how fast integer and half-precision matrix products are."""
 
 
-def instructions() -> tuple[str, ...] | None:
-    """Those of `INSTRUCTIONS` that the processor has; None where the system does not tell (it does
-    on Linux)."""
+def facts() -> dict[str, str]:
+    """What Linux says of the last processor, names in lower case; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):  # as x86 and Arm call it
-            return tuple(item for item in INSTRUCTIONS if item in value.split())
-    return None
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def instructions() -> tuple[str, ...] | None:
+    """Those of `INSTRUCTIONS` that the processor has; None where the system does not tell (it does
+    on Linux)."""
+    known = facts()
+    has = known.get("flags", known.get("features"))  # as x86 and Arm call it
+    return None if has is None else tuple(it for it in INSTRUCTIONS if it in has.split())

@@ -6,11 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from trimexport_runtime.cpu import instructions
+from trimexport_runtime.cpu import facts, instructions
 
 
 @dataclass(frozen=True)
@@ -29,23 +27,14 @@ class Machine:
 
 def this_machine() -> Machine:
     """Describe the machine."""
-    facts = dict(_processor_facts())
     return Machine(
-        processor=facts.get("model name") or _processor_name(),
+        processor=facts().get("model name") or _processor_name(),
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         instructions=instructions(),
         memory_bytes=_memory_bytes(),
         system=platform.platform(),
         python=platform.python_version(),
     )
-
-
-def _processor_facts() -> Iterator[tuple[str, str]]:
-    """What Linux says of its processors, names in lower case."""
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        name, _, value = line.partition(":")
-        yield name.strip().lower(), value.strip()
 
 
 def _processor_name() -> str:
