@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import chart
 import click
+
+import chart
 import tables
 from processes import PeerError, Process, Spec, read_specs, start
-from workloads import Workload, prompts, read_texts, workloads
-
 from trimexport.bench.machine import this_machine
+from workloads import Workload, prompts, read_texts, workloads
 
 LABELS = "positive,negative"
 

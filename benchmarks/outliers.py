@@ -1,0 +1,158 @@
+"""What quantisation loses where a few channels are far larger than the others.
+
+    python benchmarks/outliers.py models/gemma-mini sst2/test.jsonl
+
+plants such channels, as large decoders have them, in a Gemma checkpoint: a norm's gain is
+multiplied on a few channels and its readers' columns divided; so are up and down projection, and
+values and output projection. In exact arithmetic the model stays the same function. Then it counts
+the labels that ONNX Runtime's `quantize_dynamic`, which has one scale for a whole activation, and
+this project's int8 and int4, with and without smoothing, share with float32.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from trimexport import BuildSpec
+from trimexport.compilation import compile_graph
+from trimexport.layerwise import LayerwiseModel
+from trimexport.planning import plan
+from trimexport.progress import Silent
+from trimexport.quantize.int4 import to_int4
+from trimexport.quantize.int8 import to_int8
+from trimexport.quantize.smooth import read_statistics, smooth
+from trimexport.serialise import write_onnx
+
+LABELS = ("positive", "negative")
+PROMPT = "Review: {text}\nSentiment:"
+FACTORS = (1, 50, 100)
+CHANNELS = 3
+
+
+def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
+    """Copy a Gemma 1 checkpoint with `CHANNELS` channels of each activation `factor` times as
+    large."""
+    shutil.copytree(source, target)
+    tensors = {name: t.float() for name, t in load_file(source / "model.safetensors").items()}
+    generator = torch.Generator().manual_seed(seed)
+
+    def channels(size: int) -> torch.Tensor:
+        return torch.randperm(size, generator=generator)[:CHANNELS]
+
+    layers = {name.split(".self_attn")[0] for name in tensors if ".self_attn.q_proj" in name}
+    for layer in sorted(layers):
+        readers = {
+            "input_layernorm": [f"self_attn.{part}_proj" for part in "qkv"],
+            "post_attention_layernorm": ["mlp.gate_proj", "mlp.up_proj"],
+        }
+        for norm, projections in readers.items():
+            gain = tensors[f"{layer}.{norm}.weight"]
+            chosen = channels(len(gain))
+            gain[chosen] = (1 + gain[chosen]) * factor - 1  # Gemma's gain is 1 + w
+            for projection in projections:
+                tensors[f"{layer}.{projection}.weight"][:, chosen] /= factor
+        up = tensors[f"{layer}.mlp.up_proj.weight"]
+        chosen = channels(len(up))
+        up[chosen] *= factor
+        tensors[f"{layer}.mlp.down_proj.weight"][:, chosen] /= factor
+        value = tensors[f"{layer}.self_attn.v_proj.weight"]
+        output = tensors[f"{layer}.self_attn.o_proj.weight"]
+        chosen = channels(len(value))
+        value[chosen] *= factor
+        output.view(len(output), -1, len(value))[:, :, chosen] /= factor
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def logits(checkpoint: Path, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    """Label logits [texts, labels] of a checkpoint's graph, by how its weights are held."""
+    planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
+    graph = compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
+    tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
+    rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    with tempfile.TemporaryDirectory() as directory:
+        work = Path(directory)
+        files = {
+            "fp32": _write(graph.clone(), work / "fp32"),
+            "quantize_dynamic": work / "dynamic.onnx",
+            "int8, not smoothed": _quantised(graph, to_int8, work / "plain", smoothed=False),
+            "int8": _quantised(graph, to_int8, work / "int8"),
+            "int4, not smoothed": _quantised(graph, to_int4, work / "plain4", smoothed=False),
+            "int4": _quantised(graph, to_int4, work / "int4"),
+        }
+        _quantize_dynamic(files["fp32"], files["quantize_dynamic"])
+        return {name: _run(file, rows) for name, file in files.items()}
+
+
+def _write(model: ir.Model, file: Path) -> Path:
+    write_onnx(model, file.with_suffix(".onnx"), file.with_suffix(".data"))
+    return file.with_suffix(".onnx")
+
+
+def _quantised(
+    graph: ir.Model, quantize: Callable[..., object], file: Path, smoothed: bool = True
+) -> Path:
+    model = graph.clone()
+    quantize(model, smooth(model, {}, read_statistics(model)) if smoothed else {})
+    return _write(model, file)
+
+
+def _quantize_dynamic(source: Path, target: Path) -> None:
+    model = onnx.load(source)
+    del model.graph.value_info[:]  # the tool makes new shapes under old names
+    onnx.save(model, target)
+    quantize_dynamic(target, target, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def _run(file: Path, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    """One text after the other, so that none changes another's scale."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # what `quantize_dynamic` leaves behind is warned of
+    session = ort.InferenceSession(str(file), options)
+    found = []
+    for row in rows:
+        ids = np.array([row or [0]])
+        found.append(
+            session.run(None, {"input_ids": ids, "attention_mask": np.full_like(ids, bool(row))})[0]
+        )
+    return np.concatenate(found)
+
+
+def agreement(found: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
+    """The share of texts that get float32's label."""
+    labels = found["fp32"].argmax(1)
+    return {name: float((it.argmax(1) == labels).mean()) for name, it in found.items()}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def main(checkpoint: Path, texts: Path) -> None:
+    """Print the share of labels that each way keeps, for outliers of several sizes."""
+    lines = texts.read_text(encoding="utf-8").splitlines()
+    sentences = [json.loads(line)["text"] for line in lines]
+    for factor in FACTORS:
+        with tempfile.TemporaryDirectory() as directory:
+            planted = plant(checkpoint, Path(directory) / "model", factor)
+            kept = agreement(logits(planted, sentences))
+        shown = ", ".join(f"{name} {share:.2%}" for name, share in kept.items())
+        click.echo(f"{CHANNELS} channels x {factor}: {shown}")
+
+
+if __name__ == "__main__":
+    main()
