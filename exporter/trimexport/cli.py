@@ -82,7 +82,8 @@ def main() -> None:
 @_names_a_classifier
 @click.option(
     "--precision",
-    help=f"Variants, the default one first: {', '.join(PRECISIONS)}.  [default: int8]",
+    help=f"Variants: {', '.join(PRECISIONS)}. The first is also onnx/model.onnx, for other "
+    "clients.  [default: int8]",
 )
 @click.option(
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"
@@ -213,7 +214,7 @@ def inspect(as_json: bool, **given: Any) -> None:
     "--against",
     multiple=True,
     metavar="SUBJECT",
-    help="Measure this too: another bundle's DIR (its default variant) or DIR:VARIANT, or the "
+    help="Measure this too: another bundle's DIR (its fastest variant) or DIR:VARIANT, or the "
     "untrimmed model in pytorch or pytorch-bf16. May be repeated.",
 )
 @_TEXTS

@@ -14,11 +14,13 @@ import pytest
 
 from families import FAMILIES, WINDOW, make
 from models import TEXTS, Untrimmed, pipeline_logits, segments_without_gap, without_one
-from trimexport import BuildSpec, build
+from trimexport import BuildSpec, Texts, build
 from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.tokenize import TextEncoder
 
 TOLERANCE = 1e-3
+# Root mean square, in standard deviations of these small models' logits.
+INT8_ERROR = 0.2
 LABELS = ("positive", "negative", "World")
 # Longer than the window, and so are some of the texts, in a batch with shorter ones.
 PROMPT = "Read the review. Then say in one word what it is.\n\nReview: {text}\nSentiment:"
@@ -32,8 +34,10 @@ CLASSIFIERS = [name for name in FAMILIES if name not in ("llama3", "phi3-longrop
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_language_model(name: str, tmp_path: Path) -> None:
     directory = make(name, tmp_path / "model")
-    spec = BuildSpec(precision=("fp32",), model=str(directory), labels=LABELS, prompt=PROMPT)
-    manifest = build(spec, tmp_path / "bundle").manifest
+    precision = ("fp32", "int8")
+    spec = BuildSpec(precision=precision, model=str(directory), labels=LABELS, prompt=PROMPT)
+    # One text: a random model decides many so narrowly that int8 may turn them.
+    manifest = build(spec, tmp_path / "bundle", sample=Texts(("dull",))).manifest
     judge = Untrimmed(directory)
     tokens = [label.token_ids[0] for label in manifest.labels]
     texts, rows = segments_without_gap(PROMPT, judge, manifest, tmp_path / "bundle")
@@ -42,10 +46,13 @@ def test_a_language_model(name: str, tmp_path: Path) -> None:
     assert min(lengths) < WINDOW < min(prefix, max(lengths))
 
     expected = judge.logits_of(rows, tokens)
-    found = Classifier.load(tmp_path / "bundle").logits(texts)
+    found = Classifier.load(tmp_path / "bundle", variant="fp32").logits(texts)
     assert expected.std(axis=0).mean() >= 1, "a model that says nothing proves nothing"
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(left_padded(tmp_path / "bundle", manifest, texts) - expected).max() < TOLERANCE
+
+    int8 = Classifier.load(tmp_path / "bundle", variant="int8").logits(texts)
+    assert (int8 - expected).std() < INT8_ERROR * (expected - expected.mean(axis=0)).std()
 
     # What must not pass: a prefix that lost its last token, and layers without their window.
     mutant = judge.logits_of([without_one(row, prefix - 1) for row in rows], tokens)
