@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 INSTRUCTIONS = (
@@ -17,6 +18,15 @@ INSTRUCTIONS = (
     "bf16",
 )
 """What decides how fast integer and half-precision matrix products are."""
+
+
+_EXACT = frozenset(("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"))
+
+
+def adds_exactly(found: Sequence[str] | None) -> bool:
+    """Whether unsigned codes times signed weights add up without overflow, as with VNNI, AMX and on
+    Arm; not where nothing is known."""
+    return found is not None and not _EXACT.isdisjoint(found)
 
 
 def facts() -> dict[str, str]:

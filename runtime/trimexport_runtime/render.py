@@ -12,7 +12,7 @@ from typing import Any
 
 from .bundle import Manifest, Variant
 from .classifier import Prediction
-from .cpu import instructions
+from .cpu import adds_exactly, instructions
 from .files import BadLine
 
 TEXT_WIDTH = 80
@@ -135,9 +135,9 @@ def _megabytes(size: int) -> str:
 def _processor(found: Sequence[str] | None) -> str:
     """What it has for integer products, and what follows where an x64 lacks VNNI."""
     if found is None:
-        return "not known: this system does not tell"
+        return "not known: this system does not tell, so int8 runs as on a processor without VNNI"
     text = ", ".join(found) or "no vector instructions for integer products"
-    if "avx2" in found and not any("vnni" in name for name in found):
+    if "avx2" in found and not adds_exactly(found):
         text += "; no VNNI, so int8 weights are made unsigned when they are loaded, and run slower"
     return text
 

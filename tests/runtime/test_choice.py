@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from trimexport_runtime import BackendError, BundleError, Classifier, Manifest, read_manifest
+from trimexport_runtime.backends import onnxruntime
 from trimexport_runtime.choice import FASTEST_FIRST, choose
 from trimexport_runtime.cpu import INSTRUCTIONS, instructions
 from trimexport_runtime.render import _processor
 
+UNSIGNED = "session.x64quantprecision"
 CPU, GPU = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -67,4 +72,46 @@ def test_the_processor() -> None:
     assert _processor(("avx2", "avx512_vnni")) == "avx2, avx512_vnni"
     assert "no VNNI, so int8 weights are made unsigned" in _processor(("avx2",))
     assert _processor(()) == "no vector instructions for integer products"
-    assert _processor(None) == "not known: this system does not tell"
+    assert _processor(None).startswith("not known: this system does not tell, so int8 runs as")
+
+
+@pytest.mark.parametrize(
+    ("found", "exact"),
+    [
+        (("avx2", "avx512f", "avx512_vnni"), True),
+        (("avx2", "avx_vnni"), True),
+        (("avx512f", "amx_int8"), True),
+        (("asimddp",), True),
+        (("avx2", "avx512f", "avx512_bf16"), False),
+        ((), False),
+        (None, False),
+    ],
+)
+def test_weights_become_unsigned_only_where_sums_would_overflow(
+    found: tuple[str, ...] | None, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs more than half of the speed elsewhere."""
+    monkeypatch.setattr(onnxruntime, "instructions", lambda: found)
+    options = onnxruntime.session_options(None)
+    if exact:
+        with pytest.raises(RuntimeError, match=UNSIGNED):  # there is no such entry
+            options.get_session_config_entry(UNSIGNED)
+    else:
+        assert options.get_session_config_entry(UNSIGNED) == "1"
+
+
+def test_the_largest_products_do_not_overflow() -> None:
+    """Codes and weights of the greatest size, many of them: 16 bits would not hold two of them."""
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    weight = np.stack([np.full(64, 127), np.full(64, -127)], 1).astype(np.int8)
+    graph = helper.make_graph(
+        [node],
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [None, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, [None, 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), onnxruntime.session_options(1))
+    found = session.run(None, {"x": np.full((9, 64), 255, dtype=np.uint8)})[0]
+    assert found.tolist() == [[255 * 127 * 64, -255 * 127 * 64]] * 9

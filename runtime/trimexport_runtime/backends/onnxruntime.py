@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER as PROVIDER
 from trimexport_runtime.bundle import Manifest, Variant
+from trimexport_runtime.cpu import adds_exactly, instructions
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 
 INPUTS = ("attention_mask", "input_ids")
@@ -43,15 +44,7 @@ class OnnxRuntimeBackend:
         path = bundle / variant.graph
         if not path.is_file():
             raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
-        # Where the processor has no VNNI, ONNX Runtime makes int8 weights unsigned, for its signed
-        # products would overflow there; where it has, this changes nothing.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        if threads is not None:
-            if threads < 1:
-                raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
-            options.intra_op_num_threads = threads
+        options = session_options(threads)
         try:
             session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
         except Exception as error:  # its exceptions share no base of their own
@@ -89,6 +82,25 @@ class OnnxRuntimeBackend:
                 "precision, and `trimexport verify` to see which texts it fails on"
             )
         return logits
+
+
+def session_options(threads: int | None) -> Any:
+    """How sessions are made here.
+
+    Raises:
+        BackendError: less than one thread.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    if not adds_exactly(instructions()):
+        # On x64 ONNX Runtime makes int8 weights unsigned then: their products cannot overflow and
+        # take two to three times as long. It would do so with VNNI too.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if threads is not None:
+        if threads < 1:
+            raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
+        options.intra_op_num_threads = threads
+    return options
 
 
 def available() -> tuple[str, list[str]]:
