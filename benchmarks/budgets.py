@@ -71,7 +71,6 @@ def main(bundle: Path, texts: Path, threads: int, sentences: int, rounds: int) -
     grown = medians(BATCHES, rounds, lambda count: timed(one, same[:count]))
     for count, seconds in grown.items():
         click.echo(f"batch of {count:3}: {count / seconds:8.2f} texts/s")
-    del one
     mixed = known[:sentences]
     for budget, seconds in medians(BUDGETS, rounds, lambda it: timed(load(it), mixed)).items():
         click.echo(f"budget of {budget:4} tokens: {len(mixed) / seconds:8.2f} texts/s")
