@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
-from math import fsum, sqrt
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 GB, GIB = 10**9, 2**30
@@ -13,8 +11,7 @@ PEER_COLUMNS = (
     "start, s",
     "first answer, s",
     "peak memory, GB",
-    "same labels",
-    "logit error",
+    "same labels as ours",
 )
 
 
@@ -60,33 +57,15 @@ def _cell(runs: list[dict[str, Any]], peer: str, ours: str) -> Cell:
     )
 
 
-def agreement(results: dict[str, Any], peer: str, ours: str) -> tuple[float, float]:
-    """How a peer's answers compare with ours, over all texts that both were given: the share of
-    equal labels, and the root mean square of the logits' difference over that of our logits'
-    spread between texts. What is equal in all labels of a text says nothing and is taken out."""
+def agreement(results: dict[str, Any], peer: str, ours: str) -> tuple[int, int]:
+    """How many texts got the same label from a peer and from ours, and how many both were given."""
     same = texts = 0
-    error = spread = 0.0
-    both = [run for run in results["runs"] if {peer, ours} <= set(run["logits"])]
-    for prompt in dict.fromkeys(run["prompt"] for run in both):
-        runs = [run for run in both if run["prompt"] == prompt]
-        theirs = [_centred(row) for run in runs for row in run["logits"][peer]]
-        base = [_centred(row) for run in runs for row in run["logits"][ours]]
-        means = [[fmean(column) for column in zip(*base, strict=True)]] * len(base)
-        same += sum(_best(one) == _best(other) for one, other in zip(theirs, base, strict=True))
-        texts += len(base)
-        error += _squares(theirs, base)
-        spread += _squares(base, means)
-    return (same / texts, sqrt(error / spread)) if spread else (float("nan"), float("nan"))
-
-
-def _squares(rows: list[list[float]], others: list[list[float]]) -> float:
-    """The sum of the squared differences."""
-    pairs = zip(chain.from_iterable(rows), chain.from_iterable(others), strict=True)
-    return fsum((one - other) ** 2 for one, other in pairs)
-
-
-def _centred(row: list[float]) -> list[float]:
-    return [value - fmean(row) for value in row]
+    for run in results["runs"]:
+        if {peer, ours} <= set(run["logits"]):
+            pairs = list(zip(run["logits"][peer], run["logits"][ours], strict=True))
+            same += sum(_best(one) == _best(other) for one, other in pairs)
+            texts += len(pairs)
+    return same, texts
 
 
 def _best(row: list[float]) -> int:
@@ -114,10 +93,6 @@ def markdown(results: dict[str, Any], ours: str) -> str:
         _peer(name, known, agreement(results, name, ours))
         for name, known in results["peers"].items()
     ]
-    lines += [
-        "",
-        "Logit error: root mean square difference from the first row's, over their spread.",
-    ]
     lines += [f"\n{name} did not run: {why}" for name, why in results["failures"].items()]
     return "\n".join(lines) + "\n"
 
@@ -143,7 +118,7 @@ def _value(cell: Cell | None, ours: str) -> str:
     return value if cell.peer == ours else f"{value} ({cell.ratio:.2f})"
 
 
-def _peer(name: str, known: dict[str, Any], agreed: tuple[float, float]) -> str:
+def _peer(name: str, known: dict[str, Any], agreed: tuple[int, int]) -> str:
     return _row(
         [
             name,
@@ -151,8 +126,7 @@ def _peer(name: str, known: dict[str, Any], agreed: tuple[float, float]) -> str:
             f"{known['start_seconds']:.1f}",
             f"{known['first_answer_seconds']:.2f}",
             f"{known['peak_rss_bytes'] / GB:.2f}",
-            f"{agreed[0]:.1%}",
-            f"{agreed[1]:.4f}",
+            f"{agreed[0]} of {agreed[1]}",
         ]
     )
 
