@@ -7,8 +7,9 @@ from typing import Any
 
 from tables import Cell, cells, machine_line
 
-WIDTH, LEFT, RIGHT = 860, 330, 130
+WIDTH, LEFT, RIGHT = 860, 330, 170
 BAR, GAP, TITLE = 18, 8, 44
+LIMIT = 12  # times the fastest; longer bars are cut, with an arrow
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .title { font-weight: 600 }
@@ -44,19 +45,21 @@ def svg(results: dict[str, Any], ours: str) -> str:
 
 
 def _group(workload: str, group: list[Cell], ours: str, top: int) -> str:
-    longest = max(_ms(cell) for cell in group)
+    fastest = min(_ms(cell) for cell in group)
+    longest = min(max(_ms(cell) for cell in group), LIMIT * fastest)
     lines = [_text(0, top + 28, f"{escape(workload)}: ms per text, shorter is faster", "title")]
     for place, cell in enumerate(group):
         y = top + TITLE + place * (BAR + GAP)
-        length = max(1.0, _ms(cell) / longest * (WIDTH - LEFT - RIGHT))
+        length = max(1.0, min(1.0, _ms(cell) / longest) * (WIDTH - LEFT - RIGHT))
         kind = "ours" if cell.peer == ours else "peer"
         factor = "" if cell.peer == ours else f"  ({cell.ratio:.1f} times)"
+        cut = "→ " if _ms(cell) > longest else ""
         end = LEFT + length + 6
         lines.append(_text(LEFT - 8, y + 14, escape(cell.peer), "", "end"))
         lines.append(
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
         )
-        lines.append(_text(end, y + 14, f"{_ms(cell):,.0f}{factor}", ""))
+        lines.append(_text(end, y + 14, f"{cut}{_ms(cell):,.0f}{factor}", ""))
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from .compilation import compile_graph
 from .errors import SpecError
 from .layerwise import LayerwiseModel
 from .measuring import measure
-from .memory import release
+from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport, Texts
 from .planning import Plan, plan
 from .progress import Progress, Silent
@@ -61,6 +61,7 @@ def build(
             kept.
     """
     progress = progress or Silent()
+    keep_large_blocks_apart()
     check_output(output, force)
     if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.precision):
         raise SpecError(

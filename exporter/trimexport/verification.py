@@ -12,7 +12,7 @@ from .errors import CheckpointError
 from .hub import locate_model
 from .layerwise import LayerwiseModel
 from .measuring import measure
-from .memory import release
+from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport, Texts
 from .progress import Progress, Silent
 from .shipped import sample_texts
@@ -37,6 +37,7 @@ def verify(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
     progress = progress or Silent()
+    keep_large_blocks_apart()
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
     checkpoint = checkpoint_of(manifest, model)

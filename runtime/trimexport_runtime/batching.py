@@ -15,6 +15,12 @@ import numpy.typing as npt
 TOKEN_BUDGET = 1024
 """The most tokens, padding included, of one batch. CPUs gain nothing from larger ones."""
 
+LARGE_TOKEN_BUDGET = 256
+"""The same of a variant from `LARGE_BYTES` on, whose layers' results leave the processor's caches
+with more (measured: docs/benchmarks.md)."""
+
+LARGE_BYTES = 500_000_000
+
 WINDOW_TEXTS = 256
 WINDOW_CHARACTERS = 65_536
 """A stream is read this far ahead: so many texts, or as many as reach so many characters."""
@@ -38,6 +44,11 @@ def windows(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list
             window, total = [], 0
     if window:
         yield window
+
+
+def token_budget(variant_bytes: int) -> int:
+    """The budget with the best throughput for a variant of so many bytes."""
+    return LARGE_TOKEN_BUDGET if variant_bytes >= LARGE_BYTES else TOKEN_BUDGET
 
 
 def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> list[list[int]]:

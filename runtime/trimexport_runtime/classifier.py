@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
-from .batching import TOKEN_BUDGET, batches, pad, windows
+from .batching import batches, pad, windows
+from .batching import token_budget as best_budget
 from .bundle import Manifest, Variant, check_files, read_manifest
 from .choice import choose
 from .errors import BackendError, InputError
@@ -47,7 +48,7 @@ class Classifier:
         variant: Variant,
         encoder: TextEncoder,
         backend: Backend,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int,
     ) -> None:
         self.manifest = manifest
         self.variant = variant
@@ -62,7 +63,7 @@ class Classifier:
         *,
         variant: str | None = None,
         threads: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> Classifier:
         """Load a bundle.
 
@@ -72,8 +73,8 @@ class Classifier:
             directory: what `trimexport build -o` wrote.
             variant: which numeric form of the model; None is the fastest that runs here.
             threads: how many threads one batch may use; None leaves it to ONNX Runtime.
-            token_budget: the most tokens, padding included, of one batch. Smaller ones take less
-                memory.
+            token_budget: the most tokens, padding included, of one batch; None is what is fast for
+                a model of this size. Smaller ones take less memory.
 
         Raises:
             BundleError: no bundle there, no such variant, or files that cannot be read.
@@ -84,6 +85,8 @@ class Classifier:
         bundle = Path(directory)
         manifest = read_manifest(bundle)
         chosen = choose(manifest, variant)
+        if token_budget is None:
+            token_budget = best_budget(chosen.bytes)
         if token_budget < 1:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         check_files(bundle, manifest, hashes=False)

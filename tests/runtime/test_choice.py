@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimexport_runtime import BackendError, BundleError, Classifier, Manifest, read_manifest
 from trimexport_runtime.backends import onnxruntime
+from trimexport_runtime.batching import token_budget
 from trimexport_runtime.choice import FASTEST_FIRST, choose
 from trimexport_runtime.cpu import INSTRUCTIONS, instructions
 from trimexport_runtime.render import _processor
@@ -62,6 +63,7 @@ def test_the_token_budget_changes_no_answer(bundle: Path) -> None:
     texts = ["good", "bad and long " * 9, "", "x"] * 9
     usual = Classifier.load(bundle).logits(texts)
     assert Classifier.load(bundle, token_budget=1).logits(texts) == pytest.approx(usual, abs=1e-5)
+    assert [token_budget(size) for size in (0, 1_700_000, 2_500_000_000)] == [1024, 1024, 256]
     with pytest.raises(BackendError, match="token_budget is 0; give 1 or more tokens"):
         Classifier.load(bundle, token_budget=0)
 
