@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from trimexport.bench.rounds import rotated
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import TextEncoder
 
@@ -28,8 +29,7 @@ def medians(keys: Sequence[int], rounds: int, seconds: Callable[[int], float]) -
     """The median of what `seconds` says of each key in all rounds."""
     found: dict[int, list[float]] = {key: [] for key in keys}
     for turn in range(rounds):
-        shift = turn % len(keys)
-        for key in [*keys[shift:], *keys[:shift]]:
+        for key in rotated(keys, turn):
             found[key].append(seconds(key))
     return {key: statistics.median(values) for key, values in found.items()}
 

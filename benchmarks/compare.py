@@ -22,6 +22,7 @@ import chart
 import tables
 from processes import PeerError, Process, Spec, read_specs, start
 from trimexport.bench.machine import this_machine
+from trimexport.bench.rounds import rotated
 from workloads import Workload, prompts, read_texts, workloads
 
 LABELS = "positive,negative"
@@ -153,8 +154,7 @@ def measure(processes: list[Process], work: Workload, rounds: int, results: Resu
         note_peer(process, first, results)
     with click.progressbar(length=rounds * len(processes), label=work.name) as bar:
         for turn in range(rounds):
-            shift = turn % len(processes)
-            for process in processes[shift:] + processes[:shift]:
+            for process in rotated(processes, turn):
                 answer = process.ask(work.texts, work.batch or process.spec.batch)
                 seconds[process.spec.name].append(answer["seconds"])
                 logits[process.spec.name] = answer["logits"]

@@ -15,6 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,14 +35,17 @@ from trimexport.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.int4 import to_int4
-from trimexport.quantize.int8 import to_int8
+from trimexport.quantize.int8 import Factors, to_int8
 from trimexport.quantize.smooth import read_statistics, smooth
 from trimexport.serialise import write_onnx
+from trimexport_runtime.backends.onnxruntime import session_options
 
 LABELS = ("positive", "negative")
 PROMPT = "Review: {text}\nSentiment:"
 FACTORS = (1, 50, 100)
 CHANNELS = 3
+
+Quantize = Callable[[ir.Model, Mapping[str, Factors]], object]
 
 
 def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
@@ -79,57 +83,63 @@ def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
     return target
 
 
-def logits(checkpoint: Path, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """Label logits [texts, labels] of a checkpoint's graph, by how its weights are held."""
+def logits(
+    checkpoint: Path, texts: Sequence[str], ways: Sequence[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Label logits [texts, labels] of a checkpoint's graph in each of `ways`, keys of `WAYS`."""
     planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
     graph = compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    with tempfile.TemporaryDirectory() as directory:
-        work = Path(directory)
-        files = {
-            "fp32": _write(graph.clone(), work / "fp32"),
-            "quantize_dynamic": work / "dynamic.onnx",
-            "int8, not smoothed": _quantised(graph, to_int8, work / "plain", smoothed=False),
-            "int8": _quantised(graph, to_int8, work / "int8"),
-            "int4, not smoothed": _quantised(graph, to_int4, work / "plain4", smoothed=False),
-            "int4": _quantised(graph, to_int4, work / "int4"),
-        }
-        _quantize_dynamic(files["fp32"], files["quantize_dynamic"])
-        return {name: _run(file, rows) for name, file in files.items()}
+    found = {}
+    for way in ways:
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "graph.onnx"
+            WAYS[way](graph.clone(), file)
+            found[way] = _run(file, rows)
+    return found
 
 
-def _write(model: ir.Model, file: Path) -> Path:
-    write_onnx(model, file.with_suffix(".onnx"), file.with_suffix(".data"))
-    return file.with_suffix(".onnx")
+def _write(model: ir.Model, file: Path) -> None:
+    write_onnx(model, file, file.with_suffix(".data"))
 
 
-def _quantised(
-    graph: ir.Model, quantize: Callable[..., object], file: Path, smoothed: bool = True
-) -> Path:
-    model = graph.clone()
-    quantize(model, smooth(model, {}, read_statistics(model)) if smoothed else {})
-    return _write(model, file)
+def _smoothed(quantize: Quantize, model: ir.Model, file: Path) -> None:
+    quantize(model, smooth(model, {}, read_statistics(model)))
+    _write(model, file)
 
 
-def _quantize_dynamic(source: Path, target: Path) -> None:
-    model = onnx.load(source)
-    del model.graph.value_info[:]  # the tool makes new shapes under old names
-    onnx.save(model, target)
-    quantize_dynamic(target, target, weight_type=QuantType.QInt8, per_channel=True)
+def _plain(quantize: Quantize, model: ir.Model, file: Path) -> None:
+    quantize(model, {})
+    _write(model, file)
+
+
+def _dynamic(model: ir.Model, file: Path) -> None:
+    _write(model, file)
+    whole = onnx.load(file)
+    del whole.graph.value_info[:]  # the tool makes new shapes under old names
+    onnx.save(whole, file)
+    quantize_dynamic(file, file, weight_type=QuantType.QInt8, per_channel=True)
+
+
+WAYS: Mapping[str, Callable[[ir.Model, Path], None]] = {
+    "fp32": _write,
+    "quantize_dynamic": _dynamic,
+    "int8, not smoothed": partial(_plain, to_int8),
+    "int8": partial(_smoothed, to_int8),
+    "int4, not smoothed": partial(_plain, to_int4),
+    "int4": partial(_smoothed, to_int4),
+}
 
 
 def _run(file: Path, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
     """One text after the other, so that none changes another's scale."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # what `quantize_dynamic` leaves behind is warned of
-    session = ort.InferenceSession(str(file), options)
+    session = ort.InferenceSession(str(file), session_options(None))
     found = []
     for row in rows:
         ids = np.array([row or [0]])
-        found.append(
-            session.run(None, {"input_ids": ids, "attention_mask": np.full_like(ids, bool(row))})[0]
-        )
+        mask = np.full_like(ids, bool(row))
+        found.append(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
     return np.concatenate(found)
 
 
@@ -149,7 +159,7 @@ def main(checkpoint: Path, texts: Path) -> None:
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as directory:
             planted = plant(checkpoint, Path(directory) / "model", factor)
-            kept = agreement(logits(planted, sentences))
+            kept = agreement(logits(planted, sentences, tuple(WAYS)))
         shown = ", ".join(f"{name} {share:.2%}" for name, share in kept.items())
         click.echo(f"{CHANNELS} channels x {factor}: {shown}")
 

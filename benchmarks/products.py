@@ -24,6 +24,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from trimexport_runtime import read_manifest
+from trimexport_runtime.backends.onnxruntime import session_options
 
 PRODUCT = "MatMulIntegerToFloat"
 SEED = 0
@@ -41,7 +42,7 @@ class Profile:
 
 def profile(graph: Path, batch: int, tokens: int, threads: int, calls: int) -> Profile:
     """Medians over `calls`, after one that does not count."""
-    options = _options(threads)
+    options = session_options(threads)
     with tempfile.TemporaryDirectory() as directory:
         options.enable_profiling = True
         options.profile_file_prefix = f"{directory}/profile"
@@ -104,7 +105,9 @@ def bare(shape: Shape, threads: int, calls: int) -> float:
     )
     sets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=sets, ir_version=10)
-    session = ort.InferenceSession(onnx.ModelProto.SerializeToString(model), _options(threads))
+    session = ort.InferenceSession(
+        onnx.ModelProto.SerializeToString(model), session_options(threads)
+    )
     given = {"x": random.integers(0, 256, (rows, inputs)).astype(np.uint8)}
     session.run(None, given)
     seconds = []
@@ -113,13 +116,6 @@ def bare(shape: Shape, threads: int, calls: int) -> float:
         session.run(None, given)
         seconds.append(time.perf_counter() - began)
     return 1000 * statistics.median(seconds)
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return options
 
 
 @click.command()

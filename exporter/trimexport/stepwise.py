@@ -17,6 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER
+from trimexport_runtime.backends.onnxruntime import session_options
 
 from .graph import OUTPUT
 
@@ -128,8 +129,7 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
     part_model = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = session_options(None)
     options.enable_cpu_mem_arena = False  # it takes twice what is asked, and keeps it
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)

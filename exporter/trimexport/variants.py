@@ -45,7 +45,9 @@ class Precision:
 
 SCHEMES: Mapping[str, Precision] = {
     "fp32": Precision("_fp32", lambda model, factors: ()),
-    "fp16": Precision("_fp16", lambda model, factors: to_fp16(model), False, (_GPU, CPU_PROVIDER)),
+    "fp16": Precision(
+        "_fp16", lambda model, factors: to_fp16(model), providers=(_GPU, CPU_PROVIDER)
+    ),
     "int8": Precision("_int8", to_int8, smoothed=True),
     "int4": Precision("_q4", to_int4, smoothed=True),
 }

@@ -30,12 +30,12 @@ def adds_exactly(found: Sequence[str] | None) -> bool:
 
 
 def facts() -> dict[str, str]:
-    """What Linux says of the last processor, names in lower case; nothing elsewhere."""
+    """What Linux says of the first processor, names in lower case; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
     except OSError:
         return {}
-    pairs = (line.partition(":") for line in lines)
+    pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 

@@ -24,7 +24,7 @@ from trimexport.bench import output, process
 from trimexport.bench.machine import Machine, this_machine
 from trimexport.bench.process import worker
 from trimexport.bench.pytorch import Untrimmed
-from trimexport.bench.rounds import BenchReport, Measured, Turn, _rotated
+from trimexport.bench.rounds import BenchReport, Measured, Turn, rotated
 from trimexport.bench.subjects import Subject, find_subjects
 from trimexport.cli import main
 from trimexport.errors import BenchError
@@ -221,7 +221,7 @@ def test_rounds_are_compared_one_by_one() -> None:
     assert (first.figure("startup_s"), other.figure("startup_s")) == (4, 4)
     assert other.ratio("startup_s", first) == 2  # of 2, 1 and 4
     assert other.agreement(first.labels) == 0.75
-    assert [_rotated([0, 1, 2], by) for by in (0, 1, 3)] == [[0, 1, 2], [1, 2, 0], [0, 1, 2]]
+    assert [rotated([0, 1, 2], by) for by in (0, 1, 3)] == [[0, 1, 2], [1, 2, 0], [0, 1, 2]]
 
 
 def test_the_table() -> None:

@@ -13,10 +13,12 @@ from outliers import agreement, logits, plant
 
 def test_outliers(tmp_path: Path) -> None:
     texts = [row["text"] for row in read_jsonl(needs_data("sst2", "test.jsonl"))[:600]]
-    plain = logits(GEMMA_MINI, texts[:60])["fp32"]
-    found = logits(plant(GEMMA_MINI, tmp_path / "model", 100), texts)
-    assert np.abs(found["fp32"][:60] - plain).max() < 1e-3, "planting changed no answer"
+    plain = logits(GEMMA_MINI, texts, ["fp32"])["fp32"]
+    planted = plant(GEMMA_MINI, tmp_path / "model", 100)
+    found = logits(planted, texts, ["fp32", "quantize_dynamic", "int8, not smoothed", "int8"])
+    assert np.abs(found["fp32"] - plain).max() < 1e-3, "planting changed no answer"
     kept = agreement(found)
     assert kept["int8"] >= 0.99
     assert kept["quantize_dynamic"] < 0.95, "the comparison shows nothing"
+    assert 1 - kept["quantize_dynamic"] > 5 * (1 - kept["int8"])
     assert kept["quantize_dynamic"] < kept["int8, not smoothed"] < kept["int8"]

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .subjects import Subject, Subjects
 
 APART = 64  # the most texts that are answered one at a time
 Figures = Mapping[str, float | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def bench(
     left_out: dict[str, str] = {}
     for number in range(rounds):
         with progress.bar(f"round {number + 1} of {rounds}", len(turns)) as tick:
-            for place in _rotated(list(turns), number):
+            for place in rotated(list(turns), number):
                 subject = given.subjects[place]
                 try:
                     turns[place].append(_turn(subject, sample.texts, apart, threads))
@@ -109,9 +111,10 @@ def bench(
     return BenchReport(tuple(measured), left_out, sample, len(apart), threads, rounds)
 
 
-def _rotated(places: list[int], by: int) -> list[int]:
-    start = by % len(places)
-    return places[start:] + places[:start]
+def rotated(subjects: Sequence[T], turn: int) -> list[T]:
+    """Their order in a round."""
+    start = turn % len(subjects)
+    return [*subjects[start:], *subjects[:start]]
 
 
 def _turn(
