@@ -6,7 +6,8 @@ plants such channels, as large decoders have them, in a Gemma checkpoint: a norm
 multiplied on a few channels and its readers' columns divided; so are up and down projection, and
 values and output projection. In exact arithmetic the model stays the same function. Then it counts
 the labels that ONNX Runtime's `quantize_dynamic`, which has one scale for a whole activation, and
-this project's int8 and int4, with and without smoothing, share with float32.
+this project's int8, int4 and static int8, with and without smoothing, share with float32. Static
+int8 is calibrated on the texts that ship.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from trimexport import BuildSpec
+from trimexport import BuildSpec, Texts
+from trimexport.calibration import calibrate
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.quantize.int4 import to_int4
-from trimexport.quantize.int8 import Factors, to_int8
-from trimexport.quantize.smooth import read_statistics, smooth
+from trimexport.quantize.int8 import Factors
+from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.serialise import write_onnx
+from trimexport.shipped import sample_texts
+from trimexport.variants import SCHEMES
 from trimexport_runtime.backends.onnxruntime import session_options
 
 LABELS = ("positive", "negative")
@@ -45,7 +48,7 @@ PROMPT = "Review: {text}\nSentiment:"
 FACTORS = (1, 50, 100)
 CHANNELS = 3
 
-Quantize = Callable[[ir.Model, Mapping[str, Factors]], object]
+Quantize = Callable[[ir.Model, Mapping[str, Factors], Activations], object]
 
 
 def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
@@ -88,47 +91,50 @@ def logits(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Label logits [texts, labels] of a checkpoint's graph in each of `ways`, keys of `WAYS`."""
     planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
-    graph = compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
+    model = LayerwiseModel(planned.checkpoint)
+    graph = compile_graph(planned, model, Silent())
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    activations = calibrate(planned, model, Texts(tuple(sample_texts())), Silent())
     found = {}
     for way in ways:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
-            WAYS[way](graph.clone(), file)
+            WAYS[way](graph.clone(), activations, file)
             found[way] = _run(file, rows)
     return found
 
 
-def _write(model: ir.Model, file: Path) -> None:
+def _write(model: ir.Model, activations: Activations, file: Path) -> None:
     write_onnx(model, file, file.with_suffix(".data"))
 
 
-def _smoothed(quantize: Quantize, model: ir.Model, file: Path) -> None:
-    quantize(model, smooth(model, {}, read_statistics(model)))
-    _write(model, file)
+def _smoothed(quantize: Quantize, model: ir.Model, activations: Activations, file: Path) -> None:
+    quantize(model, smooth(model, {}, read_statistics(model)), activations)
+    _write(model, activations, file)
 
 
-def _plain(quantize: Quantize, model: ir.Model, file: Path) -> None:
-    quantize(model, {})
-    _write(model, file)
+def _plain(quantize: Quantize, model: ir.Model, activations: Activations, file: Path) -> None:
+    quantize(model, {}, activations)
+    _write(model, activations, file)
 
 
-def _dynamic(model: ir.Model, file: Path) -> None:
-    _write(model, file)
+def _dynamic(model: ir.Model, activations: Activations, file: Path) -> None:
+    _write(model, activations, file)
     whole = onnx.load(file)
     del whole.graph.value_info[:]  # the tool makes new shapes under old names
     onnx.save(whole, file)
     quantize_dynamic(file, file, weight_type=QuantType.QInt8, per_channel=True)
 
 
-WAYS: Mapping[str, Callable[[ir.Model, Path], None]] = {
+WAYS: Mapping[str, Callable[[ir.Model, Activations, Path], None]] = {
     "fp32": _write,
     "quantize_dynamic": _dynamic,
-    "int8, not smoothed": partial(_plain, to_int8),
-    "int8": partial(_smoothed, to_int8),
-    "int4, not smoothed": partial(_plain, to_int4),
-    "int4": partial(_smoothed, to_int4),
+    **{
+        f"{name}{', not smoothed' * (way is _plain)}": partial(way, SCHEMES[scheme].quantize)
+        for name, scheme in (("int8", "int8"), ("int4", "int4"), ("static int8", "tensorrt-int8"))
+        for way in (_plain, _smoothed)
+    },
 }
 
 

@@ -10,6 +10,9 @@ and so does a matrix product that is cut into other blocks. Hence the weights' s
 the same product that mixes the values, where padding adds exact zeros at the end; the values are
 mixed a block of columns at a time, which ONNX Runtime cuts at the same keys whatever the shape and
 the threads; and the scores are summed over pieces of the head that it does not cut at all.
+
+Graphs for GPUs have plain attention instead, which engines know: there no two shapes give the same
+bits anyway.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from .families import attention_scale
 from .layerwise import PrefixCache
 from .skeleton import attention_of, layers_of
 
-NAME = "trimexport"
+STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
 COLUMNS = 16  # of the values at once: a product that is no wider is never cut between threads
 
@@ -58,9 +61,56 @@ def attend(
     Returns:
         [batch, T, heads, head], and no weights.
     """
-    heads, groups, size = query.shape[1], key.shape[1], query.shape[3]
+    groups, size = key.shape[1], query.shape[3]
+    own, before = _all_scores(module, query, key, attention_mask, scaling, sliding_window, softcap)
+    largest = own.amax(-1, keepdim=True)
+    if before is not None:
+        largest = torch.maximum(before.amax(-1, keepdim=True), largest)
+    mixed = _sums(torch.exp(own - largest), _columns(value), groups)
+    if before is not None:
+        prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
+        mixed = _sums(torch.exp(before - largest), prefix_value, groups) + mixed
+    mixed = mixed[..., :size] / mixed[..., size : size + 1]
+    return _by_token(mixed, query.shape[1]), None
+
+
+def attend_plainly(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What `attend` computes, with one softmax and a product each for text and prefix."""
+    groups = key.shape[1]
+    own, before = _all_scores(module, query, key, attention_mask, scaling, sliding_window, softcap)
+    if before is None:
+        return _by_token(_grouped(own.softmax(-1), groups) @ value, query.shape[1]), None
+    length = before.shape[-1]
+    weights = _grouped(torch.cat([before, own], -1).softmax(-1), groups)
+    prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
+    mixed = weights[..., :length] @ prefix_value + weights[..., length:] @ value
+    return _by_token(mixed, query.shape[1]), None
+
+
+def _all_scores(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Masked scores on the text's keys [batch, heads, T, T] and the prefix's [..., P], if any."""
+    heads, size = query.shape[1], query.shape[3]
     scaling = attention_scale(module, size) if scaling is None else scaling
-    query = (query * scaling).reshape(query.shape[0], groups, -1, size)
+    query = (query * scaling).reshape(query.shape[0], key.shape[1], -1, size)
     own = _scores(query, key.transpose(2, 3), heads, softcap)
     position = torch.arange(key.shape[2])
     if sliding_window is not None:
@@ -68,19 +118,23 @@ def attend(
     own = _masked(own, attention_mask)
     prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
     if prefix_key is None:
-        mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), _columns(value), groups)
-    else:
-        length = prefix_key.shape[-1]
-        before = _scores(query, prefix_key, heads, softcap)
-        if sliding_window is not None:
-            visible = _near(position + length, torch.arange(length), sliding_window)
-            before = _masked(before, visible)
-        largest = torch.maximum(before.amax(-1, keepdim=True), own.amax(-1, keepdim=True))
-        prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
-        mixed = _sums(torch.exp(before - largest), prefix_value, groups)
-        mixed = mixed + _sums(torch.exp(own - largest), _columns(value), groups)
-    mixed = mixed[..., :size] / mixed[..., size : size + 1]
-    return mixed.reshape(mixed.shape[0], heads, -1, size).transpose(1, 2), None
+        return own, None
+    length = prefix_key.shape[-1]
+    before = _scores(query, prefix_key, heads, softcap)
+    if sliding_window is not None:
+        visible = _near(position + length, torch.arange(length), sliding_window)
+        before = _masked(before, visible)
+    return own, before
+
+
+def _by_token(mixed: torch.Tensor, heads: int) -> torch.Tensor:
+    """[batch, groups, heads / groups * T, head] -> [batch, T, heads, head]."""
+    return mixed.reshape(mixed.shape[0], heads, -1, mixed.shape[3]).transpose(1, 2)
+
+
+def _grouped(weights: torch.Tensor, groups: int) -> torch.Tensor:
+    """[batch, heads, T, K] -> [batch, groups, heads / groups * T, K]."""
+    return weights.reshape(weights.shape[0], groups, -1, weights.shape[3])
 
 
 def _scores(
@@ -109,7 +163,7 @@ def _columns(value: torch.Tensor) -> torch.Tensor:
 def _sums(weights: torch.Tensor, value: torch.Tensor, groups: int) -> torch.Tensor:
     """Weights [batch, heads, T, K] times values, in blocks of columns [..., groups, blocks, K,
     COLUMNS] or whole [K, head + COLUMNS] -> [batch, groups, heads / groups * T, head + COLUMNS]."""
-    weights = weights.reshape(weights.shape[0], groups, -1, weights.shape[3])
+    weights = _grouped(weights, groups)
     if value.dim() == 2:
         return torch.matmul(weights, value)
     blocks = torch.matmul(weights.unsqueeze(2), value)
@@ -125,17 +179,24 @@ def _masked(scores: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     return torch.where(visible, scores, torch.finfo(scores.dtype).min)
 
 
-def compile_prefix(body: nn.Module, prefix: PrefixCache) -> None:
+def compile_prefix(body: nn.Module, prefix: PrefixCache, attention: str) -> None:
     """Give each attention layer of `body` its share of the prefix, as buffers: keys [kv_heads,
-    head, P] and values in blocks of columns; of a lone group as plain matrices [head, P] and
-    [P, head + COLUMNS], which ONNX Runtime packs once and always cuts in the same way."""
+    head, P] and values [kv_heads, P, head].
+
+    For `STEADY` attention values come in blocks of columns; those of a lone group as plain matrices
+    [head, P] and [P, head + COLUMNS], which ONNX Runtime packs once and always cuts in the same
+    way.
+    """
     for layer, key, value in zip(layers_of(body), prefix.keys, prefix.values, strict=False):
-        attention = attention_of(layer)
-        keys, values = key.transpose(1, 2), _columns(value)
-        if len(key) == 1:
-            keys, values = keys[0], values[0].transpose(0, 1).flatten(1)
-        attention.register_buffer("prefix_key", keys.contiguous())
-        attention.register_buffer("prefix_value", values.contiguous())
+        keys, values = key.transpose(1, 2), value
+        if attention == STEADY:
+            values = _columns(value)
+            if len(key) == 1:
+                keys, values = keys[0], values[0].transpose(0, 1).flatten(1)
+        module = attention_of(layer)
+        module.register_buffer("prefix_key", keys.contiguous())
+        module.register_buffer("prefix_value", values.contiguous())
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(STEADY, attend)
+AttentionInterface.register(PLAIN, attend_plainly)

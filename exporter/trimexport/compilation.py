@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 from transformers import PreTrainedModel
 
 from . import passes
-from .attention import NAME as PREFIX_ATTENTION
-from .attention import compile_prefix
+from .attention import STEADY, compile_prefix
 from .graph import CompiledClassifier, split_prefix, trace
 from .head import TrimmedHead, head_of
-from .layerwise import LayerwiseModel
+from .layerwise import LayerwiseModel, PrefixCache
 from .planning import Plan
 from .progress import Progress
 from .repetition import keep_first_of_each, repeat_layers
@@ -20,33 +19,57 @@ from .skeleton import body_of, make_skeleton, module_name, output_layer
 from .weights import Bindings, bind
 
 
-def compile_graph(planned: Plan, model: LayerwiseModel, progress: Progress) -> ir.Model:
+def compile_graph(
+    planned: Plan, model: LayerwiseModel, progress: Progress, attention: str = STEADY
+) -> ir.Model:
     """Cut the head, compile the prompt and trace; the graph is clean, its weights are bound to the
-    checkpoint and not read."""
-    skeleton = make_skeleton(planned.checkpoint, PREFIX_ATTENTION)
-    body = body_of(skeleton)
-    prefix, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
+    checkpoint and not read.
+
+    Args:
+        attention: `attention.STEADY` for CPUs, `attention.PLAIN` for GPUs.
+    """
+    return compile_graphs(planned, model, progress, (attention,))[attention]
+
+
+def compile_graphs(
+    planned: Plan, model: LayerwiseModel, progress: Progress, attentions: Collection[str]
+) -> dict[str, ir.Model]:
+    """A graph for each kind of attention; the prefix runs once."""
+    prefix_ids, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     with progress.bar("compiling the prompt", 1) as tick:
-        compile_prefix(body, model.prefix_cache(prefix))
+        prefix = model.prefix_cache(prefix_ids)
         tick(1)
+    graphs = {}
+    with progress.bar("tracing", len(attentions)) as tick:
+        for attention in attentions:
+            graph = _trace(planned, model, prefix, len(prefix_ids), lead, attention)
+            passes.clean(graph)
+            passes.optimise(graph)
+            graphs[attention] = graph
+            tick(1)
+    return graphs
+
+
+def _trace(
+    planned: Plan,
+    model: LayerwiseModel,
+    prefix: PrefixCache,
+    prefix_length: int,
+    lead: tuple[int, ...],
+    attention: str,
+) -> ir.Model:
+    """The graph as the tracer leaves it, with every layer and its weights bound."""
+    skeleton = make_skeleton(planned.checkpoint, attention)
+    body = body_of(skeleton)
+    compile_prefix(body, prefix, attention)
     head = _cut_head(planned, skeleton, model.names)
-    classifier = CompiledClassifier(
-        body,
-        head,
-        planned.group_sizes,
-        len(prefix),
-        lead,
-        planned.prompt.suffix_ids,
-    )
+    suffix = planned.prompt.suffix_ids
+    classifier = CompiledClassifier(body, head, planned.group_sizes, prefix_length, lead, suffix)
     bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
     repetition = keep_first_of_each(body, skeleton.config)
-    with progress.bar("tracing", 1) as tick:
-        graph = trace(classifier)
-        repeat_layers(graph, "body.", repetition)
-        bind(graph, bindings, planned.checkpoint)
-        passes.clean(graph)
-        passes.optimise(graph)
-        tick(1)
+    graph = trace(classifier)
+    repeat_layers(graph, "body.", repetition)
+    bind(graph, bindings, planned.checkpoint)
     return graph
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache
+from transformers.pytorch_utils import Conv1D
 
 from .checkpoint import Checkpoint
 from .families import reference_attention
@@ -131,7 +132,7 @@ class LayerwiseModel:
         hooks = [
             module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
             for name, module in self.body.named_modules()
-            if isinstance(module, nn.Linear)
+            if isinstance(module, nn.Linear | Conv1D)
         ]
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         for group in _passes(order, sequences):

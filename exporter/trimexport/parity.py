@@ -44,6 +44,8 @@ TOLERANCES = {
     "fp16": Tolerance(max_logit_difference=None, agreement=0.998),
     "int8": Tolerance(max_logit_difference=None, agreement=0.995, tie=0.1),
     "int4": Tolerance(max_logit_difference=None, agreement=0.98, tie=0.2),
+    "tensorrt-fp16": Tolerance(max_logit_difference=None, agreement=0.998),
+    "tensorrt-int8": Tolerance(max_logit_difference=None, agreement=0.98, tie=0.2),
 }
 GAP_WARNING = 0.01
 MASS_WARNING = 0.5

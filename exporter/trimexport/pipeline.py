@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-
-from tokenizers import Tokenizer
 
 from trimexport_runtime.bundle import Manifest
 
 from . import parity
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
+from .calibration import calibrate
 from .card import model_card
-from .compilation import compile_graph
+from .compilation import compile_graphs
 from .errors import SpecError
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport, Texts
-from .planning import Plan, plan
+from .planning import plan
 from .progress import Progress, Silent
-from .quantize.smooth import Activations
 from .shipped import sample_texts
 from .spec import BuildSpec
 from .staging import check_output, staged
@@ -54,7 +51,7 @@ def build(
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
         calibration: texts by which int8 and int4 balance activations and weights; None goes by the
-            weights alone.
+            weights alone, and takes those that ship for static int8, which cannot do without.
 
     Raises:
         TrimexportError: see `errors`; a bundle outside its tolerance is a ParityError and is not
@@ -63,10 +60,16 @@ def build(
     progress = progress or Silent()
     keep_large_blocks_apart()
     check_output(output, force)
-    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.precision):
+    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
         raise SpecError(
-            f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "
+            f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
             "or build int8 or int4"
+        )
+    if calibration is None and "tensorrt-int8" in spec.variants:
+        calibration = Texts(tuple(sample_texts()))
+        progress.say(
+            f"calibrating on the {len(calibration.texts)} texts that ship; --calibration gives "
+            "static int8 texts like yours, whose activations it will meet"
         )
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
@@ -78,11 +81,12 @@ def build(
     release()
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)
-        graph = compile_graph(planned, model, progress)
+        attentions = {SCHEMES[name].attention: None for name in spec.variants}
+        graphs = compile_graphs(planned, model, progress, tuple(attentions))
         write_client_files(planned, work)
-        activations = _calibrate(planned, model, calibration, progress)
+        activations = calibrate(planned, model, calibration, progress)
         release()
-        variants, hashes = write_variants(graph, spec.precision, work, progress, activations)
+        variants, hashes = write_variants(graphs, spec.variants, work, progress, activations)
         manifest = first_manifest(planned, variants, work, hashes)
         save_manifest(manifest, work)
         release()
@@ -96,20 +100,3 @@ def build(
         (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
         save_report(report, work)
     return Built(output, manifest, report)
-
-
-def _calibrate(
-    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
-) -> Activations:
-    """How large each matrix's inputs become on the calibration texts; nothing without any."""
-    if calibration is None:
-        return {}
-    tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
-    prefix, suffix = planned.prompt.prefix_ids, planned.prompt.suffix_ids
-    sequences = []
-    for text in calibration.texts:
-        ids = tokenizer.encode(text, add_special_tokens=False).ids[: planned.limit]
-        sequences.append((*prefix, *ids, *suffix))
-    sequences = [ids for ids in sequences if len(ids) > len(prefix)]
-    with progress.bar("calibrating", len(sequences)) as tick:
-        return model.activations(sequences, len(prefix), tick)

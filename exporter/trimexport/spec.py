@@ -11,6 +11,7 @@ from typing import Any
 from .errors import SpecError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
 
 
@@ -45,6 +46,7 @@ _RECIPE_KEYS = {
     "labels": _TEXTS,
     "verbalizers": (_is_words, 'a table such as {positive = ["good", "great"]}'),
     "precision": _TEXTS,
+    "tensorrt": _TEXTS,
     "max_tokens": (_is_count, "a whole number"),
     "truncate": _TEXT,
     "notice": _TEXT,
@@ -64,6 +66,7 @@ class BuildSpec:
         revision: of a hub id; None is the hub's default branch.
         verbalizers: label -> words, for labels that do not stand for themselves.
         precision: variants to build, the first being the default one.
+        tensorrt: precisions of variants for TensorRT, of `TENSORRT`, besides.
         max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
         truncate: which end of a longer text is cut off.
         notice: terms that the bundle has to carry, besides what is known of the model.
@@ -77,6 +80,7 @@ class BuildSpec:
     revision: str | None = None
     verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     precision: tuple[str, ...] = ("int8",)
+    tensorrt: tuple[str, ...] = ()
     max_tokens: int | None = None
     truncate: str = "end"
     notice: str | None = None
@@ -84,12 +88,10 @@ class BuildSpec:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.precision if name not in PRECISIONS]
-        if unknown or not self.precision or len(set(self.precision)) < len(self.precision):
-            raise SpecError(
-                f"precision {','.join(self.precision) or '(none)'} cannot be built; "
-                f"give each of {', '.join(PRECISIONS)} once at most"
-            )
+        if not self.precision:
+            raise SpecError(f"no precision is named; give one of {', '.join(PRECISIONS)}")
+        _check_names("precision", self.precision, PRECISIONS)
+        _check_names("tensorrt", self.tensorrt, TENSORRT)
         if self.truncate not in TRUNCATE:
             raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -102,6 +104,19 @@ class BuildSpec:
                     f'label "{label}" is given no words; name one at least, or leave it out of the '
                     "verbalizers and its own name stands for it"
                 )
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of the variants to build, in their order."""
+        return (*self.precision, *(f"tensorrt-{name}" for name in self.tensorrt))
+
+
+def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise SpecError(
+            f"{what} {','.join(names) or '(none)'} cannot be built; give each of "
+            f"{', '.join(known)} once at most"
+        )
 
 
 def read_recipe(path: Path) -> BuildSpec:
@@ -144,6 +159,7 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
             for label, words in raw.get("verbalizers", {}).items()
         },
         precision=tuple(raw.get("precision", ("int8",))),
+        tensorrt=tuple(raw.get("tensorrt", ())),
         max_tokens=raw.get("max_tokens"),
         truncate=raw.get("truncate", "end"),
         notice=raw.get("notice"),

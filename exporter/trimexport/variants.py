@@ -13,84 +13,130 @@ from onnx_ir.passes import common
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import Variant
 
-from .graph import OPSET
+from .attention import PLAIN, STEADY
 from .memory import release
+from .passes.lower import lower
 from .progress import Progress
 from .quantize.fp16 import to_fp16
 from .quantize.int4 import to_int4
 from .quantize.int8 import Factors, to_int8
 from .quantize.matrices import Requantized, products
 from .quantize.smooth import Activations, Statistics, read_statistics, smooth
+from .quantize.static import to_static_int8
 from .serialise import Written, external_bytes, write_onnx
+from .tensorrt.check import require_readable
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""
 
-_GPU = "CUDAExecutionProvider"
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+Quantize = Callable[[ir.Model, Mapping[str, Factors], Activations], Sequence[Requantized]]
 
 
 @dataclass(frozen=True)
 class Precision:
     """How a precision is made and what its variant is called.
 
-    `quantize` rewrites a graph in place, given the factors that smoothing asks of its weights, and
-    returns the weights in their new numbers. `smoothed`: whether smoothing goes before it.
+    `quantize` rewrites a graph in place, given the factors that smoothing asks of its weights and
+    what calibration texts gave, and returns the weights in their new numbers. `smoothed`: whether
+    smoothing goes before it. `attention`: which graph it starts from.
     """
 
     suffix: str
-    quantize: Callable[[ir.Model, Mapping[str, Factors]], Sequence[Requantized]]
+    quantize: Quantize
     smoothed: bool = False
+    attention: str = STEADY
     providers: tuple[str, ...] = (CPU_PROVIDER,)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether the graph is for engines that know operators up to opset 20 only."""
+        return self.attention == PLAIN
+
+
+def _fp16(model: ir.Model, factors: object, activations: object) -> Sequence[Requantized]:
+    return to_fp16(model)
 
 
 SCHEMES: Mapping[str, Precision] = {
-    "fp32": Precision("_fp32", lambda model, factors: ()),
-    "fp16": Precision(
-        "_fp16", lambda model, factors: to_fp16(model), providers=(_GPU, CPU_PROVIDER)
+    "fp32": Precision("_fp32", lambda model, factors, activations: ()),
+    "fp16": Precision("_fp16", _fp16, attention=PLAIN, providers=(_CUDA, CPU_PROVIDER)),
+    "int8": Precision(
+        "_int8", lambda model, factors, activations: to_int8(model, factors), smoothed=True
     ),
-    "int8": Precision("_int8", to_int8, smoothed=True),
-    "int4": Precision("_q4", to_int4, smoothed=True),
+    "int4": Precision(
+        "_q4", lambda model, factors, activations: to_int4(model, factors), smoothed=True
+    ),
+    "tensorrt-fp16": Precision(
+        "_tensorrt_fp16", _fp16, attention=PLAIN, providers=(_TENSORRT, _CUDA, CPU_PROVIDER)
+    ),
+    "tensorrt-int8": Precision(
+        "_tensorrt_int8",
+        to_static_int8,
+        smoothed=True,
+        attention=PLAIN,
+        providers=(_TENSORRT, CPU_PROVIDER),
+    ),
 }
 
 
 def write_variants(
-    graph: ir.Model,
-    precisions: Sequence[str],
+    graphs: Mapping[str, ir.Model],
+    names: Sequence[str],
     work: Path,
     progress: Progress,
     activations: Activations,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
-    """Write the graph's variants into `work`, the first also under the name clients look for.
+    """Write variants into `work`, the first also under the name clients look for.
 
     Args:
+        graphs: kind of attention -> the graph, for each that the variants start from.
+        names: keys of `SCHEMES`.
         activations: what calibration texts gave (see `quantize.smooth`); empty without any.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
+
+    Raises:
+        ExportError: a graph that is not what its engine reads.
     """
     (work / "onnx").mkdir()
     written = Written()
     hashes: dict[str, str] = {}
     errors: dict[str | None, float] = {}
     variants: list[Variant] = []
-    statistics: dict[str, Statistics] = {}
-    if any(SCHEMES[name].smoothed for name in precisions):
-        size = sum(product.weight.nbytes for product in products(graph))
-        with progress.bar("smoothing", size) as tick:
-            statistics = read_statistics(graph, tick)
-    for name in precisions:
-        model = graph.clone()
-        factors = smooth(model, activations, statistics) if SCHEMES[name].smoothed else {}
-        tensors = SCHEMES[name].quantize(model, factors)
+    statistics = _statistics(graphs, names, progress)
+    for name in names:
+        scheme = SCHEMES[name]
+        model = graphs[scheme.attention].clone()
+        factors = smooth(model, activations, statistics) if scheme.smoothed else {}
+        tensors = scheme.quantize(model, factors, activations)
+        if scheme.lowered:
+            lower(model)
         common.RemoveUnusedNodesPass()(model)
         release()
         variant, sha256 = _write(model, name, not variants, work, written, progress)
+        if scheme.lowered:
+            require_readable(work / variant.graph)
         # What an earlier variant wrote did not stream by again.
         errors |= {it.name: it.error for it in tensors if it.error is not None}
         worst = max((errors[it.name] for it in tensors), default=None)
         variants.append(replace(variant, weight_error=worst))
         hashes.update(sha256)
     return tuple(variants), hashes
+
+
+def _statistics(
+    graphs: Mapping[str, ir.Model], names: Sequence[str], progress: Progress
+) -> dict[str, Statistics]:
+    """Of the matrices, where a variant is smoothed; they are the same in every graph."""
+    if not any(SCHEMES[name].smoothed for name in names):
+        return {}
+    graph = next(iter(graphs.values()))
+    size = sum(product.weight.nbytes for product in products(graph))
+    with progress.bar("smoothing", size) as tick:
+        return read_statistics(graph, tick)
 
 
 def _write(
@@ -101,7 +147,10 @@ def _write(
     graph = f"onnx/model{suffix}.onnx"
     data = f"{graph}_data"
     with progress.bar(f"writing {name}", external_bytes(model)) as tick:
-        sha256 = write_onnx(model, work / graph, work / data, tick, written)
+        hashes = {data: write_onnx(model, work / graph, work / data, tick, written)}
+    if not (work / data).stat().st_size:  # all of it is in earlier variants' files
+        (work / data).unlink()
+        hashes = {}
     files = [graph, *sorted(f"onnx/{file}" for file in data_files(model))]
     size = sum((work / file).stat().st_size for file in files)
     if first and graph != CLIENTS_NAME:
@@ -112,12 +161,12 @@ def _write(
         graph=graph,
         files=tuple(files),
         precision=name,
-        opset=OPSET,
+        opset=model.opset_imports[""],
         providers=scheme.providers,
         bytes=size,
         operators=tuple(sorted(domain or "ai.onnx" for domain in _domains(model))),
     )
-    return variant, {data: sha256}
+    return variant, hashes
 
 
 def data_files(model: ir.Model) -> set[str]:

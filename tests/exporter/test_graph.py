@@ -18,7 +18,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from transformers import GemmaConfig
-from trimexport.attention import NAME
+from trimexport.attention import STEADY
 from trimexport.checkpoint import Checkpoint
 from trimexport.graph import CompiledClassifier, trace
 from trimexport.head import head_of
@@ -26,7 +26,7 @@ from trimexport.skeleton import make_skeleton
 import torch
 
 config = GemmaConfig(num_hidden_layers=2)  # otherwise of Gemma 7B's shape: 256,000 x 3,072
-model = make_skeleton(Checkpoint(Path("."), "", None, config, "GemmaForCausalLM", {}), NAME)
+model = make_skeleton(Checkpoint(Path("."), "", None, config, "GemmaForCausalLM", {}), STEADY)
 size = sum(p.numel() * 4 for p in model.parameters())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 head = head_of(torch.zeros(2, 3072), None, None)

@@ -20,7 +20,7 @@ import families
 import tiny
 from models import SIZE, TEXTS, Untrimmed, harden, save
 from trimexport import BuildSpec, plan
-from trimexport.attention import NAME
+from trimexport.attention import STEADY
 from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
@@ -42,7 +42,7 @@ def config_of(name: str, **more: Any) -> Any:
 def skeleton_of(name: str, **more: Any) -> Any:
     """Its model without weights."""
     config = config_of(name, **more)
-    return make_skeleton(Checkpoint(Path(), "", None, config, "ForCausalLM", {}), NAME)
+    return make_skeleton(Checkpoint(Path(), "", None, config, "ForCausalLM", {}), STEADY)
 
 
 @pytest.mark.parametrize(

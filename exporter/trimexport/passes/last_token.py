@@ -25,7 +25,7 @@ _QUERIES = {
     "LayerNormalization": (0,),
     **dict.fromkeys(("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice"), (0,)),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "Cast", "Gelu", "Tanh", "Sigmoid", "Exp"), (0,)),
-    **dict.fromkeys(("Sqrt", "Reciprocal", "Neg", "Pow", "Erf"), (0,)),
+    **dict.fromkeys(("Sqrt", "Reciprocal", "Neg", "Pow", "Erf", "Softmax"), (0,)),
 }
 _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Max", "Where", "And", "Concat"))
 

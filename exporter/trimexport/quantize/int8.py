@@ -48,18 +48,37 @@ class Factors:
         return part
 
 
-def quantize_rows(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows float32 [n, inputs] -> codes int8 [n, inputs] in [-127, 127] and scales [n]."""
-    scale = (part.abs().amax(1) / LEVELS).clamp(min=float(LEAST))
-    return torch.round(part / scale[:, None]).to(torch.int8), scale
+def quantize_rows(
+    part: torch.Tensor, scale_type: ir.DataType = ir.DataType.FLOAT
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows float32 [n, inputs] -> codes int8 [n, inputs] in [-127, 127] and scales float32 [n],
+    which are numbers of `scale_type`."""
+    scale = part.abs().amax(1) / LEVELS
+    if scale_type == ir.DataType.FLOAT16:
+        scale = half_scale(scale)
+    scale = scale.clamp(min=float(LEAST))
+    return torch.round(part / scale[:, None]).clamp(-LEVELS, LEVELS).to(torch.int8), scale
+
+
+def half_scale(scale: torch.Tensor) -> torch.Tensor:
+    """Scales float32 as float16 holds them with all its digits."""
+    limits = torch.finfo(torch.float16)
+    return scale.clamp(limits.smallest_normal, limits.max).half().float()
 
 
 class _Int8Tensor(Requantized):
     """Codes that a weight becomes, with a scale for each output channel or token. `scales` float32
     [channels] are known once it has streamed by."""
 
-    def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
-        super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.int8")
+    def __init__(
+        self,
+        weight: StreamedWeight,
+        factors: Factors,
+        scale_type: ir.DataType = ir.DataType.FLOAT,
+        suffix: str = "int8",
+    ) -> None:
+        super().__init__(ir.DataType.INT8, weight.shape.numpy(), f"{weight.name}.{suffix}")
+        self.scale_type = scale_type
         self._weight = weight
         self._factors = factors
         self.scales: np.ndarray | None = None
@@ -71,7 +90,7 @@ class _Int8Tensor(Requantized):
         done = 0
         for stored in parts:
             part = self._factors.apply(stored, done)
-            codes, scale = quantize_rows(part)
+            codes, scale = quantize_rows(part, self.scale_type)
             error.add(part, part - codes * scale[:, None])
             scales.append(scale.numpy())
             done += len(part)
@@ -94,10 +113,10 @@ class Int8Table(_Int8Tensor):
 
 
 class Scales(StreamedTensor):
-    """The scales of a quantised tensor, float32; written after it, they need no second reading."""
+    """The scales of a quantised tensor; written after it, they need no second reading."""
 
     def __init__(self, codes: _Int8Tensor, shape: tuple[int, ...], name: str) -> None:
-        super().__init__(ir.DataType.FLOAT, shape, name)
+        super().__init__(codes.scale_type, shape, name)
         self._codes = codes
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -105,7 +124,8 @@ class Scales(StreamedTensor):
             for _ in self._codes.blocks():
                 pass
         assert self._codes.scales is not None
-        yield self._codes.scales.reshape(self.shape.numpy())
+        scales = self._codes.scales.reshape(self.shape.numpy())
+        yield scales.astype(self.dtype.numpy(), copy=False)
 
 
 def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized]:

@@ -29,6 +29,11 @@ class Product:
         return self.weight.name or ""
 
     @property
+    def parameter(self) -> str:
+        """The module's parameter that the weight is, whichever way it lies."""
+        return self.name.removesuffix(".transposed")
+
+    @property
     def result(self) -> ir.Value:
         """What the product makes."""
         return self.node.outputs[0]

@@ -69,7 +69,7 @@ class _Smoothing:
 
     def seen(self, product: Product) -> torch.Tensor | None:
         """How large calibration texts made the inputs of a product."""
-        return self.activations.get(product.name.removesuffix(".transposed"))
+        return self.activations.get(product.parameter)
 
     def note(
         self,
@@ -250,15 +250,17 @@ def _head_size(value: Product) -> int:
 
 
 def _divide_prefix(work: _Smoothing, prefix: ir.Value, factors: torch.Tensor) -> None:
-    """Divide the prefix's values [P, size + ones] or [groups, blocks, P, columns] by factors
-    [groups, size]; the ones behind them stay."""
+    """Divide the prefix's values by factors [groups, size]: plain ones [groups, P, size]; or
+    [groups, blocks, P, columns], of a lone group [P, size + ones], where the ones stay."""
     old = _numbers(prefix)
-    columns = old.shape[-1] * (1 if old.dim() == 2 else old.shape[1])
-    whole = torch.ones(len(factors), columns)
-    whole[:, : factors.shape[1]] = factors
-    if old.dim() == 2:
-        new = old / whole
+    if old.dim() == 3:
+        new = old / factors[:, None, :]
     else:
-        new = old / whole.reshape(len(factors), old.shape[1], 1, old.shape[3])
+        columns = old.shape[-1] * (1 if old.dim() == 2 else old.shape[1])
+        whole = torch.ones(len(factors), columns)
+        whole[:, : factors.shape[1]] = factors
+        if old.dim() == 4:
+            whole = whole.reshape(len(factors), old.shape[1], 1, old.shape[3])
+        new = old / whole
     replacement = constant(work.graph, f"{prefix.name}.smoothed", new.numpy())
     prefix.replace_all_uses_with(replacement)

@@ -1,0 +1,131 @@
+"""Write a graph in operators of opset 20, which engines for GPUs read in every version.
+
+Requires: a graph of opset 23 whose operators beyond opset 20 are `RMSNormalization` and
+`RotaryEmbedding`, as `fuse_norms` and `fuse_rotary` write them.
+Ensures: the same numbers up to the rounding of float32; norms and rotary embeddings are elementary
+operators again; `CumSum` adds float32 numbers, exact up to 2 ** 24 tokens; integers have no `Clip`.
+
+TensorRT's parser knows the two operators since 10.15 and opsets up to 20 since 10.0, and lists
+`CumSum` and `Clip` for floating-point numbers alone (`tensorrt.operators`). ONNX Runtime finds the
+norms again by itself and fuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from .matching import constant, node
+
+OPSET = 20
+_FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+
+
+def lower(model: ir.Model) -> None:
+    """Apply the pass in place; what the old nodes leave is dead code."""
+    graph = model.graph
+    tables: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+    for old in list(graph):
+        if old.op_type == "RMSNormalization":
+            _replace(graph, old, _norm(graph, old))
+        elif old.op_type == "RotaryEmbedding":
+            _replace(graph, old, _rotation(graph, old, tables))
+        elif old.op_type == "CumSum" and _is_integer(old):
+            _replace(graph, old, _running_sum(old))
+        elif old.op_type == "Clip" and _is_integer(old):
+            _replace(graph, old, _bounded(old))
+    model.opset_imports[""] = OPSET
+
+
+def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
+    """Put nodes in the place of one, the last of them making its result."""
+    graph.insert_after(old, new)
+    result = new[-1].outputs[0]
+    result.shape, result.type = old.outputs[0].shape, old.outputs[0].type
+    old.outputs[0].replace_all_uses_with(result)
+    graph.remove(old, safe=True)
+
+
+def _norm(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
+    """x / sqrt(mean(x ** 2) + epsilon) * gain over the last dimension."""
+    source, gain = old.inputs[0], old.inputs[1]
+    assert source is not None
+    assert source.shape is not None
+    each = [*source.shape[:-1], 1]
+    epsilon = old.attributes["epsilon"].as_float()
+    two = constant(graph, "two", np.array(2, dtype=np.float32))
+    axis = constant(graph, "int_-1", np.array([-1]))
+    least = constant(graph, f"epsilon_{epsilon:g}", np.array(epsilon, dtype=np.float32))
+    square = node("Pow", [source, two], shape=source.shape)
+    mean = node("ReduceMean", [square.outputs[0], axis], shape=each, keepdims=1)
+    total = node("Add", [mean.outputs[0], least], shape=each)
+    root = node("Sqrt", [total.outputs[0]], shape=each)
+    normed = node("Div", [source, root.outputs[0]], shape=source.shape)
+    return [square, mean, total, root, normed, node("Mul", [normed.outputs[0], gain])]
+
+
+def _rotation(
+    graph: ir.Graph, old: ir.Node, tables: dict[tuple[ir.Value, ir.Value], ir.Value]
+) -> list[ir.Node]:
+    """Both halves of each head [batch, heads, T, size], turned by the angles of each position."""
+    source, cosines, sines, positions = (value for value in old.inputs if value is not None)
+    assert source.shape is not None
+    size = source.shape[-1]
+    assert isinstance(size, int)
+    half = [*source.shape[:-1], size // 2]
+    made: list[ir.Node] = []
+    for table in (cosines, sines):
+        if (table, positions) not in tables:
+            made += _angles(graph, table, positions)
+            tables[table, positions] = made[-1].outputs[0]
+    cos, sin = tables[cosines, positions], tables[sines, positions]
+
+    def add(op_type: str, *inputs: ir.Value) -> ir.Value:
+        made.append(node(op_type, inputs, shape=half))
+        return made[-1].outputs[0]
+
+    start, middle, end, last = (
+        constant(graph, f"int_{n}", np.array([n])) for n in (0, size // 2, size, -1)
+    )
+    low, high = add("Slice", source, start, middle, last), add("Slice", source, middle, end, last)
+    first = add("Sub", add("Mul", low, cos), add("Mul", high, sin))
+    second = add("Add", add("Mul", high, cos), add("Mul", low, sin))
+    return [*made, node("Concat", [first, second], axis=-1)]
+
+
+def _angles(graph: ir.Graph, table: ir.Value, positions: ir.Value) -> list[ir.Node]:
+    """Rows of a table [T, size / 2] at positions [batch, T], as [batch, 1, T, size / 2]."""
+    assert positions.shape is not None
+    assert table.shape is not None
+    batch, length = positions.shape
+    shape = [batch, length, table.shape[-1]]
+    rows = node("Gather", [table, positions], shape=shape, axis=0)
+    axis = constant(graph, "int_1", np.array([1]))
+    spread = node("Unsqueeze", [rows.outputs[0], axis], shape=[batch, 1, *shape[1:]])
+    return [rows, spread]
+
+
+def _is_integer(old: ir.Node) -> bool:
+    return old.outputs[0].dtype == _INT64
+
+
+def _running_sum(old: ir.Node) -> list[ir.Node]:
+    """A running sum of integers, through float32."""
+    shape = old.outputs[0].shape
+    real = node("Cast", [old.inputs[0]], shape=shape, to=int(_FLOAT))
+    total = node("CumSum", [real.outputs[0], old.inputs[1]], shape=shape)
+    return [real, total, node("Cast", [total.outputs[0]], dtype=_INT64, to=int(_INT64))]
+
+
+def _bounded(old: ir.Node) -> list[ir.Node]:
+    """Integers between two bounds, either of which may be missing."""
+    made: list[ir.Node] = []
+    value = old.inputs[0]
+    for op_type, bound in zip(("Max", "Min"), old.inputs[1:], strict=False):
+        if bound is not None:
+            shape = old.outputs[0].shape
+            made.append(node(op_type, [value, bound], dtype=_INT64, shape=shape))
+            value = made[-1].outputs[0]
+    return made
