@@ -63,13 +63,13 @@ def attend(
     """
     groups, size = key.shape[1], query.shape[3]
     own, before = _all_scores(module, query, key, attention_mask, scaling, sliding_window, softcap)
-    largest = own.amax(-1, keepdim=True)
-    if before is not None:
-        largest = torch.maximum(before.amax(-1, keepdim=True), largest)
-    mixed = _sums(torch.exp(own - largest), _columns(value), groups)
-    if before is not None:
+    if before is None:
+        mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), _columns(value), groups)
+    else:
+        largest = torch.maximum(before.amax(-1, keepdim=True), own.amax(-1, keepdim=True))
         prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
-        mixed = _sums(torch.exp(before - largest), prefix_value, groups) + mixed
+        mixed = _sums(torch.exp(before - largest), prefix_value, groups)
+        mixed = mixed + _sums(torch.exp(own - largest), _columns(value), groups)
     mixed = mixed[..., :size] / mixed[..., size : size + 1]
     return _by_token(mixed, query.shape[1]), None
 

@@ -88,10 +88,9 @@ class BuildSpec:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.precision:
-            raise SpecError(f"no precision is named; give one of {', '.join(PRECISIONS)}")
         _check_names("precision", self.precision, PRECISIONS)
-        _check_names("tensorrt", self.tensorrt, TENSORRT)
+        if self.tensorrt:
+            _check_names("tensorrt", self.tensorrt, TENSORRT)
         if self.truncate not in TRUNCATE:
             raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -112,7 +111,7 @@ class BuildSpec:
 
 
 def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    if not set(names) <= set(known) or len(set(names)) < len(names):
+    if not names or not set(names) <= set(known) or len(set(names)) < len(names):
         raise SpecError(
             f"{what} {','.join(names) or '(none)'} cannot be built; give each of "
             f"{', '.join(known)} once at most"
