@@ -24,9 +24,9 @@ from trimexport_runtime.bundle import (
     Source,
     TextLimit,
     Variant,
-    sha256_of,
     to_json,
 )
+from trimexport_runtime.integrity import sha256_of
 
 from .parity import ParityReport
 from .report import html

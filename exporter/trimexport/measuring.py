@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from trimexport_runtime import Classifier, Manifest, read_manifest
-from trimexport_runtime.batching import batches, pad, token_budget
+from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
@@ -149,7 +149,8 @@ def _logits_by_parts(
 ) -> npt.NDArray[np.float32]:
     """The same where the weights should not all be in memory: the runtime's batches through the
     same graph a part at a time."""
-    groups = batches([len(text.ids) for text in texts], token_budget(variant.bytes))
+    rows = rows_within(token_budget(variant.bytes))
+    groups = batches([len(text.ids) for text in texts], rows)
     feeds: list[Feed] = []
     for group in groups:
         ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)

@@ -6,7 +6,7 @@ classifier = Classifier.load("build/sentiment")
 print(classifier.classify(["a gorgeous, witty, seductive movie"])[0].label)
 """
 
-from .bundle import FORMAT_VERSION, Manifest, check_files, read_manifest
+from .bundle import FORMAT_VERSION, Manifest, read_manifest
 from .classifier import Classifier, Prediction
 from .errors import (
     BackendError,
@@ -16,6 +16,7 @@ from .errors import (
     TrimexportRuntimeError,
     VersionError,
 )
+from .integrity import check_files
 
 __version__ = "0.1.0"
 

@@ -25,6 +25,9 @@ WINDOW_TEXTS = 256
 WINDOW_CHARACTERS = 65_536
 """A stream is read this far ahead: so many texts, or as many as reach so many characters."""
 
+GPU_TOKEN_BUDGET = 8192
+"""The same on a GPU: 256 texts of 32 tokens."""
+
 T = TypeVar("T")
 
 
@@ -47,21 +50,29 @@ def windows(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list
 
 
 def token_budget(variant_bytes: int) -> int:
-    """The budget with the best throughput for a variant of so many bytes."""
+    """The budget with the best throughput on a CPU for a variant of so many bytes."""
     return LARGE_TOKEN_BUDGET if variant_bytes >= LARGE_BYTES else TOKEN_BUDGET
 
 
-def batches(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> list[list[int]]:
+def rows_within(budget: int) -> Callable[[int], int]:
+    """How many rows of a width keep to a token budget, at least one."""
+    return lambda width: max(1, budget // width)
+
+
+def batches(lengths: Sequence[int], most_rows: Callable[[int], int]) -> list[list[int]]:
     """Group rows, given by their lengths in tokens, into batches of similar length.
 
+    Args:
+        most_rows: how many rows of a width one batch may have, at least 1; never more for wider
+            ones.
+
     Returns:
-        Lists of indices into `lengths`; each index stands in exactly one. In every list with
-        more than one index, rows times the longest length (at least 1) is at most `budget`.
+        Lists of indices into `lengths`; each index stands in exactly one. No list has more rows
+        than `most_rows` says of its longest length (at least 1).
     """
     found: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        width = max(1, lengths[index])
-        if found and (len(found[-1]) + 1) * width <= budget:
+        if found and len(found[-1]) < most_rows(max(1, lengths[index])):
             found[-1].append(index)
         else:
             found.append([index])

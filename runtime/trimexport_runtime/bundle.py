@@ -1,4 +1,4 @@
-"""The bundle's manifest, `trimexport.json`: its fields, reading it, checking the files it names.
+"""The bundle's manifest, `trimexport.json`: its fields, and reading it.
 
 The exporter writes it and the runtime reads it, both through the classes here. Unknown keys are
 ignored, so that an older runtime reads what a newer exporter adds; a newer `format_version` is
@@ -7,19 +7,17 @@ refused, because it means that the old fields no longer suffice.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ._manifest_json import inside, is_int, known
-from .errors import BundleError, IntegrityError, VersionError
+from .errors import BundleError, VersionError
 
 FORMAT_VERSION = 1
 MANIFEST = "trimexport.json"
-_BLOCK = 1 << 20  # bytes hashed at a time
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,38 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Batches [rows, tokens] that an engine takes: from [1, 1] to `largest`, fastest at `usual`."""
+
+    usual: tuple[int, ...]
+    largest: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A TensorRT engine, which runs with one version of TensorRT on one kind of GPU.
+
+    `file` is its path in the bundle, `tensorrt` that version, `compute_capability` the kind, such
+    as 8.9, and `gpu` the name of the one it was built on. `built_from` gives the SHA-256 of each
+    file that it was built from.
+    """
+
+    file: str
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    profiles: tuple[Profile, ...]
+    built_from: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One numeric form of the model. `files` are paths of the bundle's files that it needs.
 
     `operators` are the operator sets that its graph uses: `ai.onnx` alone is portable.
     `weight_error` is the largest relative error of a weight matrix, the norm of the difference by
     the norm of the matrix; None where weights were not quantised. `parity` is None only while the
-    build is measuring it.
+    build is measuring it. `engine` is what was built of the graph for TensorRT, if anything was.
     """
 
     name: str
@@ -114,6 +137,7 @@ class Variant:
     operators: tuple[str, ...] = ("ai.onnx",)
     weight_error: float | None = None
     parity: Parity | None = None
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
@@ -191,61 +215,28 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{path} is damaged ({error}); build the bundle again") from None
 
 
-def check_files(
-    bundle: Path,
-    manifest: Manifest,
-    *,
-    hashes: bool,
-    advance: Callable[[int], None] | None = None,
-) -> None:
-    """Compare the bundle's files with the manifest: presence and size, and with `hashes` content.
-
-    Args:
-        advance: called while hashing, with the number of bytes hashed since the last call.
-
-    Raises:
-        IntegrityError: naming the first file that is missing, truncated or altered.
-    """
-    again = "copy the bundle again or rebuild it"
-    for entry in manifest.files:
-        path = bundle / entry.path
-        try:
-            if not path.is_file():
-                raise IntegrityError(f"{path} is missing from the bundle; {again}")
-            size = path.stat().st_size
-        except OSError as error:
-            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
-        if size != entry.bytes:
-            raise IntegrityError(
-                f"{path} has {size:,} bytes, the manifest says {entry.bytes:,}; {again}"
-            )
-    for entry in manifest.files if hashes else ():
-        path = bundle / entry.path
-        try:
-            found = sha256_of(path, advance)
-        except OSError as error:
-            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
-        if found != entry.sha256:
-            raise IntegrityError(f"{path} was altered: its SHA-256 is not the manifest's; {again}")
-
-
-def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
-    """The SHA-256 of a file, in hexadecimal; `advance` is told of every few bytes hashed."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            if advance:
-                advance(len(block))
-    return digest.hexdigest()
-
-
 def _variant(raw: Any) -> Variant:
-    parity = raw.get("parity") if isinstance(raw, dict) else None
-    variant = known(Variant, raw, parity=None if parity is None else known(Parity, parity))
+    parts = raw if isinstance(raw, dict) else {}
+    parity, engine = parts.get("parity"), parts.get("engine")
+    variant = known(
+        Variant,
+        raw,
+        parity=None if parity is None else known(Parity, parity),
+        engine=None if engine is None else _engine(engine),
+    )
     for path in (variant.graph, *variant.files):
         inside(path)
     return variant
+
+
+def _engine(raw: Any) -> Engine:
+    profiles = raw.get("profiles", ()) if isinstance(raw, dict) else ()
+    engine = known(Engine, raw, profiles=tuple(known(Profile, item) for item in profiles))
+    inside(engine.file)
+    shapes = [shape for it in engine.profiles for shape in (it.usual, it.largest)]
+    if not shapes or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
+        raise ValueError(f"the engine {engine.file} has profiles {shapes}")
+    return engine
 
 
 def _file(raw: Any) -> BundleFile:

@@ -1,28 +1,72 @@
-"""Which variant of a bundle runs here when none is named."""
+"""Which variant of a bundle runs on a backend when none is named."""
 
 from __future__ import annotations
 
-from .backends import CPU_PROVIDER
+from collections.abc import Mapping
+
+from .backends import DEFAULT, PROVIDERS
 from .bundle import Manifest, Variant
+from .errors import BackendError
 
-FASTEST_FIRST = ("int8", "int4", "fp32", "fp16")
-"""Precisions as a CPU runs them: int8 has the fastest products, int4 reads the fewest bytes, and
-fp16 is computed in float32 on most."""
+FASTEST_FIRST: Mapping[str, tuple[str, ...]] = {
+    DEFAULT: ("int8", "int4", "fp32", "fp16"),
+    "onnxruntime-cuda": ("fp16", "tensorrt-fp16"),
+    "onnxruntime-tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
+    "tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
+}
+"""Precisions as a backend runs them. On a CPU int8 has the fastest products, int4 reads the fewest
+bytes, and fp16 is computed in float32 on most."""
 
 
-def choose(manifest: Manifest, name: str | None = None) -> Variant:
-    """The variant called `name`; without a name the fastest of those that can run here, and of a
-    bundle that has none of these its first.
+def choose(manifest: Manifest, name: str | None = None, backend: str = DEFAULT) -> Variant:
+    """The variant called `name`; without a name the fastest of those that can run on `backend`.
 
     Raises:
         BundleError: the bundle holds no such variant.
+        BackendError: none of its variants, or not this one, can run on the backend; or there is no
+            such backend.
     """
-    runnable = [v for v in manifest.variants if not v.providers or CPU_PROVIDER in v.providers]
-    if name is not None or not runnable:
-        return manifest.variant(name)
-    return min(runnable, key=_rank)
+    if backend not in PROVIDERS:
+        raise BackendError(f'there is no backend "{backend}"; use one of: {", ".join(PROVIDERS)}')
+    runnable = [variant for variant in manifest.variants if runs(variant, backend)]
+    if name is not None:
+        variant = manifest.variant(name)
+        if variant not in runnable:
+            raise BackendError(f"{_needs(variant, backend)}; {_remedy(runnable, backend)}")
+        return variant
+    if not runnable:
+        names = ", ".join(variant.name for variant in manifest.variants)
+        raise BackendError(
+            f"the bundle's variants ({names}) do not run on {PROVIDERS[backend]}; "
+            + _remedy(runnable, backend)
+        )
+    order = FASTEST_FIRST[backend]
+    return min(
+        runnable, key=lambda it: order.index(it.precision) if it.precision in order else len(order)
+    )
 
 
-def _rank(variant: Variant) -> int:
-    known = variant.precision in FASTEST_FIRST
-    return FASTEST_FIRST.index(variant.precision) if known else len(FASTEST_FIRST)
+def runs(variant: Variant, backend: str) -> bool:
+    """Whether a variant is made for a backend."""
+    if backend == "tensorrt":
+        return variant.engine is not None
+    return not variant.providers or PROVIDERS[backend] in variant.providers
+
+
+def _needs(variant: Variant, backend: str) -> str:
+    if backend == "tensorrt":
+        return f'variant "{variant.name}" has no TensorRT engine'
+    needs = ", ".join(variant.providers)
+    return f'variant "{variant.name}" needs {needs}, this backend is {PROVIDERS[backend]}'
+
+
+def _remedy(runnable: list[Variant], backend: str) -> str:
+    if runnable:
+        return f"use one of: {', '.join(variant.name for variant in runnable)}"
+    return {
+        DEFAULT: "build one that runs on the CPU",
+        "onnxruntime-cuda": "build one with `trimexport build --precision fp16`",
+        "onnxruntime-tensorrt": "build one with `trimexport build --tensorrt fp16`",
+        "tensorrt": "build its engines here with `trimexport-run build-engines BUNDLE`, if it has "
+        "variants for TensorRT (`trimexport build --tensorrt fp16 --tensorrt-onnx-only`)",
+    }[backend]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Backend
+from .backends import DEFAULT, Backend, load_backend
 from .batching import batches, pad, windows
-from .batching import token_budget as best_budget
-from .bundle import Manifest, Variant, check_files, read_manifest
+from .bundle import Manifest, Variant, read_manifest
 from .choice import choose
 from .errors import BackendError, InputError
+from .integrity import check_files
 from .tokenize import Encoded, TextEncoder
 
 
@@ -48,13 +48,11 @@ class Classifier:
         variant: Variant,
         encoder: TextEncoder,
         backend: Backend,
-        token_budget: int,
     ) -> None:
         self.manifest = manifest
         self.variant = variant
         self._encoder = encoder
         self._backend = backend
-        self._token_budget = token_budget
 
     @classmethod
     def load(
@@ -64,6 +62,7 @@ class Classifier:
         variant: str | None = None,
         threads: int | None = None,
         token_budget: int | None = None,
+        backend: str = DEFAULT,
     ) -> Classifier:
         """Load a bundle.
 
@@ -71,31 +70,35 @@ class Classifier:
 
         Args:
             directory: what `trimexport build -o` wrote.
-            variant: which numeric form of the model; None is the fastest that runs here.
+            variant: which numeric form of the model; None is the fastest on the backend.
             threads: how many threads one batch may use; None leaves it to ONNX Runtime.
             token_budget: the most tokens, padding included, of one batch; None is what is fast for
                 a model of this size. Smaller ones take less memory.
+            backend: what runs it: `onnxruntime` on the CPU, `onnxruntime-cuda`,
+                `onnxruntime-tensorrt`, or `tensorrt` with an engine. None runs in another's stead.
 
         Raises:
             BundleError: no bundle there, no such variant, or files that cannot be read.
             IntegrityError: a file is missing or truncated.
             VersionError: the bundle needs a newer runtime.
-            BackendError: the variant cannot run here.
+            BackendError: the backend is not here, or the variant cannot run on it.
         """
         bundle = Path(directory)
         manifest = read_manifest(bundle)
-        chosen = choose(manifest, variant)
-        if token_budget is None:
-            token_budget = best_budget(chosen.bytes)
-        if token_budget < 1:
+        chosen = choose(manifest, variant, backend)
+        if token_budget is not None and token_budget < 1:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         check_files(bundle, manifest, hashes=False)
         encoder = TextEncoder.load(bundle, manifest)
-        # Here, so that reading a manifest or printing a help text does not load ONNX Runtime.
-        from .backends.onnxruntime import OnnxRuntimeBackend
+        loaded = load_backend(
+            backend, bundle, manifest, chosen, threads=threads, token_budget=token_budget
+        )
+        return cls(manifest, chosen, encoder, loaded)
 
-        backend = OnnxRuntimeBackend.load(bundle, manifest, chosen, threads)
-        return cls(manifest, chosen, encoder, backend, token_budget)
+    @property
+    def provider(self) -> str:
+        """What computes: an execution provider of ONNX Runtime, or TensorRT."""
+        return self._backend.provider
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -159,7 +162,7 @@ class Classifier:
             good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
             rows = [item.ids for item in items if isinstance(item, Encoded)]
             logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
-            for batch in batches([len(row) for row in rows], self._token_budget):
+            for batch in batches([len(row) for row in rows], self._backend.most_rows):
                 padded = pad([rows[index] for index in batch], self.manifest.pad_token_id)
                 logits[[good[index] for index in batch]] = self._backend.run(*padded)
             yield from zip(items, logits, strict=True)

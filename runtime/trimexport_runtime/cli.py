@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from . import __version__
+from .backends import DEFAULT, PROVIDERS
 from .batching import windows
-from .bundle import check_files, read_manifest
+from .bundle import read_manifest
 from .choice import choose
 from .classifier import Classifier, Prediction
 from .errors import BundleError, InputError, TrimexportRuntimeError
 from .files import BadLine, Line, read_file, read_lines
+from .integrity import check_files
 from .progress import Progress, is_terminal
 from .render import Answer, answer_json, answer_line, bad_json, info_json, info_text
 
@@ -70,7 +74,15 @@ def main() -> None:
 )
 @click.option("--column", help="The column or key of the texts in --file.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest here]")
+@click.option(
+    "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"
+)
+@click.option(
+    "--backend",
+    type=click.Choice(tuple(PROVIDERS)),
+    default=DEFAULT,
+    help="What runs it; none stands in for another.  [default: onnxruntime, on the CPU]",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
 def classify(
     bundle: Path,
@@ -79,14 +91,16 @@ def classify(
     column: str | None,
     as_json: bool,
     variant: str | None,
+    backend: str,
     threads: int | None,
 ) -> None:
     """Classify texts given as arguments, in a file, or one a line on standard input (-).
 
     Prints label, probability and the shortened text, separated by tabs, in the order of the
     texts. With --json each line has index (the text's place in the input, from 0), line (its line
-    in the file), text, label, probability, probabilities, truncated and tokens. Lines that cannot
-    be read are reported by their number; the others are answered, and the exit status is 1.
+    in the file), text, label, probability, probabilities, truncated, tokens, and the variant and
+    provider that computed it. Lines that cannot be read are reported by their number; the others
+    are answered, and the exit status is 1.
 
     \b
     Example:
@@ -96,7 +110,7 @@ def classify(
     """
     records = _records(texts, file, column)
     _prepare_stdout(as_json)
-    classifier = _load(bundle, variant, threads)
+    classifier = _load(bundle, variant, backend, threads)
     numbered = file is not None or texts == ("-",)
     bad = cut = 0
     with Progress("texts classified:", visible=not is_terminal(sys.stdout)) as progress:
@@ -140,6 +154,47 @@ def info(bundle: Path, as_json: bool, check: bool) -> None:
         click.echo(info_text(bundle, manifest, checked=check))
 
 
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--variant", help="The one variant to build for.  [default: all that are for TensorRT]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
+    """Build TensorRT engines for this machine's GPU from a bundle's graphs, and keep them in it.
+
+    They take the place of engines that were built elsewhere. Needs TensorRT and cuda-python, and no
+    PyTorch.
+
+    \b
+    Example:
+      trimexport-run build-engines build/sentiment
+    """
+    from .engine import build_engine, candidates, require_builder
+
+    manifest = read_manifest(bundle)
+    chosen = [it for it in candidates(manifest) if variant is None or it.name == variant]
+    if not chosen:
+        names = ", ".join(it.name for it in candidates(manifest))
+        raise BundleError(f'the bundle has no "{variant}" for TensorRT; it has: {names}')
+    require_builder()
+    for item in chosen:
+        with Progress(f"building the engine of {item.name}") as progress:
+            progress.show()
+            try:
+                manifest = build_engine(bundle, manifest, item)
+            except OSError as error:
+                raise BundleError(f"{bundle} cannot be written ({error})") from None
+    _prepare_stdout(as_json)
+    built = {item.name for item in chosen}
+    engines = [it.engine for it in manifest.variants if it.engine and it.name in built]
+    if as_json:
+        click.echo(json.dumps({"engines": [asdict(engine) for engine in engines]}))
+    else:
+        for engine in engines:
+            click.echo(f"{bundle / engine.file}: TensorRT {engine.tensorrt}, {engine.gpu}")
+
+
 def _records(
     texts: tuple[str, ...], file: Path | None, column: str | None
 ) -> Iterator[Line | BadLine]:
@@ -171,12 +226,12 @@ def _stdin(stream: BinaryIO) -> Iterator[Line | BadLine]:
         ) from None
 
 
-def _load(bundle: Path, variant: str | None, threads: int | None) -> Classifier:
+def _load(bundle: Path, variant: str | None, backend: str, threads: int | None) -> Classifier:
     with Progress("loading the model") as progress:
-        if choose(read_manifest(bundle), variant).bytes > _LARGE:
+        if choose(read_manifest(bundle), variant, backend).bytes > _LARGE:
             progress.show()
         try:
-            return Classifier.load(bundle, variant=variant, threads=threads)
+            return Classifier.load(bundle, variant=variant, backend=backend, threads=threads)
         except OSError as error:  # left to the end, it would be taken for standard output's
             raise BundleError(
                 f"{bundle} cannot be loaded ({error}); check it with `trimexport-run info --check`"
@@ -212,7 +267,7 @@ def _print(answer: Answer, classifier: Classifier, *, as_json: bool, numbered: b
             what = "line" if numbered else "text"
             click.echo(f"{what} {answer.result.number}: {answer.result.reason}", err=True)
     elif as_json:
-        click.echo(answer_json(answer, answer.result, classifier.labels, numbered=numbered))
+        click.echo(answer_json(answer, answer.result, classifier, numbered=numbered))
     else:
         click.echo(answer_line(answer, answer.result))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .bundle import Manifest, Variant
-from .classifier import Prediction
+from .classifier import Classifier, Prediction
 from .cpu import adds_exactly, instructions
 from .files import BadLine
 
@@ -39,14 +39,15 @@ def answer_line(answer: Answer, prediction: Prediction) -> str:
 
 
 def answer_json(
-    answer: Answer, prediction: Prediction, labels: tuple[str, ...], *, numbered: bool
+    answer: Answer, prediction: Prediction, classifier: Classifier, *, numbered: bool
 ) -> str:
     """One JSON object on one line; `numbered` adds the line of the file."""
     value: dict[str, object] = {"index": answer.index}
     if numbered:
         value["line"] = answer.number
     value |= {"text": answer.text, **asdict(prediction)}
-    value["probabilities"] = dict(zip(labels, prediction.probabilities, strict=True))
+    value["probabilities"] = dict(zip(classifier.labels, prediction.probabilities, strict=True))
+    value |= {"variant": classifier.variant.name, "provider": classifier.provider}
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -73,7 +74,7 @@ def _escaped(character: str) -> str:
 
 def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest as JSON, with what runs it here; `checked` says that the hashes were right."""
-    value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime()}
+    value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime(manifest)}
     if checked:
         value["check"] = "ok"
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -81,7 +82,7 @@ def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
 
 def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest for people, with what runs it here."""
-    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime()
+    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime(manifest)
     size = sum(entry.bytes for entry in manifest.files)
     rows = [
         ("bundle", f"{bundle} (format {manifest.format_version})"),
@@ -96,7 +97,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
-        ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
+        *(("backend", _backend(found)) for found in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),
     ]
@@ -115,7 +116,12 @@ def _variant_text(variant: Variant) -> str:
         f"{variant.name}: {variant.precision}, opset {variant.opset}, "
         f"{_megabytes(variant.bytes)}, {', '.join(variant.providers) or 'any provider'}"
     )
-    parity = variant.parity
+    engine, parity = variant.engine, variant.parity
+    if engine is not None:
+        text += (
+            f", engine for TensorRT {engine.tensorrt} on compute capability "
+            f"{engine.compute_capability} ({engine.gpu})"
+        )
     if parity is None:
         return text
     return (
@@ -142,8 +148,17 @@ def _processor(found: Sequence[str] | None) -> str:
     return text
 
 
-def _runtime() -> dict[str, Any]:
+def _backend(found: Mapping[str, str | None]) -> str:
+    text = f"{found['backend']} ({found['provider']})"
+    if found["variant"] is None:
+        return f"{text}: not here: {found['reason']}"
+    return f"{text}: runs {found['variant']}"
+
+
+def _runtime(manifest: Manifest) -> dict[str, Any]:
+    """What could run a bundle here. `provider` is what does where no backend is named."""
     from .backends import CPU_PROVIDER
+    from .backends.availability import look_around
     from .backends.onnxruntime import available
 
     onnxruntime, providers = available()
@@ -152,4 +167,5 @@ def _runtime() -> dict[str, Any]:
         "onnxruntime": onnxruntime,
         "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
         "instructions": instructions(),
+        "backends": [asdict(found) for found in look_around(manifest)],
     }

@@ -178,7 +178,7 @@ def test_verify_fails_and_names_the_texts(
 
 def _negate_head(bundle: Path) -> None:
     """Change the graph's answers, and the manifest's hash of it."""
-    from trimexport_runtime.bundle import sha256_of
+    from trimexport_runtime.integrity import sha256_of
 
     path = bundle / "onnx" / "model.onnx"
     model = onnx.load(path, load_external_data=False)

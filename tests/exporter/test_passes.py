@@ -254,7 +254,7 @@ def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:
 
 def test_large_tensors_stream_to_aligned_places(tmp_path: Path) -> None:
     """The data file's hash is that of its bytes, and each range holds its tensor."""
-    from trimexport_runtime.bundle import sha256_of
+    from trimexport_runtime.integrity import sha256_of
 
     model = ir.from_proto(constant_sum.to_model_proto())
     weight = model.graph.inputs.pop()

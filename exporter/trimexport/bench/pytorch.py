@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trimexport.families import is_classifier
 from trimexport.skeleton import body_of, output_layer
 from trimexport_runtime import read_manifest
-from trimexport_runtime.batching import batches
+from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder
 
 
@@ -39,7 +39,7 @@ class Untrimmed:
         encoded = [self._encoder.encode(text).ids.tolist() for text in texts]
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         found = [""] * len(rows)
-        for batch in batches([len(row) for row in rows]):
+        for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
             best = self._label_logits([rows[index] for index in batch]).argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
                 found[index] = names[label]

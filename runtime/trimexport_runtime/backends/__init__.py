@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from trimexport_runtime.bundle import Manifest, Variant
+from trimexport_runtime.errors import BackendError
+
 CPU_PROVIDER = "CPUExecutionProvider"
+DEFAULT = "onnxruntime"
+PROVIDERS: Mapping[str, str] = {
+    DEFAULT: CPU_PROVIDER,
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    "tensorrt": "TensorRT",
+}
+"""Backend -> what computes: ONNX Runtime's execution provider, or TensorRT itself, which runs an
+engine that was built beforehand."""
 
 
 class Backend(Protocol):
-    """A loaded variant. `run` may be called from several threads at once."""
+    """A loaded variant. `provider` says what computes, a value of `PROVIDERS`."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def most_rows(self, width: int) -> int:
+        """How many rows of `width` tokens one batch may have here, at least 1."""
+        ...
 
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """Logits of a batch.
+        """Logits of a batch. May be called from several threads at once.
 
         Args:
             input_ids: int64 `[batch, sequence]`, both at least 1.
@@ -29,3 +50,51 @@ class Backend(Protocol):
             BackendError: the batch cannot be run here.
         """
         ...
+
+
+def load_backend(
+    name: str,
+    bundle: Path,
+    manifest: Manifest,
+    variant: Variant,
+    *,
+    threads: int | None,
+    token_budget: int | None,
+) -> Backend:
+    """Load a variant on the backend called `name`, a key of `PROVIDERS`.
+
+    Args:
+        threads: how many threads one batch may use; None leaves it to the backend.
+        token_budget: the most tokens, padding included, of one batch; None is what is fast.
+
+    Raises:
+        BackendError: the backend is not here, or the variant cannot run on it.
+        BundleError: its files are not what they should be.
+    """
+    # Here, so that reading a manifest or printing a help text loads none of them.
+    if name == "tensorrt":
+        from .tensorrt import TensorrtBackend
+
+        return TensorrtBackend.load(bundle, manifest, variant, token_budget)
+    from .onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget)
+
+
+def checked(logits: npt.NDArray[np.float32], rows: int, labels: int) -> npt.NDArray[np.float32]:
+    """`logits`, if they are numbers of the right shape.
+
+    Raises:
+        BackendError: they are not.
+    """
+    if logits.shape != (rows, labels):
+        raise BackendError(
+            f"the graph gave logits of shape {list(logits.shape)}, the manifest's labels need "
+            f"{[rows, labels]}; build the bundle again"
+        )
+    if not np.isfinite(logits).all():
+        raise BackendError(
+            "the graph gave a logit that is not a finite number; use a variant of higher "
+            "precision, and `trimexport verify` to see which texts it fails on"
+        )
+    return logits

@@ -1,7 +1,15 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, on NVIDIA GPUs through CUDA, and through its TensorRT provider.
+
+ONNX Runtime goes on with the CPU where another provider cannot start, and runs single operators
+there that the provider lacks. Neither is taken for an answer here: see `_check_where_it_runs`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from trimexport_runtime.backends import CPU_PROVIDER as PROVIDER
+from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked
+from trimexport_runtime.batching import GPU_TOKEN_BUDGET, rows_within, token_budget
 from trimexport_runtime.bundle import Manifest, Variant
 from trimexport_runtime.cpu import adds_exactly, instructions
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
@@ -17,46 +26,53 @@ from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 INPUTS = ("attention_mask", "input_ids")
 OUTPUT = "logits"
 _FATAL_ONLY = 4  # errors are raised, and their own log lines would only repeat them
+_DEFAULT_LOGGING = 2
+# What a provider must compute itself, or it is not used: the products with the weights.
+_PRODUCTS = frozenset(
+    ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
+)
+# Provider -> those that take what it leaves. ONNX Runtime puts the CPU behind them by itself.
+_CHAINS: Mapping[str, tuple[str, ...]] = {
+    "TensorrtExecutionProvider": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
 
 
 class OnnxRuntimeBackend:
     """A `Backend` over one `InferenceSession`, which threads may share."""
 
-    def __init__(self, session: Any, labels: int) -> None:
+    def __init__(self, session: Any, labels: int, provider: str, budget: int) -> None:
         self._session = session
         self._labels = labels
+        self.provider = provider
+        self.most_rows = rows_within(budget)
 
     @classmethod
     def load(
-        cls, bundle: Path, manifest: Manifest, variant: Variant, threads: int | None
+        cls,
+        bundle: Path,
+        manifest: Manifest,
+        variant: Variant,
+        backend: str,
+        threads: int | None = None,
+        budget: int | None = None,
     ) -> OnnxRuntimeBackend:
-        """Open the variant's graph.
-
-        Args:
-            threads: how many threads one batch may use; None leaves it to ONNX Runtime.
+        """Open the variant's graph: see `load_backend`.
 
         Raises:
             IntegrityError: the graph is not there.
             BundleError: it is not a graph that trimexport wrote, or a damaged one.
-            BackendError: it cannot run here.
+            BackendError: the provider is not here, does not start, or leaves products to the CPU.
         """
-        _check_provider(manifest, variant)
+        provider = PROVIDERS[backend]
         path = bundle / variant.graph
         if not path.is_file():
             raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
-        options = session_options(threads)
-        try:
-            session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
-        except Exception as error:  # its exceptions share no base of their own
-            raise BundleError(
-                f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({_brief(error)}); "
-                "check the bundle with `trimexport-run info --check`, or upgrade onnxruntime"
-            ) from None
-        if session.get_providers() != [PROVIDER]:
-            got = ", ".join(session.get_providers())
-            raise BackendError(f"ONNX Runtime chose {got} for {path}, asked for {PROVIDER}")
+        session = _open(path, provider, threads)
         _check_signature(session, path)
-        return cls(session, len(manifest.labels))
+        if budget is None:
+            on_cpu = provider == CPU_PROVIDER
+            budget = token_budget(variant.bytes) if on_cpu else GPU_TOKEN_BUDGET
+        return cls(session, len(manifest.labels), provider, budget)
 
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
@@ -64,24 +80,28 @@ class OnnxRuntimeBackend:
         """Logits of a batch, float32 `[batch, labels]`: see `Backend.run`."""
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
         try:
-            logits = np.asarray(self._session.run([OUTPUT], feed)[0], dtype=np.float32)
+            if self.provider == CPU_PROVIDER:
+                logits = self._session.run([OUTPUT], feed)[0]
+            else:
+                logits = run_bound(self._session, feed)
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime failed on a batch of {input_ids.shape[0]} x {input_ids.shape[1]} "
                 f"tokens ({_brief(error)}); check the bundle with `trimexport-run info --check` "
                 "and the free memory"
             ) from None
-        if logits.shape != (len(input_ids), self._labels):
-            raise BackendError(
-                f"the graph gave logits of shape {list(logits.shape)}, the manifest's labels need "
-                f"{[len(input_ids), self._labels]}; build the bundle again"
-            )
-        if not np.isfinite(logits).all():
-            raise BackendError(
-                "the graph gave a logit that is not a finite number; use a variant of higher "
-                "precision, and `trimexport verify` to see which texts it fails on"
-            )
-        return logits
+        return checked(np.asarray(logits, dtype=np.float32), len(input_ids), self._labels)
+
+
+def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+    """Run with every tensor bound: the inputs go to the device once, the logits come back once, and
+    nothing else is copied."""
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_cpu_input(name, array)
+    binding.bind_output(OUTPUT, "cpu")
+    session.run_with_iobinding(binding)
+    return np.asarray(binding.get_outputs()[0].numpy())
 
 
 def session_options(threads: int | None) -> Any:
@@ -108,14 +128,111 @@ def available() -> tuple[str, list[str]]:
     return str(ort.__version__), list(ort.get_available_providers())
 
 
-def _check_provider(manifest: Manifest, variant: Variant) -> None:
-    if variant.providers and PROVIDER not in variant.providers:
-        needs = ", ".join(variant.providers)
-        others = [v.name for v in manifest.variants if PROVIDER in v.providers]
-        hint = f"use one of: {', '.join(others)}" if others else "build one that runs on the CPU"
-        raise BackendError(
-            f'variant "{variant.name}" needs {needs}, this runtime has {PROVIDER}; {hint}'
+def _open(path: Path, provider: str, threads: int | None) -> Any:
+    """A session on `provider`, and on nothing else in its stead."""
+    options = session_options(threads)
+    said = ""
+    if provider != CPU_PROVIDER:
+        require_provider(provider)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        said = _preload_libraries()
+    try:
+        with _quiet(provider):
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=list(_CHAINS.get(provider, (provider,))),
+                enable_fallback=0,
+            )
+    except Exception as error:  # its exceptions share no base of their own
+        if provider != CPU_PROVIDER:
+            raise _not_started(provider, said or _brief(error)) from None
+        raise BundleError(
+            f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({_brief(error)}); "
+            "check the bundle with `trimexport-run info --check`, or upgrade onnxruntime"
+        ) from None
+    _check_where_it_runs(session, provider, path, said)
+    return session
+
+
+def require_provider(provider: str) -> None:
+    """Look whether this build of ONNX Runtime has a provider.
+
+    Raises:
+        BackendError: it has not; what to install.
+    """
+    if provider in ort.get_available_providers():
+        return
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        hint = "install `trimexport-runtime[gpu]`"
+    else:
+        hint = (
+            "onnxruntime-gpu is installed and the onnxruntime for CPUs lies over it, since both "
+            "have the same files: `pip install --force-reinstall --no-deps onnxruntime-gpu`"
         )
+    raise BackendError(f"ONNX Runtime {ort.__version__} here has no {provider}; {hint}")
+
+
+def _check_where_it_runs(session: Any, provider: str, path: Path, said: str) -> None:
+    """Refuse a session that went on without `provider`, or leaves the weights to another one."""
+    got = session.get_providers()
+    if not got or got[0] != provider:
+        raise _not_started(provider, said or f"it chose {', '.join(got)} for {path}")
+    if provider == CPU_PROVIDER:
+        return
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} does not tell which provider runs what, so it could "
+            "use the CPU unseen; upgrade onnxruntime-gpu"
+        )
+    elsewhere = misplaced(session.get_provider_graph_assignment_info(), provider)
+    if elsewhere:
+        raise BackendError(
+            f"{provider} does not run {', '.join(sorted(elsewhere))} of {path}, which would run "
+            "on another device; use another variant, or another backend"
+        )
+
+
+def misplaced(assignment: Any, provider: str) -> set[str]:
+    """The products that others than `provider` would compute, by their operators."""
+    return {
+        node.op_type
+        for part in assignment
+        for node in part.get_nodes()
+        if part.ep_name != provider and node.op_type in _PRODUCTS
+    }
+
+
+def _not_started(provider: str, reason: str) -> BackendError:
+    return BackendError(
+        f"{provider} did not start ({reason}); it needs an NVIDIA GPU with its driver, and the "
+        f"CUDA{' and TensorRT' * ('Tensorrt' in provider)} libraries that ONNX Runtime "
+        f"{ort.__version__} was built for: `trimexport-runtime[gpu]` brings those of CUDA"
+    )
+
+
+def _preload_libraries() -> str:
+    """Load the CUDA libraries that came as Python packages; return what failed, in one line."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    lines = said.getvalue().strip().splitlines()
+    return lines[0] if lines else ""
+
+
+@contextlib.contextmanager
+def _quiet(provider: str) -> Iterator[None]:
+    """Let a provider that does not start say so through the error alone."""
+    if provider == CPU_PROVIDER:
+        yield
+        return
+    ort.set_default_logger_severity(_FATAL_ONLY)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_DEFAULT_LOGGING)
 
 
 def _check_signature(session: Any, path: Path) -> None:

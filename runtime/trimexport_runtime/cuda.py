@@ -1,0 +1,114 @@
+"""The little of CUDA that a TensorRT engine needs, through `cuda-python`: what GPU there is, memory
+on it, copies, a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BackendError
+
+_MISSING = (
+    "cuda-python is not installed, which a TensorRT engine needs; install "
+    "`trimexport-runtime[tensorrt]`"
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU: its name and compute capability, such as 8.9."""
+
+    name: str
+    compute_capability: str
+
+
+def gpu() -> Gpu:
+    """What GPU there is.
+
+    Raises:
+        BackendError: none, no driver, or no `cuda-python`.
+    """
+    cuda = _runtime()
+    properties = _done(cuda.cudaGetDeviceProperties(0))
+    name = bytes(properties.name).rstrip(b"\0").decode(errors="replace")
+    return Gpu(name, f"{properties.major}.{properties.minor}")
+
+
+class Stream:
+    """A stream of work on the first GPU. `handle` is its address, as TensorRT wants it."""
+
+    def __init__(self) -> None:
+        self._cuda = _runtime()
+        self._stream = _done(self._cuda.cudaStreamCreate())
+        self.handle = int(self._stream)
+
+    def upload(self, array: npt.NDArray[Any], buffer: Buffer) -> None:
+        """Copy an array to the GPU, into a buffer that grows to hold it."""
+        buffer.hold(array.nbytes)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._copy(buffer.address, array.ctypes.data, array.nbytes, kind)
+
+    def download(self, buffer: Buffer, array: npt.NDArray[Any]) -> None:
+        """Copy from the GPU into an array."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy(array.ctypes.data, buffer.address, array.nbytes, kind)
+
+    def wait(self) -> None:
+        """Until all work on the stream is done."""
+        _done(self._cuda.cudaStreamSynchronize(self._stream))
+
+    def _copy(self, target: int, source: int, count: int, kind: Any) -> None:
+        _done(self._cuda.cudaMemcpyAsync(target, source, count, kind, self._stream))
+
+
+class Buffer:
+    """Memory on the first GPU, which grows as it must."""
+
+    def __init__(self) -> None:
+        self._cuda = _runtime()
+        self._size = 0
+        self.address = 0
+
+    def hold(self, size: int) -> None:
+        """Have room for `size` bytes; what was there may be lost."""
+        if size <= self._size:
+            return
+        if self.address:
+            _done(self._cuda.cudaFree(self.address))
+            self.address = self._size = 0
+        self.address = int(_done(self._cuda.cudaMalloc(size)))
+        self._size = size
+
+
+def contiguous(array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The array as it can be copied in one go."""
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _runtime() -> Any:
+    """CUDA's runtime API, `cuda.bindings.runtime`."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        raise BackendError(_MISSING) from None
+    return runtime
+
+
+def _done(result: tuple[Any, ...]) -> Any:
+    """What a call gives besides its status.
+
+    Raises:
+        BackendError: the status says that it failed.
+    """
+    status, *values = result
+    if int(status) != 0:
+        cuda = _runtime()
+        _, text = cuda.cudaGetErrorString(status)
+        raise BackendError(
+            f"CUDA says: {text.decode(errors='replace')} ({status.name}); check the GPU and its "
+            "driver with nvidia-smi"
+        )
+    return values[0] if values else None

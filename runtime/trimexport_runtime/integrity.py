@@ -1,0 +1,61 @@
+"""Whether a bundle's files are those of its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from .bundle import Manifest
+from .errors import IntegrityError
+
+_BLOCK = 1 << 20  # bytes hashed at a time
+
+
+def check_files(
+    bundle: Path,
+    manifest: Manifest,
+    *,
+    hashes: bool,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Compare the bundle's files with the manifest: presence and size, and with `hashes` content.
+
+    Args:
+        advance: called while hashing, with the number of bytes hashed since the last call.
+
+    Raises:
+        IntegrityError: naming the first file that is missing, truncated or altered.
+    """
+    again = "copy the bundle again or rebuild it"
+    for entry in manifest.files:
+        path = bundle / entry.path
+        try:
+            if not path.is_file():
+                raise IntegrityError(f"{path} is missing from the bundle; {again}")
+            size = path.stat().st_size
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
+        if size != entry.bytes:
+            raise IntegrityError(
+                f"{path} has {size:,} bytes, the manifest says {entry.bytes:,}; {again}"
+            )
+    for entry in manifest.files if hashes else ():
+        path = bundle / entry.path
+        try:
+            found = sha256_of(path, advance)
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
+        if found != entry.sha256:
+            raise IntegrityError(f"{path} was altered: its SHA-256 is not the manifest's; {again}")
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `advance` is told of every few bytes hashed."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            if advance:
+                advance(len(block))
+    return digest.hexdigest()
