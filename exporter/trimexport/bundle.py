@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
     MANIFEST,
@@ -131,6 +132,7 @@ def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
             agreement_tolerance=item.tolerance.agreement,
         )
         for item in report.variants
+        if item.backend == DEFAULT
     }
     variants = tuple(replace(item, parity=measured[item.name]) for item in manifest.variants)
     return replace(

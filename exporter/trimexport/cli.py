@@ -6,9 +6,8 @@ expected failure, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,50 +15,11 @@ from typing import Any
 import click
 
 from . import __version__
+from .cli_options import JSON, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
 from .options import Options, make_spec
-from .spec import PRECISIONS, TRUNCATE, BuildSpec
+from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_labels
 from .staging import check_output
-
-_MODEL = click.option(
-    "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
-)
-_REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
-_LABELS = click.option(
-    "--labels",
-    help="Labels, separated by commas, in the logits' order. A fine-tuned classifier has its own.",
-)
-_PROMPT = click.option(
-    "--prompt",
-    help=r"Template with one {text}; \n is a line break. A fine-tuned classifier needs none.",
-)
-_PROMPT_FILE = click.option(
-    "--prompt-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The template as a file, taken as it is but for a line break at its very end.",
-)
-_VERBALIZE = click.option(
-    "--verbalize",
-    multiple=True,
-    metavar="LABEL=WORD[,WORD]",
-    help="Words that stand for a label instead of its own name.",
-)
-_CHAT = click.option(
-    "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
-)
-_SYSTEM = click.option("--system", metavar="TEXT", help="What --chat's system turn says.")
-_TEXTS = click.option(
-    "--texts",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts to compare on: .txt, .csv or .jsonl; a column `label` adds accuracies.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-def _names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that name a model, what it is asked, and its answers: `options.Options`."""
-    named = (_MODEL, _REVISION, _LABELS, _PROMPT, _PROMPT_FILE, _CHAT, _SYSTEM, _VERBALIZE)
-    return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,11 +39,23 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A TOML file that names the build; options given beside it take precedence.",
 )
-@_names_a_classifier
+@names_a_classifier
 @click.option(
     "--precision",
     help=f"Variants: {', '.join(PRECISIONS)}. The first is also onnx/model.onnx, for other "
     "clients.  [default: int8]",
+)
+@click.option(
+    "--tensorrt",
+    metavar="PRECISIONS",
+    help=f"Variants for TensorRT besides, with their engines: {', '.join(TENSORRT)}. An engine "
+    "runs on the kind of GPU that it was built on.",
+)
+@click.option(
+    "--tensorrt-onnx-only",
+    is_flag=True,
+    help="Write the graphs for TensorRT and the commands that build their engines, which needs "
+    "neither TensorRT nor a GPU.",
 )
 @click.option(
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"
@@ -91,11 +63,12 @@ def main() -> None:
 @click.option(
     "--truncate", type=click.Choice(TRUNCATE), help="Which end of a longer text is cut off."
 )
-@_TEXTS
+@TEXTS
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts by which int8 and int4 balance activations and weights.",
+    help="Texts by which int8 and int4 balance activations and weights, and by which tensorrt-int8 "
+    "scales activations.",
 )
 @click.option(
     "-o",
@@ -104,7 +77,7 @@ def main() -> None:
     help="Directory of the bundle.  [default: build/ and the labels, or a classifier's own name]",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@_JSON
+@JSON
 def build(
     texts: Path | None,
     calibration: Path | None,
@@ -128,16 +101,31 @@ def build(
 
     from . import report  # PyTorch takes its time, so what can be refused without it is
     from .pipeline import build as run
+    from .tensorrt.command import trtexec_commands
     from .texts import read_texts
 
     sample = None if texts is None else read_texts(texts)
     balance = None if calibration is None else read_texts(calibration)
-    built = run(spec, target, force=force, sample=sample, calibration=balance, progress=progress)
+    built = run(
+        spec,
+        target,
+        force=force,
+        sample=sample,
+        calibration=balance,
+        engines=not given["tensorrt_onnx_only"],
+        progress=progress,
+    )
+    commands = trtexec_commands(target, built.manifest)
     if as_json:
-        found = {"bundle": str(target), **report.as_dict(built.report)}
+        found = {"bundle": str(target), **report.as_dict(built.report), "trtexec": commands}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     click.echo(report.table(built.report))
+    for name, versions in commands.items() if given["tensorrt_onnx_only"] else ():
+        click.echo(f"\n{name}: build the engine where it will run:")
+        click.echo(f"  trimexport-run build-engines {target} --variant {name}")
+        for version, command in versions.items():
+            click.echo(f"or for other programs, with the tool of TensorRT {version}:\n  {command}")
     size = sum(file.bytes for file in built.manifest.files)
     click.echo(f"\n{target}: {size / 1e6:,.1f} MB, try: trimexport-run classify {target} TEXT")
 
@@ -149,18 +137,40 @@ def _bundle_name(spec: BuildSpec) -> str:
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@_TEXTS
+@TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
-@_JSON
-def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -> None:
+@click.option(
+    "--backends",
+    metavar="NAMES",
+    default="onnxruntime",
+    help="What runs the variants: onnxruntime, pytorch (the cut head alone), onnxruntime-cuda, "
+    "onnxruntime-tensorrt, tensorrt, optimum; or all.  [default: onnxruntime, on the CPU]",
+)
+@click.option(
+    "--optimum-python",
+    metavar="PYTHON",
+    default=sys.executable,
+    help="The Python of an environment with optimum-onnx.  [default: this one]",
+)
+@JSON
+def verify(
+    bundle: Path,
+    texts: Path | None,
+    model: str | None,
+    backends: str,
+    optimum_python: str,
+    as_json: bool,
+) -> None:
     """Compare every variant of BUNDLE with the untrimmed PyTorch model.
 
     Prints a table and writes reports/parity.html into the bundle. Exits 1 if a variant is outside
-    its tolerance, naming the texts.
+    its tolerance, naming the texts, or did not run on a backend that was named; with all, what
+    cannot run here is shown as not run.
 
     \b
     Example:
       trimexport verify build/sentiment --texts texts.txt
+      trimexport verify build/sentiment --backends all --optimum-python optimum/bin/python
     """
     if model is not None:
         from .hub import local_directory
@@ -168,22 +178,33 @@ def verify(bundle: Path, texts: Path | None, model: str | None, as_json: bool) -
         local_directory(model)  # refuses what it cannot be
 
     from . import report
+    from .answering import BACKENDS
     from .parity import require
     from .texts import read_texts
     from .verification import verify as run
 
+    names = BACKENDS if backends == "all" else parse_labels(backends)
+    if not set(names) <= set(BACKENDS):
+        raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
     sample = None if texts is None else read_texts(texts)
-    found = run(bundle, sample=sample, model=model, progress=ConsoleProgress())
+    found = run(
+        bundle,
+        sample=sample,
+        model=model,
+        backends=names,
+        optimum=optimum_python,
+        progress=ConsoleProgress(),
+    )
     if as_json:
         click.echo(json.dumps(report.as_dict(found), indent=2, ensure_ascii=False))
     else:
         click.echo(report.table(found))
-    require(found)
+    require(found, () if backends == "all" else names)
 
 
 @main.command()
-@_names_a_classifier
-@_JSON
+@names_a_classifier
+@JSON
 def inspect(as_json: bool, **given: Any) -> None:
     """Show what would be cut: layers, parameters and bytes, before and after.
 
@@ -217,7 +238,7 @@ def inspect(as_json: bool, **given: Any) -> None:
     help="Measure this too: another bundle's DIR (its fastest variant) or DIR:VARIANT, or the "
     "untrimmed model in pytorch or pytorch-bf16. May be repeated.",
 )
-@_TEXTS
+@TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to use.  [default: each engine's own]"
@@ -225,7 +246,7 @@ def inspect(as_json: bool, **given: Any) -> None:
 @click.option(
     "--rounds", type=click.IntRange(min=1), default=5, help="How often to measure.  [default: 5]"
 )
-@_JSON
+@JSON
 def bench(
     bundle: str,
     against: tuple[str, ...],

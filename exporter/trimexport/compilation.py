@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
-from transformers import PreTrainedModel
 
 from . import passes
 from .attention import STEADY, compile_prefix
 from .graph import CompiledClassifier, split_prefix, trace
-from .head import TrimmedHead, head_of
 from .layerwise import LayerwiseModel, PrefixCache
 from .planning import Plan
 from .progress import Progress
 from .repetition import keep_first_of_each, repeat_layers
-from .skeleton import body_of, make_skeleton, module_name, output_layer
+from .skeleton import body_of, make_skeleton, module_name
 from .weights import Bindings, bind
 
 
@@ -62,7 +60,7 @@ def _trace(
     skeleton = make_skeleton(planned.checkpoint, attention)
     body = body_of(skeleton)
     compile_prefix(body, prefix, attention)
-    head = _cut_head(planned, skeleton, model.names)
+    head = model.cut_head(planned.rows)
     suffix = planned.prompt.suffix_ids
     classifier = CompiledClassifier(body, head, planned.group_sizes, prefix_length, lead, suffix)
     bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
@@ -71,19 +69,6 @@ def _trace(
     repeat_layers(graph, "body.", repetition)
     bind(graph, bindings, planned.checkpoint)
     return graph
-
-
-def _cut_head(planned: Plan, skeleton: PreTrainedModel, names: Mapping[str, str]) -> TrimmedHead:
-    """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
-    full = module_name(skeleton, output_layer(skeleton))
-    rows = planned.rows
-    read = planned.checkpoint.read_rows
-    bias = names.get(full + ".bias")
-    return head_of(
-        read(names[full + ".weight"], rows),
-        None if bias is None else read(bias, rows),
-        planned.checkpoint.softcap,
-    )
 
 
 def _bindings(classifier: CompiledClassifier, body: str, names: Mapping[str, str]) -> Bindings:

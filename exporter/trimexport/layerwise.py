@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .checkpoint import Checkpoint
 from .families import reference_attention
+from .head import TrimmedHead, head_of
 from .skeleton import (
     body_of,
     layers_of,
@@ -48,11 +49,13 @@ class Reference:
     """What the untrimmed model says at the last position of each sequence.
 
     `token_logits`: float32 [n, tokens], full-vocabulary logits at the tokens asked for;
-    `log_normaliser`: float32 [n], log of the sum of exp over the whole vocabulary.
+    `log_normaliser`: float32 [n], log of the sum of exp over the whole vocabulary; `hidden`:
+    float32 [n, hidden], what the output layer reads.
     """
 
     token_logits: torch.Tensor
     log_normaliser: torch.Tensor
+    hidden: torch.Tensor
 
 
 class LayerwiseModel:
@@ -99,11 +102,23 @@ class LayerwiseModel:
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         logits = torch.empty(len(sequences), len(token_ids))
         normaliser = torch.empty(len(sequences))
+        states = torch.empty(len(sequences), self.checkpoint.config.hidden_size)
         for group in _passes(order, sequences):
             hidden = self._last_hidden([sequences[i] for i in group])
             logits[group], normaliser[group] = self._head(hidden, token_ids)
+            states[group] = hidden
             progress(len(group))
-        return Reference(token_logits=logits, log_normaliser=normaliser)
+        return Reference(token_logits=logits, log_normaliser=normaliser, hidden=states)
+
+    def cut_head(self, rows: Sequence[int]) -> TrimmedHead:
+        """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
+        read = self.checkpoint.read_rows
+        bias = self.names.get(self.head_name + ".bias")
+        return head_of(
+            read(self.names[self.head_name + ".weight"], rows),
+            None if bias is None else read(bias, rows),
+            self.checkpoint.softcap,
+        )
 
     @torch.no_grad()
     def activations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trimexport_runtime import Classifier, Manifest, read_manifest
-from trimexport_runtime.batching import batches, pad, rows_within, token_budget
-from trimexport_runtime.bundle import Variant
+from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
+from .answering import TRIMMED, Logits, Question, answer, rows
 from .boundary import examine
 from .classifiers import without_padding
 from .errors import SpecError
@@ -26,6 +27,7 @@ from .parity import (
     Disagreement,
     Floats,
     LabelMass,
+    NotRun,
     ParityReport,
     Texts,
     TokenisationGap,
@@ -36,12 +38,7 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
-from .stepwise import Feed, cut, run_stepwise
 from .tokenizer import SourceTokenizer
-
-_TEXTS_PER_TICK = 256
-# A variant that is larger is run a part at a time.
-WHOLE_BYTES = 2**29
 
 
 def measure(
@@ -50,6 +47,8 @@ def measure(
     tokenizer: SourceTokenizer,
     sample: Texts,
     progress: Progress | None = None,
+    backends: Sequence[str] = (DEFAULT,),
+    optimum: str = sys.executable,
 ) -> ParityReport:
     """Compare every variant of `bundle` with the untrimmed model on `sample`.
 
@@ -57,6 +56,8 @@ def measure(
         bundle: a directory with a manifest.
         model: the checkpoint that the bundle was made from.
         tokenizer: that checkpoint's tokenizer.
+        backends: of `answering.BACKENDS`, each of which runs the variants that it can.
+        optimum: the Python that runs those of backend `optimum`.
 
     Raises:
         SpecError: no texts, or right answers that are not labels of the bundle.
@@ -69,15 +70,16 @@ def measure(
     encoded = [encoder.encode(text) for text in sample.texts]
     segments = [(_whole(manifest, it), it.truncated) for it in encoded]
     with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
-        logits, mass = _reference(model, manifest, segments, tick)
-    variants = []
-    for variant in manifest.variants:
-        tolerance = _tolerance(variant)
-        if variant.bytes > WHOLE_BYTES:
-            found = _logits_by_parts(bundle, variant, manifest, encoded, progress)
+        logits, mass, trimmed = _reference(model, manifest, segments, tick)
+    question = Question(bundle, manifest, sample.texts, tuple(encoded), trimmed, optimum)
+    variants, absent = [], []
+    for name, backend in rows(manifest, backends):
+        tolerance = _tolerance(manifest, name)
+        found = answer(question, name, backend, progress)
+        if isinstance(found, NotRun):
+            absent.append(found)
         else:
-            found = _logits(bundle, variant.name, sample.texts, progress)
-        variants.append(_compare(variant.name, tolerance, logits, found, sample, manifest))
+            variants.append(_compare(name, backend, tolerance, logits, found, sample, manifest))
     return ParityReport(
         labels=manifest.label_names,
         texts=sample.texts,
@@ -88,10 +90,14 @@ def measure(
         variants=tuple(variants),
         gap=_gap(model, manifest, tokenizer, sample.texts, segments, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
+        not_run=tuple(absent),
     )
 
 
-def _tolerance(variant: Variant) -> Tolerance:
+def _tolerance(manifest: Manifest, name: str) -> Tolerance:
+    if name in ("", TRIMMED):
+        return TOLERANCES["fp32"]
+    variant = manifest.variant(name)
     if variant.precision not in TOLERANCES:
         raise SpecError(
             f'variant "{variant.name}" has precision "{variant.precision}", for which this release '
@@ -110,61 +116,28 @@ def _reference(
     manifest: Manifest,
     segments: Sequence[tuple[tuple[int, ...], bool]],
     tick: Callable[[int], None],
-) -> tuple[Floats, Floats | None]:
-    """Label logits of the untrimmed model [n, labels], and its label mass [n], which a fine-tuned
-    classifier does not have: it says nothing but labels."""
+) -> tuple[Floats, Floats | None, Logits]:
+    """Label logits of the untrimmed model [n, labels]; its label mass [n], which a fine-tuned
+    classifier does not have: it says nothing but labels; and what the cut head says in its place
+    [n, labels]."""
     classifier = model.checkpoint.is_classifier
-    rows = [token for label in manifest.labels for token in label.token_ids]
+    tokens = [token for label in manifest.labels for token in label.token_ids]
     sizes = [len(label.token_ids) for label in manifest.labels]
     if classifier:
-        rows, sizes = list(range(len(manifest.labels))), [1] * len(manifest.labels)
-    result = model.reference([ids for ids, _ in segments], rows, tick)
+        tokens, sizes = list(range(len(manifest.labels))), [1] * len(manifest.labels)
+    result = model.reference([ids for ids, _ in segments], tokens, tick)
     logits = combine_words(result.token_logits, sizes).double().numpy()
+    with torch.no_grad():
+        trimmed = combine_words(model.cut_head(tokens)(result.hidden), sizes).numpy()
     if classifier:
-        return logits, None
+        return logits, None, trimmed
     mass = torch.exp(result.token_logits.logsumexp(1) - result.log_normaliser)
-    return logits, mass.double().numpy()
-
-
-def _logits(
-    bundle: Path, variant: str, texts: Sequence[str], progress: Progress
-) -> npt.NDArray[np.float32]:
-    """What a device would answer, float32 [texts, labels]: the bundle through the runtime."""
-    with progress.bar(f"variant {variant}", len(texts)) as tick:
-        classifier = Classifier.load(bundle, variant=variant)
-        parts = []
-        for start in range(0, len(texts), _TEXTS_PER_TICK):
-            part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
-            parts.append(part)
-            tick(len(part))
-        return np.concatenate(parts)
-
-
-def _logits_by_parts(
-    bundle: Path,
-    variant: Variant,
-    manifest: Manifest,
-    texts: Sequence[Encoded],
-    progress: Progress,
-) -> npt.NDArray[np.float32]:
-    """The same where the weights should not all be in memory: the runtime's batches through the
-    same graph a part at a time."""
-    rows = rows_within(token_budget(variant.bytes))
-    groups = batches([len(text.ids) for text in texts], rows)
-    feeds: list[Feed] = []
-    for group in groups:
-        ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)
-        feeds.append({"input_ids": ids, "attention_mask": mask})
-    pieces = cut(bundle / variant.graph)
-    logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
-    with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
-        for group, found in zip(groups, run_stepwise(pieces, feeds, tick), strict=True):
-            logits[group] = found
-    return logits
+    return logits, mass.double().numpy(), trimmed
 
 
 def _compare(
     name: str,
+    backend: str,
     tolerance: Tolerance,
     reference: Floats,
     found: npt.NDArray[np.float32],
@@ -189,6 +162,7 @@ def _compare(
     )
     return VariantParity(
         name=name,
+        backend=backend,
         max_logit_difference=float(difference.max()),
         mean_logit_difference=float(difference.mean()),
         max_probability_difference=float(np.abs(probabilities - _softmax(reference)).max()),
@@ -236,7 +210,7 @@ def _gap(
     if not different:
         return TokenisationGap(len(joined), different=0, flips=0, example=None)
     with progress.bar("texts with a tokenisation gap", len(different)) as tick:
-        other, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
+        other, _, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
         len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed

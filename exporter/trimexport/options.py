@@ -13,7 +13,7 @@ import click
 from .errors import SpecError
 from .families import holds_classifier
 from .prompt import unescape
-from .spec import BuildSpec, parse_labels, parse_verbalizers, read_recipe
+from .spec import TENSORRT, BuildSpec, parse_labels, parse_verbalizers, read_recipe
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Options:
     chat: bool = False
     system: str | None = None
     precision: str | None = None
+    tensorrt: str | None = None
+    tensorrt_onnx_only: bool = False
     max_tokens: int | None = None
     truncate: str | None = None
 
@@ -64,6 +66,10 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
         )
     if options.precision is not None:
         spec = replace(spec, precision=parse_labels(options.precision))
+    if options.tensorrt is not None:
+        spec = replace(spec, tensorrt=parse_labels(options.tensorrt))
+    elif options.tensorrt_onnx_only and not spec.tensorrt:
+        spec = replace(spec, tensorrt=TENSORRT)
     if options.max_tokens is not None:
         spec = replace(spec, max_tokens=options.max_tokens)
     if options.truncate is not None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trimexport_runtime.backends import DEFAULT
+
 from .errors import ParityError, SpecError
 from .prompt import shell_prompt
 
@@ -68,10 +70,11 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class VariantParity:
-    """How one variant compares with the reference. Logit differences are absolute; `outside` are
-    the texts whose difference is not below the tolerance, the largest first."""
+    """How one variant on one backend compares with the reference. Logit differences are absolute;
+    `outside` are the texts whose difference is not below the tolerance, the largest first."""
 
     name: str
+    backend: str
     max_logit_difference: float
     mean_logit_difference: float
     max_probability_difference: float
@@ -83,12 +86,37 @@ class VariantParity:
     probabilities: Floats
 
     @property
+    def title(self) -> str:
+        """How tables name it."""
+        return title(self.name, self.backend)
+
+    @property
     def within(self) -> bool:
         """Whether the variant keeps to its tolerance."""
         limit = self.tolerance.max_logit_difference
         near = limit is None or self.max_logit_difference < limit
         flips = sum(item.reference_margin >= self.tolerance.tie for item in self.disagreements)
         return near and flips <= self.tolerance.flips(len(self.probabilities))
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A row that could not run, and why. `name` is empty where a bundle has no variant for a
+    backend."""
+
+    name: str
+    backend: str
+    reason: str
+
+    @property
+    def title(self) -> str:
+        """How tables name it."""
+        return title(self.name, self.backend)
+
+
+def title(name: str, backend: str) -> str:
+    """A row's name: the variant, and the backend where it is not the usual one."""
+    return name if backend == DEFAULT else f"{name or 'no variant'} on {backend}"
 
 
 @dataclass(frozen=True)
@@ -137,10 +165,11 @@ class ParityReport:
     variants: tuple[VariantParity, ...]
     gap: TokenisationGap
     mass: LabelMass | None
+    not_run: tuple[NotRun, ...] = ()
 
     @property
     def within(self) -> bool:
-        """Whether every variant keeps to its tolerance."""
+        """Whether every variant that ran keeps to its tolerance."""
         return all(variant.within for variant in self.variants)
 
 
@@ -152,9 +181,13 @@ class Texts:
     gold: tuple[str, ...] | None = None
 
 
-def require(report: ParityReport) -> None:
-    """Raise ParityError, naming the texts, unless every variant keeps to its tolerance."""
+def require(report: ParityReport, backends: Sequence[str] = ()) -> None:
+    """Raise ParityError, naming the texts, unless every variant that ran keeps to its tolerance,
+    and every one ran on the backends that are named."""
     lines = [line for item in report.variants if not item.within for line in _verdict(report, item)]
+    lines += [
+        f"{it.title} did not run: {it.reason}" for it in report.not_run if it.backend in backends
+    ]
     if lines:
         raise ParityError("\n".join(lines))
 
@@ -171,7 +204,7 @@ def _verdict(report: ParityReport, variant: VariantParity) -> list[str]:
     ]
     limit = variant.tolerance.max_logit_difference
     return [
-        f"variant {variant.name} is outside its tolerance: largest logit difference "
+        f"variant {variant.title} is outside its tolerance: largest logit difference "
         f"{variant.max_logit_difference:.3g} "
         f"(allowed: {'any' if limit is None else f'under {limit:g}'}), "
         f"label agreement {variant.agreement:.2%} "

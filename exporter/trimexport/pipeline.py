@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimexport_runtime import BackendError
+from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import Manifest
+from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from . import parity
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
@@ -41,6 +44,7 @@ def build(
     force: bool = False,
     sample: Texts | None = None,
     calibration: Texts | None = None,
+    engines: bool = True,
     progress: Progress | None = None,
 ) -> Built:
     """Build the bundle `output` and prove it against the untrimmed model.
@@ -52,6 +56,8 @@ def build(
         sample: texts to check parity on; None takes those that ship with the package.
         calibration: texts by which int8 and int4 balance activations and weights; None goes by the
             weights alone, and takes those that ship for static int8, which cannot do without.
+        engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
+            GPU that will run them.
 
     Raises:
         TrimexportError: see `errors`; a bundle outside its tolerance is a ParityError and is not
@@ -60,6 +66,9 @@ def build(
     progress = progress or Silent()
     keep_large_blocks_apart()
     check_output(output, force)
+    engines = engines and bool(spec.tensorrt)
+    if engines:
+        _require_builder()
     if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
@@ -89,14 +98,36 @@ def build(
         variants, hashes = write_variants(graphs, spec.variants, work, progress, activations)
         manifest = first_manifest(planned, variants, work, hashes)
         save_manifest(manifest, work)
+        if engines:
+            manifest = _build_engines(manifest, work, progress)
         release()
-        report = measure(work, model, planned.tokenizer, sample, progress)
+        backends = (DEFAULT, "tensorrt") if engines else (DEFAULT,)
+        report = measure(work, model, planned.tokenizer, sample, progress, backends)
         for line in parity.warnings(report):
             progress.say(line)
-        parity.require(report)
+        parity.require(report, backends)
         manifest = with_parity(manifest, report)
         save_manifest(manifest, work)
         # The card and the report are outside the hashes: people edit one, `verify` the other.
         (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
         save_report(report, work)
     return Built(output, manifest, report)
+
+
+def _require_builder() -> None:
+    try:
+        require_builder()
+    except BackendError as error:
+        raise SpecError(
+            f"{error}; or write the graphs alone with --tensorrt-onnx-only and build the engines "
+            "where they will run, with `trimexport-run build-engines`"
+        ) from None
+
+
+def _build_engines(manifest: Manifest, work: Path, progress: Progress) -> Manifest:
+    """The manifest with an engine for each variant for TensorRT."""
+    for variant in candidates(manifest):
+        with progress.bar(f"engine {variant.name}", 1) as tick:
+            manifest = build_engine(work, manifest, variant)
+            tick(1)
+    return manifest

@@ -18,9 +18,10 @@ _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|
 
 
 def rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """The parity table: a header, the reference, and a row per variant."""
+    """The parity table: a header, the reference, and a row per variant and backend."""
     reference = ("reference", "", "", "", "", _percent(report.reference_accuracy), "")
-    return [_HEADER, reference, *(_row(variant) for variant in report.variants)]
+    absent = [(it.title, *[""] * (len(_HEADER) - 2), "NOT RUN") for it in report.not_run]
+    return [_HEADER, reference, *(_row(variant) for variant in report.variants), *absent]
 
 
 def table(report: ParityReport) -> str:
@@ -107,14 +108,14 @@ def facts(report: ParityReport) -> list[str]:
         )
     for variant in report.variants:
         lines += [
-            f"{variant.name} answers {item.variant!r} for {item.reference!r} on text "
+            f"{variant.title} answers {item.variant!r} for {item.reference!r} on text "
             f"{item.index + 1} (margins {item.variant_margin:.4f} and {item.reference_margin:.4f})"
             for item in variant.disagreements[:20]
         ]
         hidden = len(variant.disagreements) - 20
         if hidden > 0:
-            lines.append(f"{variant.name}: {hidden} more disagreements are in the JSON report")
-    return lines
+            lines.append(f"{variant.title}: {hidden} more disagreements are in the JSON report")
+    return [*lines, *(f"{it.title} was not run: {it.reason}" for it in report.not_run)]
 
 
 def as_dict(report: ParityReport) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "logit_standard_deviation": report.logit_deviation,
         "reference": {"accuracy": report.reference_accuracy},
         "variants": [_variant_dict(variant) for variant in report.variants],
+        "not_run": [asdict(item) for item in report.not_run],
         "tokenisation_gap": {
             "compared": report.gap.compared,
             "different": report.gap.different,
@@ -141,6 +143,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
 def _variant_dict(variant: VariantParity) -> dict[str, Any]:
     return {
         "name": variant.name,
+        "backend": variant.backend,
         "within_tolerance": variant.within,
         "agreement": variant.agreement,
         "max_logit_difference": variant.max_logit_difference,
@@ -180,14 +183,14 @@ def _scatter(report: ParityReport, variant: VariantParity) -> str:
     )
     low, high = edge, edge + size
     return (
-        f"<figure><figcaption>{escaping.escape(variant.name)}</figcaption>"
+        f"<figure><figcaption>{escaping.escape(variant.title)}</figcaption>"
         f'<svg viewBox="0 0 {size + 2 * edge} {size + 2 * edge}" role="img" '
-        f'aria-label="probabilities of {escaping.escape(variant.name)} against the reference">'
+        f'aria-label="probabilities of {escaping.escape(variant.title)} against the reference">'
         f'<rect x="{low}" y="{low}" width="{size}" height="{size}" class="frame"/>'
         f'<line x1="{low}" y1="{high}" x2="{high}" y2="{low}" class="frame"/>{dots}'
         f'<text x="{(low + high) / 2}" y="{high + 28}">reference probability, 0 to 1</text>'
         f'<text transform="translate(16 {(low + high) / 2}) rotate(-90)">'
-        f"{escaping.escape(variant.name)}</text></svg></figure>"
+        f"{escaping.escape(variant.title)}</text></svg></figure>"
     )
 
 
@@ -207,14 +210,14 @@ def _flips(variant: VariantParity) -> str:
         for item in variant.disagreements
     )
     return (
-        f"<h2>Disagreements of {escaping.escape(variant.name)}</h2><table><tr><th>text</th>"
+        f"<h2>Disagreements of {escaping.escape(variant.title)}</h2><table><tr><th>text</th>"
         f"<th></th><th>reference (margin)</th><th>variant (margin)</th></tr>{items}</table>"
     )
 
 
 def _row(variant: VariantParity) -> tuple[str, ...]:
     return (
-        variant.name,
+        variant.title,
         f"{variant.agreement:.2%}",
         f"{variant.max_logit_difference:.2e}",
         f"{variant.mean_logit_difference:.2e}",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimexport_runtime import Manifest, check_files, read_manifest
+from trimexport_runtime.backends import DEFAULT
 
 from .bundle import save_report
 from .checkpoint import Checkpoint, open_checkpoint
@@ -24,6 +27,8 @@ def verify(
     *,
     sample: Texts | None = None,
     model: str | None = None,
+    backends: Sequence[str] = (DEFAULT,),
+    optimum: str = sys.executable,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Measure every variant of `bundle` and write `reports/parity.html` into it, if it can be.
@@ -31,6 +36,9 @@ def verify(
     Args:
         sample: texts to compare on; None takes those that ship with the package.
         model: where the checkpoint is now, if it has moved since the build.
+        backends: what runs the variants, of `answering.BACKENDS`; what cannot run is reported as
+            not run, with the reason.
+        optimum: a Python that has optimum-onnx, for the backend of that name.
 
     Raises:
         CheckpointError: the checkpoint is not there any more, or is another one.
@@ -49,6 +57,8 @@ def verify(
         tokenizer,
         sample or Texts(tuple(sample_texts())),
         progress,
+        backends,
+        optimum,
     )
     try:
         save_report(report, bundle)

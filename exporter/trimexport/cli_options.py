@@ -1,0 +1,49 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+MODEL = click.option(
+    "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
+)
+REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
+LABELS = click.option(
+    "--labels",
+    help="Labels, separated by commas, in the logits' order. A fine-tuned classifier has its own.",
+)
+PROMPT = click.option(
+    "--prompt",
+    help=r"Template with one {text}; \n is a line break. A fine-tuned classifier needs none.",
+)
+PROMPT_FILE = click.option(
+    "--prompt-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The template as a file, taken as it is but for a line break at its very end.",
+)
+VERBALIZE = click.option(
+    "--verbalize",
+    multiple=True,
+    metavar="LABEL=WORD[,WORD]",
+    help="Words that stand for a label instead of its own name.",
+)
+CHAT = click.option(
+    "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
+)
+SYSTEM = click.option("--system", metavar="TEXT", help="What --chat's system turn says.")
+TEXTS = click.option(
+    "--texts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts to compare on: .txt, .csv or .jsonl; a column `label` adds accuracies.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name a model, what it is asked, and its answers: `options.Options`."""
+    named = (MODEL, REVISION, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM, VERBALIZE)
+    return functools.reduce(lambda inner, option: option(inner), reversed(named), command)

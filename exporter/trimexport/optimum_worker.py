@@ -1,0 +1,61 @@
+"""Logits of a bundle by Optimum: `python -P optimum_worker.py`, with a Python that has it.
+
+Reads one request from standard input, a JSON object with bundle, graph and texts, and writes one
+reply to standard output: logits, a list of numbers per text, or error. It is run by its path and
+imports nothing of trimexport, for Optimum needs another transformers than the exporter may have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROWS = 32
+
+
+def logits(bundle: str, graph: str, texts: list[str]) -> list[list[float]]:
+    """What `ORTModelForSequenceClassification` says of texts that the bundle's own tokenizer cuts
+    and pads."""
+    import numpy as np
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    path = Path(graph)
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
+    model: Any = ORTModelForSequenceClassification.from_pretrained(
+        bundle, subfolder=str(path.parent), file_name=path.name
+    )
+    found: list[list[float]] = []
+    for start in range(0, len(texts), ROWS):
+        rows = tokenizer(texts[start : start + ROWS], truncation=True)
+        width = max(1, *(len(row) for row in rows["input_ids"]))
+        padded = tokenizer.pad(rows, padding="max_length", max_length=width, return_tensors="np")
+        answer = model(**{name: value.astype(np.int64) for name, value in padded.items()})
+        found += answer.logits.tolist()
+    return found
+
+
+def main() -> None:
+    """Answer the one request."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no reply
+    request = json.load(sys.stdin)
+    try:
+        reply: dict[str, Any] = {"logits": logits(**request)}
+    except ImportError as error:
+        reply = {
+            "error": f"optimum-onnx is not in {sys.executable} ({error}); make an environment for "
+            "it (pip install 'optimum-onnx[onnxruntime]' 'transformers<4.58' torch) and name its "
+            "Python with --optimum-python"
+        }
+    except Exception as error:  # whatever a library raises is the answer here
+        reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    replies.write(json.dumps(reply))
+    replies.close()
+
+
+if __name__ == "__main__":
+    main()
