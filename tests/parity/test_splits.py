@@ -13,7 +13,13 @@ from tasks import SENTIMENT, TOPICS
 from trimexport import BuildSpec, ParityReport, Texts, build, verify
 
 # Label agreement with the reference, and how far the accuracy may be from it.
-KEPT = {"fp32": (1.0, 0.0), "int8": (0.995, 0.003), "int4": (0.98, 0.01)}
+KEPT = {
+    "fp32": (1.0, 0.0),
+    "int8": (0.995, 0.003),
+    "int4": (0.98, 0.01),
+    "tensorrt-fp16": (1.0, 0.0),
+    "tensorrt-int8": (0.99, 0.005),
+}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +30,8 @@ KEPT = {"fp32": (1.0, 0.0), "int8": (0.995, 0.003), "int4": (0.98, 0.01)}
 def test_a_split(spec: BuildSpec, task: str, texts: int, accuracy: float, tmp_path: Path) -> None:
     rows = read_jsonl(needs_data(task, "test.jsonl"))
     assert len(rows) == texts
-    bundle = build(replace(spec, precision=tuple(KEPT)), tmp_path / "bundle").directory
+    spec = replace(spec, precision=("fp32", "int8", "int4"), tensorrt=("fp16", "int8"))
+    bundle = build(spec, tmp_path / "bundle", engines=False).directory
     report = _report(bundle, rows)
     assert report.logit_deviation >= 1
     assert report.gap.different == 0

@@ -29,9 +29,9 @@ from trimexport_runtime.bundle import (
     Source,
     TextLimit,
     Variant,
-    sha256_of,
     to_json,
 )
+from trimexport_runtime.integrity import sha256_of
 
 LABELS = ("negative", "positive", "mixed")
 SENTENCES = (

@@ -18,6 +18,7 @@ from trimexport_runtime import (
     Manifest,
     read_manifest,
 )
+from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 MakeBundle = Callable[..., Path]
@@ -25,7 +26,7 @@ MakeBundle = Callable[..., Path]
 
 def _load(folder: Path, threads: int | None = None) -> OnnxRuntimeBackend:
     manifest = read_manifest(folder)
-    return OnnxRuntimeBackend.load(folder, manifest, manifest.variants[0], threads)
+    return OnnxRuntimeBackend.load(folder, manifest, manifest.variants[0], DEFAULT, threads)
 
 
 def test_a_row_of_no_tokens_beside_others(bundle: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_variant_for_another_provider(
     folder = make_bundle(change=with_variants(engine={"providers": ("TensorrtExecutionProvider",)}))
     with pytest.raises(
         BackendError,
-        match=r'"engine" needs TensorrtExecutionProvider, .* has CPUExec.*; use one of: fp32',
+        match=r'"engine" needs TensorrtExecutionProvider, .* is CPUExec.*; use one of: fp32',
     ):
         Classifier.load(folder, variant="engine")
 

@@ -63,6 +63,8 @@ def test_json(bundle: Path, classifier: Classifier) -> None:
             "probabilities",
             "truncated",
             "tokens",
+            "variant",
+            "provider",
         ]
         assert (found["index"], found["text"]) == (index, texts[index])
         assert (found["label"], found["truncated"]) == (answer.label, index == 1)

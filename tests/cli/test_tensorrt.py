@@ -1,0 +1,187 @@
+"""`build --tensorrt` and `verify --backends` on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+import tiny
+from trimexport_runtime import read_manifest
+from trimexport_runtime.profiles import profiles_for
+from wheels import needs_wheels, oldest_transformers
+
+Invoke = Callable[..., Result]
+LABELS = ("--labels", "positive,negative", "--prompt", tiny.PROMPT)
+
+
+@pytest.fixture
+def without_tensorrt() -> None:
+    try:
+        import tensorrt  # noqa: F401
+    except ImportError:
+        return
+    pytest.skip("TensorRT is installed")
+
+
+def build(invoke: Invoke, model: Path, *options: object) -> Result:
+    result = invoke("build", "--model", model, *LABELS, *options, "-o", "out")
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_texts_that_ship_calibrate_where_none_are_given(
+    tiny_invoke: Invoke, tiny_model: Path
+) -> None:
+    result = build(tiny_invoke, tiny_model, "--tensorrt", "int8", "--tensorrt-onnx-only")
+    assert "calibrating on the 32 texts that ship; --calibration gives" in result.stderr
+
+
+def test_engines_need_tensorrt(
+    tiny_refused: Callable[..., str], tiny_model: Path, without_tensorrt: None
+) -> None:
+    """Refused before anything is done, with what to install and what else there is."""
+    command = ("build", "--model", tiny_model, *LABELS, "--tensorrt", "fp16", "-o", "out")
+    said = tiny_refused(*command)
+    assert "TensorRT is not here" in said
+    assert "install `trimexport-runtime[tensorrt]`" in said
+    assert "with --tensorrt-onnx-only and build the engines where they will run" in said
+    assert "tracing" not in said
+
+
+@pytest.mark.parametrize("names", ["int4", "fp16,fp16", "", "tensorrt-fp16"])
+def test_wrong_precisions(tiny_refused: Callable[..., str], tiny_model: Path, names: str) -> None:
+    command = ("build", "--model", tiny_model, *LABELS, "--tensorrt", names, "-o", "out")
+    said = tiny_refused(*command)
+    assert "cannot be built; give each of fp16, int8 once at most" in said
+
+
+def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
+    """Both graphs, and the commands that build their engines."""
+    result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only")
+    manifest = read_manifest(Path("out"))
+    assert [it.name for it in manifest.variants] == ["int8", "tensorrt-fp16", "tensorrt-int8"]
+    for variant in manifest.variants[1:]:
+        assert (variant.opset, variant.operators, variant.engine) == (20, ("ai.onnx",), None)
+        assert f"trimexport-run build-engines out --variant {variant.name}" in result.stdout
+    lines = [line for line in result.stdout.splitlines() if line.startswith("  trtexec ")]
+    assert len(lines) == 4
+    assert ["--stronglyTyped" in line for line in lines] == [True, False, True, False]
+    words = shlex.split(lines[0])
+    assert "--onnx=out/onnx/model_tensorrt_fp16.onnx" in words
+    assert "--saveEngine=out/tensorrt/model_fp16.plan" in words
+    latency, throughput = profiles_for(manifest.text_limit.tokens)
+    place = words.index("--profile=1")
+    for profile, part in ((latency, words[:place]), (throughput, words[place:])):
+        rows, width = profile.largest
+        shapes = f"attention_mask:{rows}x{width},input_ids:{rows}x{width}"
+        assert f"--maxShapes={shapes}" in part
+
+
+def test_a_recipe_may_ask_for_engines(
+    tiny_invoke: Invoke, tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"model = {str(tiny_model)!r}\nlabels = ['positive', 'negative']\n"
+        f"prompt = {json.dumps(tiny.PROMPT)}\ntensorrt = ['fp16']\n",
+        encoding="utf-8",
+    )
+    command = ("build", "--recipe", recipe, "--tensorrt-onnx-only", "-o", "out", "--json")
+    found = json.loads(tiny_invoke(*command).stdout)
+    assert list(found["trtexec"]) == ["tensorrt-fp16"]
+    assert set(found["trtexec"]["tensorrt-fp16"]) == {"10", "11"}
+    assert [it["name"] for it in found["variants"]] == ["int8", "tensorrt-fp16"]
+
+
+def test_what_did_not_run_is_no_pass(
+    tiny_invoke: Invoke, tiny_model: Path, without_tensorrt: None
+) -> None:
+    build(tiny_invoke, tiny_model, "--tensorrt", "fp16", "--tensorrt-onnx-only")
+    every = tiny_invoke("verify", "out", "--backends", "all", "--json")
+    assert every.exit_code == 0, every.output
+    found = json.loads(every.stdout)
+    ran = {(it["name"], it["backend"]) for it in found["variants"]}
+    assert ran >= {
+        ("trimmed", "pytorch"),
+        ("int8", "onnxruntime"),
+        ("tensorrt-fp16", "onnxruntime"),
+    }
+    missing = {(it["name"], it["backend"]): it["reason"] for it in found["not_run"]}
+    assert not ran & set(missing)
+    assert "has no TensorRT engine" in missing["tensorrt-fp16", "tensorrt"]
+    assert ("tensorrt-fp16", "onnxruntime-cuda") in ran | set(missing)
+
+    shown = tiny_invoke("verify", "out", "--backends", "all").stdout
+    assert "tensorrt-fp16 on tensorrt " in shown
+    assert "NOT RUN" in shown
+    assert "tensorrt-fp16 on tensorrt was not run: variant" in shown
+    page = Path("out/reports/parity.html").read_text(encoding="utf-8")
+    assert "<td>NOT RUN</td>" in page
+
+    named = tiny_invoke("verify", "out", "--backends", "onnxruntime,tensorrt")
+    assert named.exit_code == 1
+    assert "tensorrt-fp16 on tensorrt did not run: variant" in named.stderr
+
+
+def test_a_bundle_with_nothing_for_a_backend(tiny_invoke: Invoke, tiny_bundle: Path) -> None:
+    result = tiny_invoke("verify", tiny_bundle, "--backends", "onnxruntime-cuda")
+    assert result.exit_code == 1
+    assert "no variant on onnxruntime-cuda did not run: the bundle's variants" in result.stderr
+
+
+def test_backends_that_are_none(tiny_refused: Callable[..., str], tiny_bundle: Path) -> None:
+    said = tiny_refused("verify", tiny_bundle, "--backends", "onnxruntime,cuda", code=2)
+    assert "--backends takes pytorch, onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt" in said
+
+
+def python_with(tmp_path: Path, *directories: Path) -> Path:
+    """A program that is Python with these directories in front."""
+    program = tmp_path / "python"
+    path = os.pathsep.join(map(str, directories))
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{path}" exec "{sys.executable}" "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+def test_optimum_answers_as_the_reference_does(
+    tiny_invoke: Invoke, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Optimum's own class and the bundle's own tokenizer, on the oldest transformers."""
+    python = python_with(tmp_path, oldest_transformers(), needs_wheels("optimum"))
+    build(tiny_invoke, tiny_model, "--precision", "fp32", "--tensorrt-onnx-only")
+    command = ("verify", "out", "--backends", "optimum", "--optimum-python", python, "--json")
+    result = tiny_invoke(*command)
+    assert result.exit_code == 0, result.output
+    found = {it["name"]: it for it in json.loads(result.stdout)["variants"]}
+    assert list(found) == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
+    assert {it["backend"] for it in found.values()} == {"optimum"}
+    assert found["fp32"]["max_logit_difference"] < 1e-3
+    assert found["tensorrt-int8"]["within_tolerance"]
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("/nowhere/python", "/nowhere/python cannot be run"),
+        ("false", "false failed: it says no more"),
+        (sys.executable, "pip install 'optimum-onnx[onnxruntime]' 'transformers<4.58' torch"),
+    ],
+)
+def test_an_environment_without_optimum(
+    tiny_invoke: Invoke, tiny_bundle: Path, python: str, said: str
+) -> None:
+    command = ("verify", tiny_bundle, "--backends", "optimum", "--optimum-python", python)
+    result = tiny_invoke(*command)
+    if result.exit_code == 0:
+        pytest.skip("Optimum is installed")
+    assert result.exit_code == 1
+    assert said in result.stderr

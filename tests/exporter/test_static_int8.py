@@ -1,0 +1,107 @@
+"""Static int8: where the codes are, what their scales come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+import tiny
+from trimexport import BuildSpec, ExportError, SpecError, Texts, build
+from trimexport.attention import PLAIN
+from trimexport.calibration import calibrate
+from trimexport.compilation import compile_graph
+from trimexport.layerwise import LayerwiseModel
+from trimexport.planning import plan
+from trimexport.progress import Silent
+from trimexport.quantize.int8 import half_scale
+from trimexport.quantize.matrices import products
+from trimexport.quantize.static import to_static_int8
+from trimexport.serialise import write_onnx
+
+LABELS = ("positive", "negative")
+SEEN = Texts(tuple(text for text in tiny.TEXTS if text))
+
+
+@pytest.fixture(scope="module")
+def written(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A graph in static int8 that was not smoothed, and the activations it was calibrated with."""
+    planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt=tiny.PROMPT))
+    model = LayerwiseModel(planned.checkpoint)
+    graph = compile_graph(planned, model, Silent(), PLAIN)
+    activations = calibrate(planned, model, SEEN, Silent())
+    to_static_int8(graph, {}, activations)
+    path = tmp_path_factory.mktemp("static") / "graph.onnx"
+    write_onnx(graph, path, path.with_suffix(".data"))
+    return path, dict(activations)
+
+
+def test_every_weight_and_its_activation_are_codes(written: tuple[Path, dict]) -> None:
+    path, activations = written
+    model = onnx.load(path)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    weights = {item.name: item for item in model.graph.initializer}
+    scales = {}
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in makers:
+            continue
+        right = makers[node.input[1]]
+        if right.op_type != "DequantizeLinear":
+            continue
+        codes = numpy_helper.to_array(weights[right.input[0]])
+        steps = numpy_helper.to_array(weights[right.input[1]])
+        assert codes.dtype == np.int8
+        assert abs(codes.astype(int)).max() == 127
+        assert (steps.dtype, steps.shape) == (np.float16, (codes.shape[1],))
+        assert next(it.i for it in right.attribute if it.name == "axis") == 1
+        left = makers[node.input[0]]
+        assert left.op_type == "DequantizeLinear"
+        assert makers[left.input[0]].op_type == "QuantizeLinear"
+        step = numpy_helper.to_array(weights[left.input[1]])
+        assert (step.dtype, step.shape) == (np.float16, ())
+        scales[right.input[0].removesuffix(".static").removesuffix(".transposed")] = float(step)
+    assert set(scales) == set(activations), "each matrix of the layers, and no other"
+    for name, step in scales.items():
+        assert step == pytest.approx(float(activations[name].amax()) / 127, rel=1e-3)
+
+
+def test_no_operator_of_dynamic_quantisation(written: tuple[Path, dict]) -> None:
+    model = onnx.load(written[0], load_external_data=False)
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds >= {"QuantizeLinear", "DequantizeLinear"}
+    assert not kinds & {"DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "ReduceMin"}
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_what_calibration_did_not_see_is_refused(tiny_model: Path) -> None:
+    planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt=tiny.PROMPT))
+    graph = compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent(), PLAIN)
+    first = products(graph)[0].parameter
+    with pytest.raises(ExportError, match=f"saw no input of {first}.*--tensorrt fp16"):
+        to_static_int8(graph, {}, {})
+
+
+@given(st.floats(min_value=0, max_value=1e5, width=32))
+def test_scales_are_float16_with_all_digits(scale: float) -> None:
+    half = half_scale(torch.tensor(scale))
+    assert float(half) == float(np.float16(float(half))) >= 2.0**-14
+    if 2.0**-14 <= scale <= 65504:
+        assert float(half) == pytest.approx(scale, rel=2.0**-11)
+
+
+def test_calibration_for_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    spec = BuildSpec(
+        model=str(tiny_model),
+        labels=LABELS,
+        prompt=tiny.PROMPT,
+        precision=("fp32",),
+        tensorrt=("fp16",),
+    )
+    with pytest.raises(SpecError, match="fp32, tensorrt-fp16 needs none"):
+        build(spec, tmp_path / "bundle", calibration=SEEN, engines=False)

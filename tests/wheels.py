@@ -1,0 +1,44 @@
+"""Packages that only some tests need, each in a directory of its own: see tests/wheels/*.txt."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def needs_wheels(name: str) -> Path:
+    """The directory with the packages of `wheels/NAME.txt`; the test is skipped without it."""
+    root = os.environ.get("TRIMEXPORT_WHEELS")
+    path = Path(root or "") / name
+    if not root or not any(path.glob("*.dist-info")):
+        pytest.skip(f"{name} is not in TRIMEXPORT_WHEELS (tests/wheels/{name}.txt)")
+    return path
+
+
+def oldest_transformers() -> Path:
+    """The directory of the oldest transformers; the test is skipped without it."""
+    root = os.environ.get("TRIMEXPORT_OLDEST_TRANSFORMERS")
+    if not root or not Path(root).is_dir():
+        pytest.skip("TRIMEXPORT_OLDEST_TRANSFORMERS names no directory (constraints-oldest.txt)")
+    return Path(root)
+
+
+def run_with(
+    directories: Sequence[Path], *command: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these directories in front of what is installed."""
+    path = os.pathsep.join(map(str, directories))
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
