@@ -23,7 +23,7 @@ import tables
 from processes import PeerError, Process, Spec, read_specs, start
 from trimexport.bench.machine import this_machine
 from trimexport.bench.rounds import rotated
-from workloads import Workload, prompts, read_texts, workloads
+from workloads import SHAPES, Workload, prompts, read_texts, workloads
 
 LABELS = "positive,negative"
 
@@ -56,6 +56,14 @@ class Results:
 @click.option("--threads", default=2, show_default=True, help="Of each peer.")
 @click.option("--rounds", default=5, show_default=True, help="Of each workload.")
 @click.option("--sentences", default=256, show_default=True, help="Measured for throughput.")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    default=SHAPES,
+    show_default=True,
+    help="Texts x tokens of a batch of its own; may be given more than once.",
+)
 @click.option("--only", multiple=True, help="Workloads by name; may be given more than once.")
 @click.option("--append", is_flag=True, help="Add to the results that OUTPUT holds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
@@ -66,13 +74,14 @@ def main(
     threads: int,
     rounds: int,
     sentences: int,
+    shapes: tuple[str, ...],
     only: tuple[str, ...],
     append: bool,
     output: Path,
 ) -> None:
     """Compare the peers that the file PEERS names, the first with all others."""
     test = read_texts(data / "test.jsonl", tokenizer)
-    chosen = chosen_workloads(workloads(test, sentences), only)
+    chosen = chosen_workloads(workloads(test, sentences, shapes), only)
     templates = prompts(read_texts(data / "train.jsonl", tokenizer))
     specs = read_specs(peers)
     output.mkdir(parents=True, exist_ok=True)
@@ -183,8 +192,10 @@ def note_peer(process: Process, answer: dict[str, Any], results: Results) -> Non
             "start_seconds": process.start_seconds,
             "first_answer_seconds": answer["seconds"],
             "peak_rss_bytes": 0,
+            "gpu_bytes": None,
         },
     )
+    known["gpu_bytes"] = answer.get("gpu_bytes") or known.get("gpu_bytes")
     known["peak_rss_bytes"] = max(known["peak_rss_bytes"], answer["peak_rss_bytes"])
 
 

@@ -125,7 +125,8 @@ def _peer(name: str, known: dict[str, Any], agreed: tuple[int, int]) -> str:
             known["version"],
             f"{known['start_seconds']:.1f}",
             f"{known['first_answer_seconds']:.2f}",
-            f"{known['peak_rss_bytes'] / GB:.2f}",
+            f"{known['peak_rss_bytes'] / GB:.2f}"
+            + (f" + {known['gpu_bytes'] / GB:.2f} on the GPU" if known.get("gpu_bytes") else ""),
             f"{agreed[0]} of {agreed[1]}",
         ]
     )

@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TEXT = "{text}"
 ZERO_SHOT, FEW_SHOT = "zero-shot", "16-shot"
 SHOTS, SHOT_TOKENS = 16, 28  # the prompt of 16 answered sentences is about 600 tokens
 SENTENCES, SENTENCE_TOKENS = 2, 22  # SST-2's mean with Gemma's tokenizer
-SHAPES = ((1, 16), (1, 48), (1, 128), (16, 48))  # texts, tokens of each
+SHAPES = ("1x16", "1x48", "1x128", "16x48")  # texts x tokens of each
 SEED = 0
 
 
@@ -93,13 +93,14 @@ def examples(train: Texts) -> list[dict[str, str]]:
     return list(itertools.islice(turns, SHOTS))
 
 
-def workloads(test: Texts, sentences: int) -> list[Workload]:
+def workloads(test: Texts, sentences: int, named: Sequence[str] = SHAPES) -> list[Workload]:
     """What is measured: one sentence with both prompts, many sentences, fixed shapes."""
+    pairs = [tuple(map(int, name.split("x"))) for name in named]
     one = test.of_length(SENTENCE_TOKENS, SENTENCES)
     many = tuple(row["text"] for row in test.rows[:sentences])
     shapes = [
         Workload(f"{count}x{tokens} tokens", ZERO_SHOT, test.composed(tokens, count), count)
-        for count, tokens in SHAPES
+        for count, tokens in pairs
     ]
     return [
         Workload("one sentence", ZERO_SHOT, one, 1),

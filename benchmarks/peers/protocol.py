@@ -7,7 +7,8 @@ The peer loads and prints one line, then answers each line of its standard input
 
     <- {"ready": true, "peer": "PyTorch bf16", "version": "...", "load_seconds": 3.2}
     -> {"texts": ["...", ...], "batch": 16}
-    <- {"seconds": 1.8, "labels": [...], "logits": [[...], ...], "peak_rss_bytes": 5100000000}
+    <- {"seconds": 1.8, "labels": [...], "logits": [[...], ...], "peak_rss_bytes": 5100000000,
+        "gpu_bytes": null}
 
 `batch` is the most texts that run together; 1 is one after the other. `seconds` is from texts to
 logits, tokenisation included. Each peer runs in its own environment, so this file needs nothing
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -200,6 +202,18 @@ def peak_rss_bytes() -> int:
     raise SystemExit("/proc/self/status has no VmHWM: peers run on Linux")
 
 
+def gpu_bytes() -> int | None:
+    """What this process has on the GPU now, as the driver's tool tells; None where it does not."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    used = dict(line.split(", ") for line in lines.strip().splitlines())
+    mebibytes = used.get(str(os.getpid()), "")
+    return int(mebibytes) * 2**20 if mebibytes.isdigit() else None
+
+
 def serve(arguments: argparse.Namespace, load: Callable[[argparse.Namespace], Peer]) -> None:
     """Load the peer and answer requests until standard input ends."""
     stream = _own_stdout()
@@ -222,7 +236,8 @@ def serve(arguments: argparse.Namespace, load: Callable[[argparse.Namespace], Pe
         rows = [[float(value) for value in row] for row in logits]
         best = [labels[max(range(len(row)), key=row.__getitem__)] for row in rows]
         answer = {"seconds": seconds, "labels": best, "logits": rows}
-        _say(stream, {**answer, "peak_rss_bytes": peak_rss_bytes()})
+        memory = {"peak_rss_bytes": peak_rss_bytes(), "gpu_bytes": gpu_bytes()}
+        _say(stream, {**answer, **memory})
 
 
 def _own_stdout() -> IO[str]:

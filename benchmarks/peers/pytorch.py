@@ -1,7 +1,7 @@
 """PyTorch and transformers, as a peer: the whole model, logits of the last position only.
 
     python pytorch.py CHECKPOINT --prompt-file FILE --labels positive,negative --threads 2 \
-        --dtype bfloat16 [--cache]
+        --dtype bfloat16 [--cache] [--device cuda] [--compile]
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ def load(arguments: argparse.Namespace) -> Peer:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.artefact, dtype=getattr(torch, arguments.dtype)
     ).eval()
+    model.to(arguments.device)
     asked = question(
         arguments, lambda text, special: tokenizer.encode(text, add_special_tokens=special)
     )
-    name = title(f"PyTorch {SHORT[arguments.dtype]}", arguments)
+    if arguments.compile:
+        model.forward = torch.compile(model.forward)
+    compiled = ", compiled" * arguments.compile
+    name = title(f"PyTorch {SHORT[arguments.dtype]}{compiled}", arguments)
     version = f"torch {torch.__version__}, transformers {transformers.__version__}"
     return Peer(name, version, runner(model, asked))
 
@@ -52,9 +56,11 @@ def runner(model: Any, asked: Question) -> Callable[[list[str], int], Logits]:
 
     @torch.inference_mode()
     def run_rows(rows: list[list[int]]) -> Logits:
-        ids, mask = (torch.tensor(value) for value in padded(rows, 0, left=True))
+        ids, mask = (
+            torch.tensor(value, device=model.device) for value in padded(rows, 0, left=True)
+        )
         position = (mask.cumsum(1) - 1).clamp(min=0) + len(prefix)
-        seen = torch.cat([torch.ones((len(rows), len(prefix)), dtype=mask.dtype), mask], 1)
+        seen = torch.cat([mask.new_ones((len(rows), len(prefix))), mask], 1)
         output = model(
             input_ids=ids,
             attention_mask=seen,
@@ -76,7 +82,8 @@ def _prefix_cache(model: Any, prefix: list[int]) -> list[tuple[Any, Any]]:
     import torch
 
     with torch.inference_mode():
-        output = model(input_ids=torch.tensor([prefix]), use_cache=True, logits_to_keep=1)
+        ids = torch.tensor([prefix], device=model.device)
+        output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
     return [(layer.keys, layer.values) for layer in output.past_key_values.layers]
 
 
@@ -95,4 +102,6 @@ def _expanded(kept: list[tuple[Any, Any]], rows: int) -> Any:
 if __name__ == "__main__":
     options = parser()
     options.add_argument("--dtype", choices=list(SHORT), required=True)
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--compile", action="store_true", help="with torch.compile")
     serve(options.parse_args(), load)

@@ -15,7 +15,10 @@ def load(arguments: argparse.Namespace) -> Peer:
     from trimexport_runtime import Classifier
 
     classifier = Classifier.load(
-        arguments.artefact, variant=arguments.variant, threads=arguments.threads
+        arguments.artefact,
+        variant=arguments.variant,
+        threads=arguments.threads,
+        backend=arguments.backend,
     )
     if classifier.labels != tuple(arguments.labels.split(",")):
         raise SystemExit(f"{arguments.artefact} has the labels {classifier.labels}")
@@ -34,5 +37,6 @@ def load(arguments: argparse.Namespace) -> Peer:
 
 if __name__ == "__main__":
     options = parser()
-    options.add_argument("--variant", help="of the bundle; its first by default")
+    options.add_argument("--variant", help="of the bundle; the backend's fastest by default")
+    options.add_argument("--backend", default="onnxruntime")
     serve(options.parse_args(), load)
