@@ -11,6 +11,7 @@ the rounds is reported. The peers file is described in processes.py.
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def main(
     templates = prompts(read_texts(data / "train.jsonl", tokenizer))
     specs = read_specs(peers)
     output.mkdir(parents=True, exist_ok=True)
-    results = Results(json.loads(json.dumps(asdict(this_machine()))), threads)
+    results = Results(machine_facts(), threads)
     if append:
         results = continued(output / "results.json", results)
     for prompt in dict.fromkeys(workload.prompt for workload in chosen):
@@ -95,6 +96,17 @@ def main(
         for group in groups(specs, prompt):
             compare_group(group, work, file, rounds, results)
     click.echo(tables.markdown(vars(results), specs[0].name))
+
+
+def machine_facts() -> dict[str, Any]:
+    """What is known of this machine; `gpu` only where the driver's tool names one."""
+    facts: dict[str, Any] = json.loads(json.dumps(asdict(this_machine())))
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return facts
+    return {**facts, "gpu": lines.strip().splitlines()[0]}
 
 
 def continued(file: Path, new: Results) -> Results:

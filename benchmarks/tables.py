@@ -103,7 +103,8 @@ def machine_line(results: dict[str, Any]) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores "
         f"({', '.join(machine['instructions'] or ['instruction sets unknown'])}), "
-        f"{(machine['memory_bytes'] or 0) / GIB:.1f} GiB; {results['threads']} threads."
+        f"{(machine['memory_bytes'] or 0) / GIB:.1f} GiB; {results['threads']} threads"
+        + (f"; {machine['gpu']}." if "gpu" in machine else ".")
     )
 
 

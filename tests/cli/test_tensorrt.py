@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 import tiny
+from trimexport.bench.subjects import for_cpus
 from trimexport_runtime import read_manifest
 from trimexport_runtime.profiles import profiles_for
 from wheels import needs_wheels, oldest_transformers
@@ -77,6 +78,7 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     words = shlex.split(lines[0])
     assert "--onnx=out/onnx/model_tensorrt_fp16.onnx" in words
     assert "--saveEngine=out/tensorrt/model_fp16.plan" in words
+    assert [it.name for it in for_cpus(manifest)] == ["int8"], "what bench measures"
     latency, throughput = profiles_for(manifest.text_limit.tokens)
     place = words.index("--profile=1")
     for profile, part in ((latency, words[:place]), (throughput, words[place:])):

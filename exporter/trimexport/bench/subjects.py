@@ -8,7 +8,9 @@ from pathlib import Path
 
 from trimexport.errors import SpecError
 from trimexport_runtime import Manifest, read_manifest
-from trimexport_runtime.choice import choose
+from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.bundle import Variant
+from trimexport_runtime.choice import FASTEST_FIRST, choose
 
 PYTORCH = {"pytorch": "float32", "pytorch-bf16": "bfloat16"}
 
@@ -52,7 +54,7 @@ class Subjects:
 
 
 def find_subjects(bundle: str, against: Sequence[str], model: str | None) -> Subjects:
-    """All variants of `bundle`, or the one of `DIR:VARIANT`, and what `against` names.
+    """All variants of `bundle` for CPUs, or the one of `DIR:VARIANT`, and what `against` names.
 
     Args:
         against: other bundles' directories, `DIR:VARIANT`, or keys of `PYTORCH`.
@@ -67,7 +69,7 @@ def find_subjects(bundle: str, against: Sequence[str], model: str | None) -> Sub
     manifest = read_manifest(directory)
     found = [
         Subject(it.name, directory, it.bytes, it.name, optional=variant is None)
-        for it in ([manifest.variant(variant)] if variant else manifest.variants)
+        for it in ([manifest.variant(variant)] if variant else for_cpus(manifest))
     ]
     for name in against:
         if name in PYTORCH:
@@ -75,6 +77,12 @@ def find_subjects(bundle: str, against: Sequence[str], model: str | None) -> Sub
         else:
             found.append(_other(name, manifest))
     return Subjects(tuple(found), manifest.label_names)
+
+
+def for_cpus(manifest: Manifest) -> list[Variant]:
+    """The variants that someone would run on a CPU: static int8 for TensorRT runs there too, for
+    comparing, and dequantises every weight in every call."""
+    return [it for it in manifest.variants if it.precision in FASTEST_FIRST[DEFAULT]]
 
 
 def _split(name: str) -> tuple[Path, str | None]:
