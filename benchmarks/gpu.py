@@ -31,6 +31,7 @@ from workloads import ZERO_SHOT, prompts, read_texts
 HERE = Path(__file__).resolve().parent
 THROUGHPUT = "256x32"
 BATCH = 256
+MAX_TOKENS = 1024  # of prompt and text: engines reserve room for the longest
 
 
 @click.command()
@@ -84,6 +85,7 @@ def _build(model: Path, prompt: str, bundle: Path, engines: bool) -> None:
         labels=tuple(LABELS.split(",")),
         prompt=prompt,
         precision=("fp16",),
+        max_tokens=MAX_TOKENS,
         tensorrt=("fp16", "int8") if engines else (),
     )
     build(spec, bundle, progress=ConsoleProgress())

@@ -6,8 +6,8 @@ plants such channels, as large decoders have them, in a Gemma checkpoint: a norm
 multiplied on a few channels and its readers' columns divided; so are up and down projection, and
 values and output projection. In exact arithmetic the model stays the same function. Then it counts
 the labels that ONNX Runtime's `quantize_dynamic`, which has one scale for a whole activation, and
-this project's int8, int4 and static int8, with and without smoothing, share with float32. Static
-int8 is calibrated on the texts that ship.
+this project's int8, int4 and tensorrt-int8, with and without smoothing, share with float32. The
+last is calibrated on the texts that ship.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from trimexport import BuildSpec, Texts
+from trimexport.attention import PLAIN, STEADY
 from trimexport.calibration import calibrate
-from trimexport.compilation import compile_graph
+from trimexport.compilation import compile_graphs
 from trimexport.layerwise import LayerwiseModel
+from trimexport.passes.lower import lower
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.quantize.int8 import Factors
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.serialise import write_onnx
 from trimexport.shipped import sample_texts
-from trimexport.variants import SCHEMES
+from trimexport.variants import SCHEMES, STATIC
 from trimexport_runtime.backends.onnxruntime import session_options
 
 LABELS = ("positive", "negative")
@@ -48,7 +49,7 @@ PROMPT = "Review: {text}\nSentiment:"
 FACTORS = (1, 50, 100)
 CHANNELS = 3
 
-Quantize = Callable[[ir.Model, Mapping[str, Factors], Activations], object]
+Graphs = Mapping[str, ir.Model]
 
 
 def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
@@ -92,7 +93,7 @@ def logits(
     """Label logits [texts, labels] of a checkpoint's graph in each of `ways`, keys of `WAYS`."""
     planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
     model = LayerwiseModel(planned.checkpoint)
-    graph = compile_graph(planned, model, Silent())
+    graphs = compile_graphs(planned, model, Silent(), (STEADY, PLAIN))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     activations = calibrate(planned, model, Texts(tuple(sample_texts())), Silent())
@@ -100,40 +101,48 @@ def logits(
     for way in ways:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
-            WAYS[way](graph.clone(), activations, file)
+            WAYS[way](graphs, activations, file)
             found[way] = _run(file, rows)
     return found
 
 
-def _write(model: ir.Model, activations: Activations, file: Path) -> None:
+def _write(model: ir.Model, file: Path) -> None:
     write_onnx(model, file, file.with_suffix(".data"))
 
 
-def _smoothed(quantize: Quantize, model: ir.Model, activations: Activations, file: Path) -> None:
-    quantize(model, smooth(model, {}, read_statistics(model)), activations)
-    _write(model, activations, file)
+def _fp32(graphs: Graphs, activations: Activations, file: Path) -> None:
+    _write(graphs[STEADY].clone(), file)
 
 
-def _plain(quantize: Quantize, model: ir.Model, activations: Activations, file: Path) -> None:
-    quantize(model, {}, activations)
-    _write(model, activations, file)
+def _quantised(
+    name: str, smoothed: bool, graphs: Graphs, activations: Activations, file: Path
+) -> None:
+    """A variant as a build writes it; static int8 alone is calibrated."""
+    scheme = SCHEMES[name]
+    model = graphs[scheme.attention].clone()
+    seen = activations if name == STATIC else {}
+    factors = smooth(model, seen, read_statistics(model)) if smoothed else {}
+    scheme.quantize(model, factors, seen)
+    if scheme.lowered:
+        lower(model)
+    _write(model, file)
 
 
-def _dynamic(model: ir.Model, activations: Activations, file: Path) -> None:
-    _write(model, activations, file)
+def _dynamic(graphs: Graphs, activations: Activations, file: Path) -> None:
+    _write(graphs[STEADY].clone(), file)
     whole = onnx.load(file)
     del whole.graph.value_info[:]  # the tool makes new shapes under old names
     onnx.save(whole, file)
     quantize_dynamic(file, file, weight_type=QuantType.QInt8, per_channel=True)
 
 
-WAYS: Mapping[str, Callable[[ir.Model, Activations, Path], None]] = {
-    "fp32": _write,
+WAYS: Mapping[str, Callable[[Graphs, Activations, Path], None]] = {
+    "fp32": _fp32,
     "quantize_dynamic": _dynamic,
     **{
-        f"{name}{', not smoothed' * (way is _plain)}": partial(way, SCHEMES[scheme].quantize)
-        for name, scheme in (("int8", "int8"), ("int4", "int4"), ("static int8", "tensorrt-int8"))
-        for way in (_plain, _smoothed)
+        f"{name}{'' if smoothed else ', not smoothed'}": partial(_quantised, name, smoothed)
+        for name in ("int8", "int4", STATIC)
+        for smoothed in (False, True)
     },
 }
 

@@ -25,7 +25,12 @@ USED = {
     "IOptimizationProfile": ("set_shape",),
     "IHostMemory": ("nbytes",),
     "ParserError": ("desc", "node", "node_name", "node_operator"),
-    "IBuilderConfig": ("set_memory_pool_limit", "add_optimization_profile"),
+    "IProgressMonitor": ("__init__", "phase_start", "step_complete", "phase_finish"),
+    "IBuilderConfig": (
+        "set_memory_pool_limit",
+        "add_optimization_profile",
+        "progress_monitor",
+    ),
     "Builder": (
         "__init__",
         "create_network",
@@ -136,8 +141,10 @@ def _member(kind: type, name: str) -> Iterator[str]:
     """A method, with all its overloads, or a property, as its docstring gives it."""
     member = getattr(kind, name)
     if isinstance(member, property):
-        text = (member.fget.__doc__ or "").strip()
-        yield f"    @property\n    def {name}(self) -> {_typed(text.split('-> ')[-1])}: ..."
+        text = _known(_typed((member.fget.__doc__ or "").strip().split("-> ")[-1]))
+        yield f"    @property\n    def {name}(self) -> {text}: ..."
+        if member.fset is not None:
+            yield f"    @{name}.setter\n    def {name}(self, value: {text}) -> None: ..."
         return
     found = re.findall(rf"^(?:\d+\. )?({name}\(self.*?) *$", member.__doc__, re.MULTILINE)
     assert found, f"{kind.__name__}.{name} says nothing of its arguments"

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimexport_runtime import BackendError, Classifier, Manifest
+from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
-from trimexport_runtime.bundle import Variant
+from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
-from trimexport_runtime.engine import PREFIX
 from trimexport_runtime.tokenize import Encoded
 
 from .parity import NotRun
@@ -60,7 +59,7 @@ def rows(manifest: Manifest, backends: Sequence[str]) -> list[tuple[str, str]]:
         elif backend == OPTIMUM:
             names = [it.name for it in manifest.variants]
         elif backend == "tensorrt":  # those without an engine are rows too
-            names = [it.name for it in manifest.variants if it.name.startswith(PREFIX)]
+            names = [it.name for it in manifest.variants if it.name.startswith(FOR_TENSORRT)]
         else:
             names = [it.name for it in manifest.variants if runs(it, backend)]
         found += [(name, backend) for name in names or [""]]
@@ -82,7 +81,7 @@ def answer(question: Question, name: str, backend: str, progress: Progress) -> L
         if backend == DEFAULT and variant.bytes > WHOLE_BYTES:
             return _by_parts(question, variant, progress)
         return _whole(question, variant.name, backend, progress)
-    except BackendError as error:
+    except (TrimexportRuntimeError, OSError) as error:
         if backend == DEFAULT:
             raise
         return NotRun(name, backend, str(error))
@@ -143,7 +142,13 @@ def _in_optimum(question: Question, name: str, progress: Progress) -> Logits | N
     if run.returncode:
         lines = run.stderr.strip().splitlines() or ["it says no more"]
         return NotRun(name, OPTIMUM, f"{question.optimum} failed: {lines[-1]}")
-    reply = json.loads(run.stdout)
+    try:
+        reply = json.loads(run.stdout)
+    except ValueError:
+        return NotRun(name, OPTIMUM, f"{question.optimum} gave no answer; name a Python")
     if "error" in reply:
         return NotRun(name, OPTIMUM, reply["error"])
-    return np.array(reply["logits"], dtype=np.float32)
+    logits = np.array(reply["logits"], dtype=np.float32)
+    if not np.isfinite(logits).all():
+        return NotRun(name, OPTIMUM, "a logit is not a finite number")
+    return logits

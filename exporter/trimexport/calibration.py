@@ -6,6 +6,7 @@ import json
 
 from tokenizers import Tokenizer
 
+from .graph import split_prefix
 from .layerwise import LayerwiseModel
 from .parity import Texts
 from .planning import Plan
@@ -14,17 +15,18 @@ from .quantize.smooth import Activations
 
 
 def calibrate(
-    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
+    planned: Plan, model: LayerwiseModel, calibration: Texts, progress: Progress
 ) -> Activations:
-    """How large each matrix's inputs become on the calibration texts; nothing without any."""
-    if calibration is None:
-        return {}
+    """How large each matrix's inputs become on the calibration texts, at the positions that the
+    graph computes: all but those of the compiled prefix."""
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
-    prefix, suffix = planned.prompt.prefix_ids, planned.prompt.suffix_ids
+    prompt, limit = planned.prompt, planned.limit
+    compiled, _ = split_prefix(prompt.prefix_ids, prompt.suffix_ids)
     sequences = []
     for text in calibration.texts:
-        ids = tokenizer.encode(text, add_special_tokens=False).ids[: planned.limit]
-        sequences.append((*prefix, *ids, *suffix))
-    sequences = [ids for ids in sequences if len(ids) > len(prefix)]
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ids = ids[:limit] if planned.spec.truncate == "end" else ids[-limit:]
+        sequences.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
+    sequences = [ids for ids in sequences if len(ids) > len(compiled)]
     with progress.bar("calibrating", len(sequences)) as tick:
-        return model.activations(sequences, len(prefix), tick)
+        return model.activations(sequences, len(compiled), tick)

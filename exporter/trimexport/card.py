@@ -6,6 +6,7 @@ from trimexport_runtime import Manifest
 
 from .parity import ParityReport
 from .report import markdown
+from .tensorrt.command import trtexec_commands
 
 _CARD = """---
 library_name: trimexport
@@ -42,6 +43,15 @@ classifier can run it with the tokenizer beside it.
 Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 
 {table}
+{engines}"""
+
+_ENGINES = """
+## TensorRT
+
+On the device, `trimexport-run build-engines path/to/this/bundle`. For other programs, in this
+directory, with TensorRT's own tool:
+
+{commands}
 """
 
 
@@ -73,7 +83,19 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
         count=len(manifest.labels),
         texts=len(report.texts),
         table=markdown(report),
+        engines=_engines(manifest),
     )
+
+
+def _engines(manifest: Manifest) -> str:
+    """How engines are built, where there are graphs for them."""
+    commands = trtexec_commands(manifest)
+    blocks = [
+        f"TensorRT {version}, `{name}`:\n\n```\n{command}\n```"
+        for name, versions in commands.items()
+        for version, command in versions.items()
+    ]
+    return _ENGINES.format(commands="\n\n".join(blocks)) if commands else ""
 
 
 def _cell(text: str) -> str:

@@ -18,7 +18,7 @@ from . import __version__
 from .cli_options import JSON, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
 from .options import Options, make_spec
-from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_labels
+from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
 
 
@@ -115,7 +115,7 @@ def build(
         engines=not given["tensorrt_onnx_only"],
         progress=progress,
     )
-    commands = trtexec_commands(target, built.manifest)
+    commands = trtexec_commands(built.manifest)
     if as_json:
         found = {"bundle": str(target), **report.as_dict(built.report), "trtexec": commands}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -125,7 +125,8 @@ def build(
         click.echo(f"\n{name}: build the engine where it will run:")
         click.echo(f"  trimexport-run build-engines {target} --variant {name}")
         for version, command in versions.items():
-            click.echo(f"or for other programs, with the tool of TensorRT {version}:\n  {command}")
+            click.echo(f"or in {target}, for other programs, with the tool of TensorRT {version}:")
+            click.echo(f"  {command}")
     size = sum(file.bytes for file in built.manifest.files)
     click.echo(f"\n{target}: {size / 1e6:,.1f} MB, try: trimexport-run classify {target} TEXT")
 
@@ -183,7 +184,7 @@ def verify(
     from .texts import read_texts
     from .verification import verify as run
 
-    names = BACKENDS if backends == "all" else parse_labels(backends)
+    names = BACKENDS if backends == "all" else parse_names(backends)
     if not set(names) <= set(BACKENDS):
         raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
     sample = None if texts is None else read_texts(texts)

@@ -20,12 +20,12 @@ import torch._dynamo.config
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from trimexport_runtime.bundle import INPUTS, OUTPUT
+
 from .errors import ExportError
 from .head import TrimmedHead
 
 OPSET = 23
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "logits"
 # A product with one row is computed in another order than one with several, so where only the last
 # token of each text is left there are two of it, and one text alone is answered as among others.
 COPIES = 2

@@ -67,6 +67,8 @@ class LayerwiseModel:
         self.names = parameter_names(self.model, checkpoint)
         self.body: Any = body_of(self.model)
         self.head_name = module_name(self.model, output_layer(self.model))
+        # Of the sequences that go through the layers, and those of them that are in one now.
+        self._lengths, self._rows = torch.zeros(0, dtype=torch.int64), slice(0)
         self._stream_embedding()
         for module in self._blocks():
             self._stream(module)
@@ -131,7 +133,7 @@ class LayerwiseModel:
 
         Args:
             sequences: whole prompts as token ids.
-            skip: how many positions at the beginning are left out: the prefix's, which a compiled
+            skip: how many positions at the beginning are left out: the compiled prefix's, which the
                 graph does not compute. First tokens are often unlike all others.
             progress: called with the number of sequences done since the last call.
 
@@ -141,7 +143,10 @@ class LayerwiseModel:
         found: dict[str, torch.Tensor] = {}
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            largest = inputs[0][:, skip:].abs().amax((0, 1))
+            sizes = inputs[0].abs()
+            place = torch.arange(sizes.shape[1])
+            seen = (place >= skip) & (place < self._lengths[self._rows].unsqueeze(1))
+            largest = sizes[seen].amax(0)
             found[name] = torch.maximum(found.get(name, largest), largest)
 
         hooks = [
@@ -168,9 +173,9 @@ class LayerwiseModel:
         for row, sequence in enumerate(sequences):
             ids[row] = sequence[-1]
             ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        self._lengths = torch.tensor([len(sequence) for sequence in sequences])
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        last = torch.tensor([len(sequence) - 1 for sequence in sequences])
-        return hidden[torch.arange(len(sequences)), last]  # type: ignore[no-any-return]
+        return hidden[torch.arange(len(sequences)), self._lengths - 1]  # type: ignore[no-any-return]
 
     def _head(
         self, hidden: torch.Tensor, token_ids: Sequence[int]
@@ -217,7 +222,7 @@ class LayerwiseModel:
                 step = max(1, TOKENS_PER_STEP // hidden.shape[1])
                 parts = []
                 for start in range(0, len(hidden), step):
-                    rows = slice(start, start + step)
+                    rows = self._rows = slice(start, start + step)
                     pick = functools.partial(_rows_of, batch=len(hidden), rows=rows)
                     options = {name: pick(value) for name, value in kwargs.items()}
                     part = forward(hidden[rows], *map(pick, args), **options)

@@ -13,7 +13,7 @@ import click
 from .errors import SpecError
 from .families import holds_classifier
 from .prompt import unescape
-from .spec import TENSORRT, BuildSpec, parse_labels, parse_verbalizers, read_recipe
+from .spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
             "belongs to a hub id, so drop it or name one with --model"
         )
     if options.precision is not None:
-        spec = replace(spec, precision=parse_labels(options.precision))
+        spec = replace(spec, precision=parse_names(options.precision))
     if options.tensorrt is not None:
-        spec = replace(spec, tensorrt=parse_labels(options.tensorrt))
+        spec = replace(spec, tensorrt=parse_names(options.tensorrt))
     elif options.tensorrt_onnx_only and not spec.tensorrt:
         spec = replace(spec, tensorrt=TENSORRT)
     if options.max_tokens is not None:
@@ -83,7 +83,7 @@ def _overridden(
     """The recipe with what the options say instead. Its revision and notice are its own model's,
     and its words are its own labels'."""
     template = _template(options)
-    labels = recipe.labels if options.labels is None else parse_labels(options.labels)
+    labels = recipe.labels if options.labels is None else parse_names(options.labels)
     kept = {
         label: own
         for label, own in recipe.verbalizers.items()
@@ -116,7 +116,7 @@ def _filled(
     from .shipped import NAME, prompt_for, shipped_checkpoint
     from .verbalizer import check_labels
 
-    labels = () if options.labels is None else parse_labels(options.labels)
+    labels = () if options.labels is None else parse_names(options.labels)
     if labels:
         check_labels(labels)
     model, template = options.model, _template(options)

@@ -20,12 +20,13 @@ from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport, Texts
-from .planning import plan
+from .planning import Plan, plan
 from .progress import Progress, Silent
+from .quantize.smooth import Activations
 from .shipped import sample_texts
 from .spec import BuildSpec
 from .staging import check_output, staged
-from .variants import SCHEMES, write_variants
+from .variants import SCHEMES, STATIC, write_variants
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,7 @@ def build(
     engines = engines and bool(spec.tensorrt)
     if engines:
         _require_builder()
-    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
-        raise SpecError(
-            f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
-            "or build int8 or int4"
-        )
-    if calibration is None and "tensorrt-int8" in spec.variants:
-        calibration = Texts(tuple(sample_texts()))
-        progress.say(
-            f"calibrating on the {len(calibration.texts)} texts that ship; --calibration gives "
-            "static int8 texts like yours, whose activations it will meet"
-        )
+    _check_calibration(spec, calibration)
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
         parity.check_sample(sample, spec.labels)
@@ -90,14 +81,7 @@ def build(
     release()
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)
-        attentions = {SCHEMES[name].attention: None for name in spec.variants}
-        graphs = compile_graphs(planned, model, progress, tuple(attentions))
-        write_client_files(planned, work)
-        activations = calibrate(planned, model, calibration, progress)
-        release()
-        variants, hashes = write_variants(graphs, spec.variants, work, progress, activations)
-        manifest = first_manifest(planned, variants, work, hashes)
-        save_manifest(manifest, work)
+        manifest = _write(planned, model, calibration, work, progress)
         if engines:
             manifest = _build_engines(manifest, work, progress)
         release()
@@ -114,6 +98,52 @@ def build(
     return Built(output, manifest, report)
 
 
+def _write(
+    planned: Plan,
+    model: LayerwiseModel,
+    calibration: Texts | None,
+    work: Path,
+    progress: Progress,
+) -> Manifest:
+    """Write every file of the bundle, as far as nothing was measured."""
+    names = planned.spec.variants
+    attentions = {SCHEMES[name].attention: None for name in names}
+    graphs = compile_graphs(planned, model, progress, tuple(attentions))
+    write_client_files(planned, work)
+    calibrations = _calibrate(planned, model, calibration, progress)
+    release()
+    variants, hashes = write_variants(graphs, names, work, progress, calibrations)
+    manifest = first_manifest(planned, variants, work, hashes)
+    save_manifest(manifest, work)
+    return manifest
+
+
+def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
+    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
+        raise SpecError(
+            f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
+            "or build int8 or int4"
+        )
+
+
+def _calibrate(
+    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
+) -> dict[str, Activations]:
+    """What calibration gives each variant: all that are smoothed, where texts are given; static
+    int8 alone, which cannot do without, where none are."""
+    names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
+    if calibration is None:
+        names = [name for name in names if name == STATIC]
+        if not names:
+            return {}
+        calibration = Texts(tuple(sample_texts()))
+        progress.say(
+            f"calibrating {STATIC} on the {len(calibration.texts)} texts that ship; give it texts "
+            "like yours with --calibration, whose activations it will meet"
+        )
+    return dict.fromkeys(names, calibrate(planned, model, calibration, progress))
+
+
 def _require_builder() -> None:
     try:
         require_builder()
@@ -128,6 +158,6 @@ def _build_engines(manifest: Manifest, work: Path, progress: Progress) -> Manife
     """The manifest with an engine for each variant for TensorRT."""
     for variant in candidates(manifest):
         with progress.bar(f"engine {variant.name}", 1) as tick:
-            manifest = build_engine(work, manifest, variant)
+            manifest = build_engine(work, variant)
             tick(1)
     return manifest

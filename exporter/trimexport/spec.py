@@ -167,7 +167,7 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
     )
 
 
-def parse_labels(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
     """`positive, negative` -> its labels. An empty one is kept for the verbalizer to refuse."""
     return tuple(label.strip() for label in text.split(","))
 

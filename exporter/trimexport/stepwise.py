@@ -18,8 +18,7 @@ import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
-
-from .graph import OUTPUT
+from trimexport_runtime.bundle import OUTPUT
 
 # Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
 # in its file and not loaded.

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from trimexport_runtime.backends import CPU_PROVIDER
-from trimexport_runtime.bundle import Variant
+from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
 from .attention import PLAIN, STEADY
 from .memory import release
@@ -28,6 +28,9 @@ from .tensorrt.check import require_readable
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""
+
+STATIC = "tensorrt-int8"
+"""The variant whose activations have scales from calibration texts, and needs some."""
 
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -71,7 +74,7 @@ SCHEMES: Mapping[str, Precision] = {
     "tensorrt-fp16": Precision(
         "_tensorrt_fp16", _fp16, attention=PLAIN, providers=(_TENSORRT, _CUDA, CPU_PROVIDER)
     ),
-    "tensorrt-int8": Precision(
+    STATIC: Precision(
         "_tensorrt_int8",
         to_static_int8,
         smoothed=True,
@@ -86,14 +89,15 @@ def write_variants(
     names: Sequence[str],
     work: Path,
     progress: Progress,
-    activations: Activations,
+    calibrations: Mapping[str, Activations],
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
     Args:
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
-        activations: what calibration texts gave (see `quantize.smooth`); empty without any.
+        calibrations: name -> what calibration texts gave (see `quantize.smooth`), of those that are
+            calibrated.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -110,6 +114,7 @@ def write_variants(
     for name in names:
         scheme = SCHEMES[name]
         model = graphs[scheme.attention].clone()
+        activations = calibrations.get(name, {})
         factors = smooth(model, activations, statistics) if scheme.smoothed else {}
         tensors = scheme.quantize(model, factors, activations)
         if scheme.lowered:
@@ -117,7 +122,7 @@ def write_variants(
         common.RemoveUnusedNodesPass()(model)
         release()
         variant, sha256 = _write(model, name, not variants, work, written, progress)
-        if scheme.lowered:
+        if name.startswith(FOR_TENSORRT):
             require_readable(work / variant.graph)
         # What an earlier variant wrote did not stream by again.
         errors |= {it.name: it.error for it in tensors if it.error is not None}

@@ -17,6 +17,12 @@ from ._manifest_json import inside, is_int, known
 from .errors import BundleError, VersionError
 
 FORMAT_VERSION = 1
+INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
+"""The names of every graph's inputs and its output."""
+
+FOR_TENSORRT = "tensorrt-"
+"""How the names of variants for TensorRT begin."""
+
 MANIFEST = "trimexport.json"
 
 
@@ -94,22 +100,25 @@ class Parity:
 
 @dataclass(frozen=True)
 class Profile:
-    """Batches [rows, tokens] that an engine takes: from [1, 1] to `largest`, fastest at `usual`."""
+    """Batches [rows, tokens] that an engine takes: from [1, 1] to `max`, tuned for `opt`."""
 
-    usual: tuple[int, ...]
-    largest: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Engine:
     """A TensorRT engine, which runs with one version of TensorRT on one kind of GPU.
 
-    `file` is its path in the bundle, `tensorrt` that version, `compute_capability` the kind, such
-    as 8.9, and `gpu` the name of the one it was built on. `built_from` gives the SHA-256 of each
-    file that it was built from.
+    `file` is its path in the bundle, which is not among the manifest's files: a bundle is whole
+    without it. `tensorrt` is that version, `compute_capability` the kind, such as 8.9, and `gpu`
+    the name of the one it was built on. `built_from` gives the SHA-256 of each file that it was
+    built from.
     """
 
     file: str
+    bytes: int
+    sha256: str
     tensorrt: str
     compute_capability: str
     gpu: str
@@ -233,7 +242,7 @@ def _engine(raw: Any) -> Engine:
     profiles = raw.get("profiles", ()) if isinstance(raw, dict) else ()
     engine = known(Engine, raw, profiles=tuple(known(Profile, item) for item in profiles))
     inside(engine.file)
-    shapes = [shape for it in engine.profiles for shape in (it.usual, it.largest)]
+    shapes = [shape for it in engine.profiles for shape in (it.opt, it.max)]
     if not shapes or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
         raise ValueError(f"the engine {engine.file} has profiles {shapes}")
     return engine

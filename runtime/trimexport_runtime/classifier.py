@@ -39,7 +39,8 @@ class Prediction:
 class Classifier:
     """A bundle, loaded. Make one with `Classifier.load`; threads may share it.
 
-    A text's answer does not depend on the texts it is classified with.
+    On the CPU a text's answer does not depend on the texts it is classified with; on a GPU its
+    last digits do.
     """
 
     def __init__(

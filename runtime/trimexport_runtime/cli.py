@@ -26,7 +26,7 @@ from .choice import choose
 from .classifier import Classifier, Prediction
 from .errors import BundleError, InputError, TrimexportRuntimeError
 from .files import BadLine, Line, read_file, read_lines
-from .integrity import check_files
+from .integrity import check_engine, check_files
 from .progress import Progress, is_terminal
 from .render import Answer, answer_json, answer_line, bad_json, info_json, info_text
 
@@ -145,8 +145,12 @@ def info(bundle: Path, as_json: bool, check: bool) -> None:
     manifest = read_manifest(bundle)
     if check:
         total = sum(entry.bytes for entry in manifest.files)
+        total += sum(it.engine.bytes for it in manifest.variants if it.engine is not None)
         with Progress("checking files:", total) as progress:
             check_files(bundle, manifest, hashes=True, advance=progress.advance)
+            for variant in manifest.variants:
+                if variant.engine is not None:
+                    check_engine(bundle, variant.engine, hashes=True, advance=progress.advance)
     _prepare_stdout(as_json)
     if as_json:
         click.echo(info_json(bundle, manifest, checked=check))
@@ -182,7 +186,7 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
         with Progress(f"building the engine of {item.name}") as progress:
             progress.show()
             try:
-                manifest = build_engine(bundle, manifest, item)
+                manifest = build_engine(bundle, item)
             except OSError as error:
                 raise BundleError(f"{bundle} cannot be written ({error})") from None
     _prepare_stdout(as_json)

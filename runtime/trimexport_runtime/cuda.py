@@ -3,6 +3,7 @@ on it, copies, a stream."""
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +39,25 @@ def gpu() -> Gpu:
 
 
 class Stream:
-    """A stream of work on the first GPU. `handle` is its address, as TensorRT wants it."""
+    """A stream of work on the first GPU. `handle` is its address, as TensorRT wants it.
+
+    Copies may still be under way when a method returns: arrays must live until `wait` has.
+    """
 
     def __init__(self) -> None:
         self._cuda = _runtime()
         self._stream = _done(self._cuda.cudaStreamCreate())
         self.handle = int(self._stream)
+        weakref.finalize(self, self._cuda.cudaStreamDestroy, self._stream)
 
     def upload(self, array: npt.NDArray[Any], buffer: Buffer) -> None:
-        """Copy an array to the GPU, into a buffer that grows to hold it."""
+        """Copy a contiguous array to the GPU, into a buffer that grows to hold it."""
         buffer.hold(array.nbytes)
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(buffer.address, array.ctypes.data, array.nbytes, kind)
 
     def download(self, buffer: Buffer, array: npt.NDArray[Any]) -> None:
-        """Copy from the GPU into an array."""
+        """Copy from the GPU into a contiguous array."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(array.ctypes.data, buffer.address, array.nbytes, kind)
 
@@ -65,21 +70,23 @@ class Stream:
 
 
 class Buffer:
-    """Memory on the first GPU, which grows as it must."""
+    """Memory on the first GPU, which grows as it must and is freed with the object."""
 
     def __init__(self) -> None:
         self._cuda = _runtime()
         self._size = 0
+        self._free: weakref.finalize[[int], Buffer] | None = None
         self.address = 0
 
     def hold(self, size: int) -> None:
         """Have room for `size` bytes; what was there may be lost."""
         if size <= self._size:
             return
-        if self.address:
-            _done(self._cuda.cudaFree(self.address))
+        if self._free is not None:
+            self._free()
             self.address = self._size = 0
         self.address = int(_done(self._cuda.cudaMalloc(size)))
+        self._free = weakref.finalize(self, self._cuda.cudaFree, self.address)
         self._size = size
 
 

@@ -4,30 +4,39 @@ An engine runs with one version of TensorRT on one kind of GPU, so it is built w
 that needs neither PyTorch nor the checkpoint: the graph is in the bundle. Networks are strongly
 typed, as TensorRT 11 has them alone: the types are those that the graph was written with.
 
-Not run yet: no machine with the library was at hand. What could be checked without it is said in
-docs/tensorrt.md.
+Not run with TensorRT's library yet: docs/tensorrt.md says what was checked without it.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from . import cuda, tensorrt_library
-from .backends.onnxruntime import INPUTS
-from .bundle import MANIFEST, BundleFile, Engine, Manifest, Profile, Variant, to_json
+from .bundle import (
+    FOR_TENSORRT,
+    INPUTS,
+    MANIFEST,
+    Engine,
+    Manifest,
+    Profile,
+    Variant,
+    read_manifest,
+    to_json,
+)
 from .errors import BackendError, BundleError
 from .integrity import check_files, sha256_of
 from .profiles import profiles_for
 
 if TYPE_CHECKING:
     import tensorrt as trt
+    from typing_extensions import Buffer
 
-PREFIX = "tensorrt-"
 WORKSPACE_BYTES = 4 * 2**30
 
 
@@ -37,7 +46,7 @@ def candidates(manifest: Manifest) -> tuple[Variant, ...]:
     Raises:
         BundleError: there are none.
     """
-    found = tuple(it for it in manifest.variants if it.name.startswith(PREFIX))
+    found = tuple(it for it in manifest.variants if it.name.startswith(FOR_TENSORRT))
     if not found:
         raise BundleError(
             "the bundle has no variant for TensorRT; build one with `trimexport build --tensorrt "
@@ -56,69 +65,76 @@ def require_builder() -> cuda.Gpu:
     return cuda.gpu()
 
 
-def build_engine(bundle: Path, manifest: Manifest, variant: Variant) -> Manifest:
+def build_engine(bundle: Path, variant: Variant) -> Manifest:
     """Build the engine of a variant, put it and the manifest that names it into the bundle, and
-    return that manifest. A bundle is as it was where this fails.
+    return that manifest. Nothing of the bundle changes before the engine is there.
 
     Raises:
         BackendError: TensorRT does not read the graph or cannot build the engine.
-        IntegrityError: the bundle's files are not those of its manifest.
+        IntegrityError: the graph's files are not those of the manifest.
         OSError: the bundle cannot be written.
     """
     gpu = require_builder()
-    check_files(bundle, manifest, hashes=False)
+    manifest = read_manifest(bundle)
+    files = tuple(it for it in manifest.files if it.path in variant.files)
+    check_files(bundle, replace(manifest, files=files), hashes=True)
     profiles = profiles_for(manifest.text_limit.tokens)
-    file = engine_file(variant)
-    folder = (bundle / file).parent
-    folder.mkdir(exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".engine-", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(memoryview(_plan(bundle / variant.graph, profiles)))
-        Path(name).chmod(0o644)
-        entry = BundleFile(file, Path(name).stat().st_size, sha256_of(Path(name)))
-        engine = Engine(
-            file=file,
-            tensorrt=tensorrt_library.version(),
-            compute_capability=gpu.compute_capability,
-            gpu=gpu.name,
-            profiles=profiles,
-            built_from=sources(manifest, variant),
-        )
-        Path(name).replace(bundle / file)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return _record(bundle, manifest, variant, engine, entry)
+    plan = _plan(bundle / variant.graph, profiles)
+    engine = Engine(
+        file=engine_file(variant),
+        bytes=0,
+        sha256="",
+        tensorrt=tensorrt_library.version(),
+        compute_capability=gpu.compute_capability,
+        gpu=gpu.name,
+        profiles=profiles,
+        built_from={it.path: it.sha256 for it in files},
+    )
+    return keep_engine(bundle, variant.name, engine, plan)
+
+
+def keep_engine(bundle: Path, name: str, engine: Engine, plan: Buffer) -> Manifest:
+    """Write an engine into the bundle and name it in the manifest, as that is by now.
+
+    Where this ends in between, the variant has an engine whose hash is not its manifest's: it is
+    refused, and everything else runs as before.
+
+    Args:
+        name: the variant's.
+        engine: what is known of it but its size and hash.
+        plan: the engine, serialised.
+    """
+    path = bundle / engine.file
+    path.parent.mkdir(exist_ok=True)
+    with _replacing(path) as stream:
+        stream.write(plan)
+    engine = replace(engine, bytes=path.stat().st_size, sha256=sha256_of(path))
+    manifest = read_manifest(bundle)
+    variants = tuple(
+        replace(it, engine=engine) if it.name == name else it for it in manifest.variants
+    )
+    manifest = replace(manifest, variants=variants)
+    with _replacing(bundle / MANIFEST) as stream:
+        stream.write(to_json(manifest).encode())
+    return manifest
 
 
 def engine_file(variant: Variant) -> str:
     """Where a variant's engine lies in the bundle."""
-    return f"tensorrt/model_{variant.name.removeprefix(PREFIX)}.plan"
+    return f"tensorrt/model_{variant.name.removeprefix(FOR_TENSORRT)}.plan"
 
 
-def sources(manifest: Manifest, variant: Variant) -> dict[str, str]:
-    """The hashes of the files that a variant's graph consists of, by path."""
-    return {it.path: it.sha256 for it in manifest.files if it.path in variant.files}
-
-
-def _record(
-    bundle: Path, manifest: Manifest, variant: Variant, engine: Engine, entry: BundleFile
-) -> Manifest:
-    """Write the manifest anew, with the engine in it."""
-    others = tuple(it for it in manifest.files if it.path != entry.path)
-    variants = tuple(
-        replace(it, engine=engine) if it.name == variant.name else it for it in manifest.variants
-    )
-    changed = replace(manifest, variants=variants, files=(*others, entry))
-    handle, name = tempfile.mkstemp(prefix=".manifest-", dir=bundle)
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(to_json(changed))
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
         Path(name).chmod(0o644)
-        Path(name).replace(bundle / MANIFEST)
+        Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
-    return changed
 
 
 def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:
@@ -126,15 +142,9 @@ def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:
     import tensorrt
 
     log, errors = tensorrt_library.make_log()
-    try:
-        builder = tensorrt.Builder(log)
-    except TypeError:  # the bindings' way of saying that the library gave none
-        raise BackendError(
-            f"TensorRT has no builder here ({tensorrt_library.reason(errors)}); check the GPU and "
-            "its driver with nvidia-smi"
-        ) from None
+    builder = tensorrt_library.make("builder", lambda: tensorrt.Builder(log), errors)
     network = builder.create_network(network_flags())
-    parser = tensorrt.OnnxParser(network, log)
+    parser = tensorrt_library.make("parser", lambda: tensorrt.OnnxParser(network, log), errors)
     if not parser.parse_from_file(str(graph)):
         raise BackendError(f"TensorRT does not read {graph}: {_parser_errors(parser)}")
     config = builder.create_builder_config()
@@ -142,10 +152,11 @@ def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:
     for shapes in profiles:
         profile = builder.create_optimization_profile()
         for name in INPUTS:
-            profile.set_shape(name, (1, 1), shapes.usual, shapes.largest)
+            profile.set_shape(name, (1, 1), shapes.opt, shapes.max)
         if config.add_optimization_profile(profile) < 0:
             raise BackendError(f"TensorRT refuses the profile {shapes}")
-    plan = builder.build_serialized_network(network, config)
+    with tensorrt_library.interruptible(config):
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(
             f"TensorRT cannot build {graph} ({tensorrt_library.reason(errors)}); where memory is "

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from .bundle import Manifest
+from .bundle import Engine, Manifest
 from .errors import IntegrityError
 
 _BLOCK = 1 << 20  # bytes hashed at a time
@@ -59,3 +59,25 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
             if advance:
                 advance(len(block))
     return digest.hexdigest()
+
+
+def check_engine(
+    bundle: Path,
+    engine: Engine,
+    *,
+    hashes: bool,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Compare an engine with the manifest, as `check_files` does all else.
+
+    Raises:
+        IntegrityError: it is missing, or another one.
+    """
+    path = bundle / engine.file
+    again = f"build it again with `trimexport-run build-engines {bundle}`"
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing from the bundle; {again}")
+    if path.stat().st_size != engine.bytes:
+        raise IntegrityError(f"{path} is not the engine that the manifest names; {again}")
+    if hashes and sha256_of(path, advance) != engine.sha256:
+        raise IntegrityError(f"{path} was altered: its SHA-256 is not the manifest's; {again}")

@@ -7,33 +7,40 @@ from collections.abc import Sequence
 from .batching import GPU_TOKEN_BUDGET
 from .bundle import Profile
 
-USUAL_TOKENS = 32  # a sentence
-LONG_TOKENS = 128  # texts that are longer run one at a time
+OPT_TOKENS = 32  # a sentence, for which kernels are tuned
+WIDTHS = (32, 128)  # of batches; texts that are longer run one at a time
 
 
 def profiles_for(limit: int, budget: int = GPU_TOKEN_BUDGET) -> tuple[Profile, ...]:
-    """One profile for latency, a text of up to `limit` tokens at a time, and one for throughput,
-    batches of texts up to `LONG_TOKENS` that fill the token budget.
+    """One profile for latency, a text of up to `limit` tokens at a time, and for throughput one for
+    each of `WIDTHS`: batches of texts up to so many tokens that fill the token budget.
 
-    An engine reserves memory for the largest batch of a profile, so neither is larger than it
-    must be.
+    An engine reserves memory for the largest batch of a profile, so no batch of throughput exceeds
+    the budget.
     """
-    usual, width = min(USUAL_TOKENS, limit), min(LONG_TOKENS, limit)
-    rows = max(1, budget // width)
-    return (
-        Profile(usual=(1, usual), largest=(1, limit)),
-        Profile(usual=(rows, usual), largest=(rows, width)),
-    )
+    opt = min(OPT_TOKENS, limit)
+    found = [Profile(opt=(1, opt), max=(1, limit))]
+    for width in dict.fromkeys(min(width, limit) for width in WIDTHS):
+        rows = max(1, budget // width)
+        found.append(Profile(opt=(rows, opt), max=(rows, width)))
+    return tuple(found)
+
+
+def single_profile(limit: int, budget: int = GPU_TOKEN_BUDGET) -> Profile:
+    """The one range of batches that ONNX Runtime's TensorRT provider is given: texts up to the
+    limit, as many rows as the budget has room for at that length."""
+    rows = max(1, budget // limit)
+    return Profile(opt=(rows, min(OPT_TOKENS, limit)), max=(rows, limit))
 
 
 def most_rows(profiles: Sequence[Profile], width: int) -> int:
     """How many rows of `width` tokens some profile takes; 1 if none does, for `fitting` to say."""
-    return max((it.largest[0] for it in profiles if it.largest[1] >= width), default=1)
+    return max((it.max[0] for it in profiles if it.max[1] >= width), default=1)
 
 
 def fitting(profiles: Sequence[Profile], rows: int, width: int) -> int | None:
     """The first profile that takes a batch, by its place; None if none does."""
     for place, profile in enumerate(profiles):
-        if rows <= profile.largest[0] and width <= profile.largest[1]:
+        if rows <= profile.max[0] and width <= profile.max[1]:
             return place
     return None

@@ -74,7 +74,7 @@ def _escaped(character: str) -> str:
 
 def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest as JSON, with what runs it here; `checked` says that the hashes were right."""
-    value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime(manifest)}
+    value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime(bundle, manifest)}
     if checked:
         value["check"] = "ok"
     return json.dumps(value, indent=2, ensure_ascii=False)
@@ -82,7 +82,7 @@ def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
 
 def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest for people, with what runs it here."""
-    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime(manifest)
+    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime(bundle, manifest)
     size = sum(entry.bytes for entry in manifest.files)
     rows = [
         ("bundle", f"{bundle} (format {manifest.format_version})"),
@@ -152,14 +152,14 @@ def _processor(found: Sequence[str] | None) -> str:
 def _backend(found: Mapping[str, str | None]) -> str:
     text = f"{found['backend']} ({found['provider']})"
     if found["variant"] is None:
-        return f"{text}: not here: {found['reason']}"
-    return f"{text}: runs {found['variant']}"
+        return f"{text}: {found['reason']}"
+    return f"{text}: would run {found['variant']}"
 
 
-def _runtime(manifest: Manifest) -> dict[str, Any]:
+def _runtime(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     """What could run a bundle here. `provider` is what does where no backend is named."""
     from .backends import CPU_PROVIDER
-    from .backends.availability import look_around
+    from .backends.availability import describe_backends
     from .backends.onnxruntime import available
 
     onnxruntime, providers = available()
@@ -168,5 +168,5 @@ def _runtime(manifest: Manifest) -> dict[str, Any]:
         "onnxruntime": onnxruntime,
         "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
         "instructions": instructions(),
-        "backends": [asdict(found) for found in look_around(manifest)],
+        "backends": [asdict(found) for found in describe_backends(bundle, manifest)],
     }

@@ -1,8 +1,13 @@
-"""TensorRT's Python bindings, of version 10 and 11: getting hold of them, and what they log."""
+"""TensorRT's Python bindings, of version 10 and 11: getting hold of them, what they log, and how a
+build that takes minutes is interrupted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, SupportsInt, TypeVar
 
 from .errors import BackendError
 
@@ -10,6 +15,8 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 OLDEST, NEWEST = 10, 11
+
+T = TypeVar("T")
 
 
 def load() -> None:
@@ -20,7 +27,7 @@ def load() -> None:
     """
     try:
         import tensorrt
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise BackendError(
             f"TensorRT is not here ({error}); install `trimexport-runtime[tensorrt]`, or on Jetson "
             "the TensorRT of its JetPack"
@@ -62,6 +69,58 @@ def make_log() -> tuple[trt.ILogger, list[str]]:
     return Log(), errors
 
 
+def make(what: str, maker: Callable[[], T], errors: list[str]) -> T:
+    """One of TensorRT's objects.
+
+    Raises:
+        BackendError: the library gives none, which the bindings call a TypeError.
+    """
+    try:
+        made = maker()
+    except (TypeError, RuntimeError):
+        made = None
+    if made is None:
+        raise BackendError(
+            f"TensorRT gives no {what} ({reason(errors)}); check the GPU, its driver and its free "
+            "memory with nvidia-smi"
+        )
+    return made
+
+
 def reason(errors: list[str]) -> str:
     """What was logged, in one line."""
     return "; ".join(errors[-3:]) or "TensorRT logs no reason"
+
+
+@contextlib.contextmanager
+def interruptible(config: trt.IBuilderConfig) -> Iterator[None]:
+    """Let Ctrl-C end the build of an engine in the block at its next step. The bindings swallow
+    what is raised while they run, so it is remembered and raised behind them."""
+    import tensorrt
+
+    received: list[int] = []
+
+    class Monitor(tensorrt.IProgressMonitor):
+        def __init__(self) -> None:
+            tensorrt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: SupportsInt) -> None:
+            pass
+
+        def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
+            return not received
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    config.progress_monitor = Monitor()
+    if threading.current_thread() is not threading.main_thread():  # signals belong to it
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if received:
+            raise KeyboardInterrupt

@@ -82,7 +82,7 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     latency, throughput = profiles_for(manifest.text_limit.tokens)
     place = words.index("--profile=1")
     for profile, part in ((latency, words[:place]), (throughput, words[place:])):
-        rows, width = profile.largest
+        rows, width = profile.max
         shapes = f"attention_mask:{rows}x{width},input_ids:{rows}x{width}"
         assert f"--maxShapes={shapes}" in part
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trimexport import BuildSpec, SpecError, read_recipe
-from trimexport.spec import parse_labels, parse_verbalizers
+from trimexport.spec import parse_names, parse_verbalizers
 
 WHOLE = """
 model = "google/gemma-2b"
@@ -130,9 +130,9 @@ def test_a_recipe_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_labels_are_separated_by_commas() -> None:
-    assert parse_labels("positive, negative") == ("positive", "negative")
-    assert parse_labels("very positive,Sci/Tech") == ("very positive", "Sci/Tech")
-    assert parse_labels("a,,b") == ("a", "", "b")
+    assert parse_names("positive, negative") == ("positive", "negative")
+    assert parse_names("very positive,Sci/Tech") == ("very positive", "Sci/Tech")
+    assert parse_names("a,,b") == ("a", "", "b")
 
 
 def test_words_keep_the_space_before_them() -> None:

@@ -15,7 +15,7 @@ def test_outliers(tmp_path: Path) -> None:
     texts = [row["text"] for row in read_jsonl(needs_data("sst2", "test.jsonl"))[:600]]
     plain = logits(GEMMA_MINI, texts, ["fp32"])["fp32"]
     planted = plant(GEMMA_MINI, tmp_path / "model", 100)
-    static = ["static int8, not smoothed", "static int8"]
+    static = ["tensorrt-int8, not smoothed", "tensorrt-int8"]
     found = logits(
         planted, texts, ["fp32", "quantize_dynamic", "int8, not smoothed", "int8", *static]
     )
@@ -25,5 +25,5 @@ def test_outliers(tmp_path: Path) -> None:
     assert kept["quantize_dynamic"] < 0.95, "the comparison shows nothing"
     assert 1 - kept["quantize_dynamic"] > 5 * (1 - kept["int8"])
     assert kept["quantize_dynamic"] < kept["int8, not smoothed"] < kept["int8"]
-    assert kept["static int8"] >= 0.98
-    assert kept["static int8, not smoothed"] < 0.9, "one scale for all shows nothing"
+    assert kept["tensorrt-int8"] >= 0.98
+    assert kept["tensorrt-int8, not smoothed"] < 0.9, "one scale for all shows nothing"

@@ -32,7 +32,7 @@ ENGINE = Engine(
     tensorrt="10.3.0",
     compute_capability="8.7",
     gpu="Orin",
-    profiles=(Profile(usual=(1, 32), largest=(1, 512)),),
+    profiles=(Profile(opt=(1, 32), max=(1, 512)),),
     built_from={},
 )
 ORIN = Gpu("Orin", "8.7")
@@ -97,8 +97,8 @@ def test_engines_survive_the_manifest(gpu_bundle: Path) -> None:
     "damage",
     [
         {"profiles": []},
-        {"profiles": [{"usual": [1], "largest": [1, 2]}]},
-        {"profiles": [{"usual": [0, 1], "largest": [1, 2]}]},
+        {"profiles": [{"opt": [1], "max": [1, 2]}]},
+        {"profiles": [{"opt": [0, 1], "max": [1, 2]}]},
         {"file": "../x.plan"},
         {"tensorrt": 10},
         {"built_from": None},

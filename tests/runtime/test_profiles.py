@@ -26,16 +26,16 @@ def test_every_batch_fits(limit: int, lengths: list[int]) -> None:
 @given(LIMITS)
 def test_one_for_latency_and_one_for_throughput(limit: int) -> None:
     latency, throughput = profiles_for(limit)
-    assert latency.largest == (1, limit)
-    rows, width = throughput.largest
+    assert latency.max == (1, limit)
+    rows, width = throughput.max
     assert rows * width <= GPU_TOKEN_BUDGET < (rows + 1) * width
     assert width == min(limit, LONG_TOKENS)
     for profile in (latency, throughput):
-        assert all(a <= b for a, b in zip(profile.usual, profile.largest, strict=True))
+        assert all(a <= b for a, b in zip(profile.opt, profile.max, strict=True))
 
 
 def test_what_no_profile_takes() -> None:
-    profiles = (Profile(usual=(1, 4), largest=(1, 8)),)
+    profiles = (Profile(opt=(1, 4), max=(1, 8)),)
     assert fitting(profiles, 2, 4) is None
     assert fitting(profiles, 1, 9) is None
     assert most_rows(profiles, 9) == 1

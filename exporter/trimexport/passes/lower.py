@@ -3,11 +3,12 @@
 Requires: a graph of opset 23 whose operators beyond opset 20 are `RMSNormalization` and
 `RotaryEmbedding`, as `fuse_norms` and `fuse_rotary` write them.
 Ensures: the same numbers up to the rounding of float32; norms and rotary embeddings are elementary
-operators again; `CumSum` adds float32 numbers, exact up to 2 ** 24 tokens; integers have no `Clip`.
+operators again; a running sum is a product with a triangle of ones, exact up to 2 ** 24 tokens;
+integers have no `Clip`.
 
-TensorRT's parser knows the two operators since 10.15 and opsets up to 20 since 10.0, and lists
-`CumSum` and `Clip` for floating-point numbers alone (`tensorrt.operators`). ONNX Runtime finds the
-norms again by itself and fuses them.
+TensorRT's parser knows the two operators since 10.15 and opsets up to 20 since 10.0. It lists
+`CumSum` and `Clip` for floating-point numbers alone (`tensorrt.operators`), and makes a loop over
+all tokens of `CumSum`. ONNX Runtime finds the norms again by itself and fuses them.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def lower(model: ir.Model) -> None:
     """Apply the pass in place; what the old nodes leave is dead code."""
     graph = model.graph
     tables: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+    triangles: dict[str, ir.Value] = {}
     for old in list(graph):
         if old.op_type == "RMSNormalization":
             _replace(graph, old, _norm(graph, old))
         elif old.op_type == "RotaryEmbedding":
             _replace(graph, old, _rotation(graph, old, tables))
         elif old.op_type == "CumSum" and _is_integer(old):
-            _replace(graph, old, _running_sum(old))
+            _replace(graph, old, _running_sum(graph, old, triangles))
         elif old.op_type == "Clip" and _is_integer(old):
             _replace(graph, old, _bounded(old))
     model.opset_imports[""] = OPSET
@@ -111,12 +113,40 @@ def _is_integer(old: ir.Node) -> bool:
     return old.outputs[0].dtype == _INT64
 
 
-def _running_sum(old: ir.Node) -> list[ir.Node]:
-    """A running sum of integers, through float32."""
-    shape = old.outputs[0].shape
-    real = node("Cast", [old.inputs[0]], shape=shape, to=int(_FLOAT))
-    total = node("CumSum", [real.outputs[0], old.inputs[1]], shape=shape)
-    return [real, total, node("Cast", [total.outputs[0]], dtype=_INT64, to=int(_INT64))]
+def _running_sum(graph: ir.Graph, old: ir.Node, triangles: dict[str, ir.Value]) -> list[ir.Node]:
+    """Sums of integers [batch, T] up to each place: a product with ones on and above the
+    diagonal."""
+    source, shape = old.inputs[0], old.outputs[0].shape
+    assert source is not None
+    assert shape is not None
+    made: list[ir.Node] = []
+    if str(shape[1]) not in triangles:
+        made = _triangle(graph, source, shape[1])
+        triangles[str(shape[1])] = made[-1].outputs[0]
+    real = node("Cast", [source], shape=shape, to=int(_FLOAT))
+    total = node("MatMul", [real.outputs[0], triangles[str(shape[1])]], shape=shape)
+    back = node("Cast", [total.outputs[0]], dtype=_INT64, shape=shape, to=int(_INT64))
+    return [*made, real, total, back]
+
+
+def _triangle(graph: ir.Graph, source: ir.Value, length: int | ir.SymbolicDim) -> list[ir.Node]:
+    """float32 [T, T], one where the row is not below the column; T is that of source [batch, T]."""
+    zero, one = (constant(graph, f"scalar_{n}", np.array(n)) for n in (0, 1))
+    first, last = (constant(graph, f"int_{n}", np.array([n])) for n in (0, 1))
+    size = node("Shape", [source], dtype=_INT64, shape=[1], start=1, end=2)
+    count = node("Squeeze", [size.outputs[0]], dtype=_INT64, shape=[])
+    line = node("Range", [zero, count.outputs[0], one], dtype=_INT64, shape=[length])
+    places = line.outputs[0]
+    row = node("Unsqueeze", [places, last], dtype=_INT64, shape=[length, 1])
+    column = node("Unsqueeze", [places, first], dtype=_INT64, shape=[1, length])
+    under = node(
+        "LessOrEqual",
+        [row.outputs[0], column.outputs[0]],
+        dtype=ir.DataType.BOOL,
+        shape=[length, length],
+    )
+    ones = node("Cast", [under.outputs[0]], shape=[length, length], to=int(_FLOAT))
+    return [size, count, line, row, column, under, ones]
 
 
 def _bounded(old: ir.Node) -> list[ir.Node]:

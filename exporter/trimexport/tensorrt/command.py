@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import PurePath
 
-from trimexport_runtime.backends.onnxruntime import INPUTS
-from trimexport_runtime.bundle import Manifest, Variant
-from trimexport_runtime.engine import PREFIX, WORKSPACE_BYTES, engine_file
+from trimexport_runtime.bundle import FOR_TENSORRT, INPUTS, Manifest, Variant
+from trimexport_runtime.engine import WORKSPACE_BYTES
 from trimexport_runtime.profiles import profiles_for
 
 
-def trtexec_commands(bundle: PurePath, manifest: Manifest) -> dict[str, dict[str, str]]:
-    """Variant for TensorRT -> version of TensorRT -> the command that builds its engine in
-    `bundle`, with the profiles that the runtime would give it."""
+def trtexec_commands(manifest: Manifest) -> dict[str, dict[str, str]]:
+    """Variant for TensorRT -> version of TensorRT -> the command that builds its engine, run in the
+    bundle's directory, with the profiles that `build-engines` gives it."""
     return {
         variant.name: {
-            "10": _command(bundle, manifest, variant, ["--stronglyTyped"]),
-            "11": _command(bundle, manifest, variant, []),  # there nothing else is left
+            "10": _command(manifest, variant, ["--stronglyTyped"]),
+            "11": _command(manifest, variant, []),  # there nothing else is left
         }
         for variant in manifest.variants
-        if variant.name.startswith(PREFIX)
+        if variant.name.startswith(FOR_TENSORRT)
     }
 
 
-def _command(bundle: PurePath, manifest: Manifest, variant: Variant, options: Sequence[str]) -> str:
+def _command(manifest: Manifest, variant: Variant, options: Sequence[str]) -> str:
     words = [
         "trtexec",
-        f"--onnx={bundle / variant.graph}",
-        f"--saveEngine={bundle / engine_file(variant)}",
+        f"--onnx={variant.graph}",
+        f"--saveEngine={variant.name}.plan",
         *options,
         f"--memPoolSize=workspace:{WORKSPACE_BYTES // 2**20}",
         "--skipInference",
@@ -38,8 +36,8 @@ def _command(bundle: PurePath, manifest: Manifest, variant: Variant, options: Se
         words += [
             f"--profile={place}",
             f"--minShapes={_shapes((1, 1))}",
-            f"--optShapes={_shapes(profile.usual)}",
-            f"--maxShapes={_shapes(profile.largest)}",
+            f"--optShapes={_shapes(profile.opt)}",
+            f"--maxShapes={_shapes(profile.max)}",
         ]
     return shlex.join(words)
 

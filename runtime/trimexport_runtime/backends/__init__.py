@@ -81,7 +81,9 @@ def load_backend(
     return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget)
 
 
-def checked(logits: npt.NDArray[np.float32], rows: int, labels: int) -> npt.NDArray[np.float32]:
+def checked_logits(
+    logits: npt.NDArray[np.float32], rows: int, labels: int
+) -> npt.NDArray[np.float32]:
     """`logits`, if they are numbers of the right shape.
 
     Raises:

@@ -1,11 +1,14 @@
-"""Which backends could run a bundle here, and why others could not. Nothing is loaded for it but
-the libraries themselves."""
+"""Which backends could run a bundle here, and why others could not, as far as that shows without
+loading a model: whether ONNX Runtime's providers start is seen when they are used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from trimexport_runtime import cuda, tensorrt_library
 from trimexport_runtime.backends import PROVIDERS
+from trimexport_runtime.backends.tensorrt import require_fitting
 from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.errors import BackendError
@@ -21,22 +24,25 @@ class Availability:
     reason: str | None
 
 
-def look_around(manifest: Manifest) -> tuple[Availability, ...]:
+def describe_backends(bundle: Path, manifest: Manifest) -> tuple[Availability, ...]:
     """Every backend, in the order of `PROVIDERS`."""
-    return tuple(_look(manifest, backend) for backend in PROVIDERS)
+    return tuple(_describe(bundle, manifest, backend) for backend in PROVIDERS)
 
 
-def _look(manifest: Manifest, backend: str) -> Availability:
+def _describe(bundle: Path, manifest: Manifest, backend: str) -> Availability:
     provider = PROVIDERS[backend]
     try:
-        require(backend)
+        require_backend(backend)
         variant = choose(manifest, backend=backend)
+        if backend == "tensorrt" and variant.engine is not None:
+            version, gpu = tensorrt_library.version(), cuda.gpu()
+            require_fitting(bundle, manifest, variant.engine, version, gpu)
     except BackendError as error:
         return Availability(backend, provider, None, str(error))
     return Availability(backend, provider, variant.name, None)
 
 
-def require(backend: str) -> None:
+def require_backend(backend: str) -> None:
     """Look for a backend's libraries, and for TensorRT's own for a GPU.
 
     Raises:

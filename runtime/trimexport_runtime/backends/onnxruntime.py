@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -17,34 +17,32 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked
+from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
 from trimexport_runtime.batching import GPU_TOKEN_BUDGET, rows_within, token_budget
-from trimexport_runtime.bundle import Manifest, Variant
+from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
 from trimexport_runtime.cpu import adds_exactly, instructions
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
+from trimexport_runtime.profiles import single_profile
 
-INPUTS = ("attention_mask", "input_ids")
-OUTPUT = "logits"
 _FATAL_ONLY = 4  # errors are raised, and their own log lines would only repeat them
 _DEFAULT_LOGGING = 2
 # What a provider must compute itself, or it is not used: the products with the weights.
 _PRODUCTS = frozenset(
     ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 )
-# Provider -> those that take what it leaves. ONNX Runtime puts the CPU behind them by itself.
-_CHAINS: Mapping[str, tuple[str, ...]] = {
-    "TensorrtExecutionProvider": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
-}
+_TENSORRT, _CUDA = PROVIDERS["onnxruntime-tensorrt"], PROVIDERS["onnxruntime-cuda"]
 
 
 class OnnxRuntimeBackend:
     """A `Backend` over one `InferenceSession`, which threads may share."""
 
-    def __init__(self, session: Any, labels: int, provider: str, budget: int) -> None:
+    def __init__(
+        self, session: Any, labels: int, provider: str, most_rows: Callable[[int], int]
+    ) -> None:
         self._session = session
         self._labels = labels
         self.provider = provider
-        self.most_rows = rows_within(budget)
+        self.most_rows = most_rows
 
     @classmethod
     def load(
@@ -67,12 +65,17 @@ class OnnxRuntimeBackend:
         path = bundle / variant.graph
         if not path.is_file():
             raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
-        session = _open(path, provider, threads)
-        _check_signature(session, path)
         if budget is None:
             on_cpu = provider == CPU_PROVIDER
             budget = token_budget(variant.bytes) if on_cpu else GPU_TOKEN_BUDGET
-        return cls(session, len(manifest.labels), provider, budget)
+        rows = rows_within(budget)
+        options: dict[str, str] = {}
+        if provider == _TENSORRT:
+            profile = single_profile(manifest.text_limit.tokens, budget)
+            rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
+        session = _open(path, provider, options, threads)
+        _check_signature(session, path)
+        return cls(session, len(manifest.labels), provider, rows)
 
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
@@ -90,7 +93,7 @@ class OnnxRuntimeBackend:
                 f"tokens ({_brief(error)}); check the bundle with `trimexport-run info --check` "
                 "and the free memory"
             ) from None
-        return checked(np.asarray(logits, dtype=np.float32), len(input_ids), self._labels)
+        return checked_logits(np.asarray(logits, dtype=np.float32), len(input_ids), self._labels)
 
 
 def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
@@ -128,20 +131,31 @@ def available() -> tuple[str, list[str]]:
     return str(ort.__version__), list(ort.get_available_providers())
 
 
-def _open(path: Path, provider: str, threads: int | None) -> Any:
-    """A session on `provider`, and on nothing else in its stead."""
+def tensorrt_options(profile: Profile) -> dict[str, str]:
+    """The range of batches for which ONNX Runtime's TensorRT provider builds its engine. Without
+    one it builds another whenever a batch is larger or smaller than all before."""
+    shapes = {"min": (1, 1), "opt": profile.opt, "max": profile.max}
+    return {
+        f"trt_profile_{name}_shapes": ",".join(f"{it}:{rows}x{width}" for it in INPUTS)
+        for name, (rows, width) in shapes.items()
+    }
+
+
+def _open(path: Path, provider: str, settings: Mapping[str, str], threads: int | None) -> Any:
+    """A session on `provider`, and on nothing else in its stead. What TensorRT leaves, CUDA takes;
+    ONNX Runtime puts the CPU behind them by itself."""
     options = session_options(threads)
     said = ""
     if provider != CPU_PROVIDER:
         require_provider(provider)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        said = _preload_libraries()
+        said = _preload_libraries(provider)
     try:
         with _quiet(provider):
             session = ort.InferenceSession(
                 str(path),
                 options,
-                providers=list(_CHAINS.get(provider, (provider,))),
+                providers=[(provider, dict(settings)), *([_CUDA] * (provider == _TENSORRT))],
                 enable_fallback=0,
             )
     except Exception as error:  # its exceptions share no base of their own
@@ -213,8 +227,12 @@ def _not_started(provider: str, reason: str) -> BackendError:
     )
 
 
-def _preload_libraries() -> str:
-    """Load the CUDA libraries that came as Python packages; return what failed, in one line."""
+def _preload_libraries(provider: str) -> str:
+    """Load the libraries that came as Python packages; return what failed of CUDA's, in one
+    line."""
+    if provider == _TENSORRT:
+        with contextlib.suppress(ImportError, OSError):  # the session says what it lacks
+            import tensorrt  # noqa: F401
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         ort.preload_dlls()
@@ -236,9 +254,9 @@ def _quiet(provider: str) -> Iterator[None]:
 
 
 def _check_signature(session: Any, path: Path) -> None:
-    inputs = sorted(item.name for item in session.get_inputs())
+    inputs = [item.name for item in session.get_inputs()]
     outputs = [item.name for item in session.get_outputs()]
-    if inputs != list(INPUTS) or OUTPUT not in outputs:
+    if set(inputs) != set(INPUTS) or OUTPUT not in outputs:
         raise BundleError(
             f"{path} takes {', '.join(inputs)} and gives {', '.join(outputs)}; a trimexport graph "
             f"takes {', '.join(INPUTS)} and gives {OUTPUT}: build the bundle again"

@@ -1,7 +1,6 @@
 """TensorRT engines, without ONNX Runtime: `cuda-python` for memory, TensorRT for the rest.
 
-Not run yet: no machine with the library was at hand. What could be checked without it is said in
-docs/tensorrt.md.
+Not run with TensorRT's library yet: docs/tensorrt.md says what was checked without it.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport_runtime import cuda, tensorrt_library
-from trimexport_runtime.backends import PROVIDERS, checked
-from trimexport_runtime.bundle import Engine, Manifest, Profile, Variant
-from trimexport_runtime.errors import BackendError, IntegrityError
+from trimexport_runtime.backends import PROVIDERS, checked_logits
+from trimexport_runtime.batching import rows_within
+from trimexport_runtime.bundle import OUTPUT, Engine, Manifest, Profile, Variant
+from trimexport_runtime.errors import BackendError
+from trimexport_runtime.integrity import check_engine
 from trimexport_runtime.profiles import fitting, most_rows
 
 if TYPE_CHECKING:
@@ -34,20 +35,22 @@ class TensorrtBackend:
     def __init__(
         self,
         engine: trt.ICudaEngine,
+        errors: list[str],
         profiles: tuple[Profile, ...],
         labels: int,
         budget: int | None,
     ) -> None:
         self._engine = engine  # it must outlive its context
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise BackendError("TensorRT has no room for the engine; free some of the GPU's memory")
+        self._errors = errors
+        self._context = tensorrt_library.make(
+            "execution context", lambda: engine.create_execution_context(), errors
+        )
         self._profiles = profiles
         self._profile = -1
         self._labels = labels
-        self._budget = budget
+        self._within = None if budget is None else rows_within(budget)
         self._stream = cuda.Stream()
-        self._buffers = {name: cuda.Buffer() for name in ("input_ids", "attention_mask", "logits")}
+        self._buffers = {name: cuda.Buffer() for name in ("input_ids", "attention_mask", OUTPUT)}
         self._turn = threading.Lock()
 
     @classmethod
@@ -57,20 +60,21 @@ class TensorrtBackend:
         """Open the variant's engine: see `load_backend`.
 
         Raises:
-            IntegrityError: the engine's file is not there.
+            IntegrityError: the engine's file is not there, or another one.
             BackendError: no TensorRT or GPU, an engine for others than these, or of another graph.
         """
         tensorrt_library.load()
         engine = variant.engine
         assert engine is not None, "choose() takes care of it"
         require_fitting(bundle, manifest, engine, tensorrt_library.version(), cuda.gpu())
-        loaded = _deserialise(bundle, engine)
-        return cls(loaded, engine.profiles, len(manifest.labels), budget)
+        check_engine(bundle, engine, hashes=False)
+        loaded, errors = _deserialise(bundle, engine)
+        return cls(loaded, errors, engine.profiles, len(manifest.labels), budget)
 
     def most_rows(self, width: int) -> int:
         """How many rows of a width the engine's profiles take: see `Backend.most_rows`."""
         rows = most_rows(self._profiles, width)
-        return rows if self._budget is None else min(rows, max(1, self._budget // width))
+        return rows if self._within is None else min(rows, self._within(width))
 
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
@@ -83,32 +87,45 @@ class TensorrtBackend:
                 f"the engine takes no batch of {rows} x {width} tokens; give fewer or shorter texts"
             )
         logits = np.empty((rows, self._labels), dtype=np.float32)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs = {
+            "input_ids": cuda.contiguous(input_ids),
+            "attention_mask": cuda.contiguous(attention_mask),
+        }
         with self._turn:
-            self._switch_to(profile)
-            for name, array in inputs.items():
-                self._feed(name, cuda.contiguous(array))
-            self._buffers["logits"].hold(logits.nbytes)
-            self._context.set_tensor_address("logits", self._buffers["logits"].address)
-            if not self._context.execute_async_v3(self._stream.handle):
-                raise BackendError(f"TensorRT failed on a batch of {rows} x {width} tokens")
-            self._stream.download(self._buffers["logits"], logits)
-            self._stream.wait()
-        return checked(logits, rows, self._labels)
+            try:
+                self._execute(profile, inputs, logits)
+            finally:
+                self._stream.wait()  # the arrays are read and written until then
+        return checked_logits(logits, rows, self._labels)
 
-    def _switch_to(self, profile: int) -> None:
-        if profile == self._profile:
-            return
-        if not self._context.set_optimization_profile_async(profile, self._stream.handle):
-            raise BackendError(f"the engine has no profile {profile}; build it again")
-        self._profile = profile
+    def _execute(
+        self,
+        profile: int,
+        inputs: dict[str, npt.NDArray[np.int64]],
+        logits: npt.NDArray[np.float32],
+    ) -> None:
+        """Put a batch and what becomes of it on the stream."""
+        self._errors.clear()
+        context, stream = self._context, self._stream
+        if profile != self._profile:
+            self._require(context.set_optimization_profile_async(profile, stream.handle), "profile")
+            self._profile = profile
+        for name, array in inputs.items():
+            stream.upload(array, self._buffers[name])
+            shape = tuple(array.shape)
+            self._require(context.set_input_shape(name, shape), f"{name} of shape {list(shape)}")
+        self._buffers[OUTPUT].hold(logits.nbytes)
+        for name, buffer in self._buffers.items():
+            self._require(context.set_tensor_address(name, buffer.address), f"address of {name}")
+        self._require(context.execute_async_v3(stream.handle), f"batch {list(logits.shape)}")
+        stream.download(self._buffers[OUTPUT], logits)
 
-    def _feed(self, name: str, array: npt.NDArray[np.int64]) -> None:
-        buffer = self._buffers[name]
-        self._stream.upload(array, buffer)
-        if not self._context.set_input_shape(name, tuple(array.shape)):
-            raise BackendError(f"the engine takes no {name} of shape {list(array.shape)}")
-        self._context.set_tensor_address(name, buffer.address)
+    def _require(self, done: bool, what: str) -> None:
+        if not done:
+            raise BackendError(
+                f"TensorRT refuses the {what} ({tensorrt_library.reason(self._errors)}); check the "
+                "GPU's free memory, or build the engine again"
+            )
 
 
 def require_fitting(
@@ -135,15 +152,13 @@ def require_fitting(
         raise BackendError(f"{engine.file} is {' and '.join(differences)}; {rebuild}")
 
 
-def _deserialise(bundle: Path, engine: Engine) -> trt.ICudaEngine:
-    """Read the engine; its file is mapped, not copied."""
+def _deserialise(bundle: Path, engine: Engine) -> tuple[trt.ICudaEngine, list[str]]:
+    """Read the engine; its file is mapped, not copied. With it, where errors are logged."""
     import tensorrt
 
     path = bundle / engine.file
-    if not path.is_file():
-        raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
     log, errors = tensorrt_library.make_log()
-    runtime = tensorrt.Runtime(log)
+    runtime = tensorrt_library.make("runtime", lambda: tensorrt.Runtime(log), errors)
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as plan:
         loaded = runtime.deserialize_cuda_engine(plan)
     if loaded is None:
@@ -151,4 +166,4 @@ def _deserialise(bundle: Path, engine: Engine) -> trt.ICudaEngine:
             f"TensorRT cannot read {path} ({tensorrt_library.reason(errors)}); "
             + _REBUILD.format(bundle=bundle)
         )
-    return loaded
+    return loaded, errors
