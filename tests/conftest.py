@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +21,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests of what this machine may not have were not run, and why."""
     skipped = terminalreporter.stats.get("skipped", [])
     for marker in ("gpu", "tensorrt"):
-        reasons = [
+        reasons = Counter(
             report.longrepr[2].removeprefix("Skipped: not run: ")
             for report in skipped
             if marker in report.keywords and isinstance(report.longrepr, tuple)
-        ]
-        if reasons:
-            line = f"{len(reasons)} tests marked {marker} were not run: {reasons[0]}"
-            terminalreporter.write_line(line)
+        )
+        for reason, count in reasons.items():
+            terminalreporter.write_line(f"{count} tests marked {marker} were not run: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ import pytest
 from click.testing import Result
 
 import tiny
+from packages import needs_wheels, oldest_transformers
 from trimexport.bench.subjects import for_cpus
 from trimexport_runtime import read_manifest
 from trimexport_runtime.profiles import profiles_for
-from wheels import needs_wheels, oldest_transformers
 
 Invoke = Callable[..., Result]
 LABELS = ("--labels", "positive,negative", "--prompt", tiny.PROMPT)
@@ -42,7 +42,7 @@ def test_the_texts_that_ship_calibrate_where_none_are_given(
     tiny_invoke: Invoke, tiny_model: Path
 ) -> None:
     result = build(tiny_invoke, tiny_model, "--tensorrt", "int8", "--tensorrt-onnx-only")
-    assert "calibrating on the 32 texts that ship; --calibration gives" in result.stderr
+    assert "calibrating tensorrt-int8 on the 32 texts that ship; give it texts" in result.stderr
 
 
 def test_engines_need_tensorrt(
@@ -76,15 +76,21 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     assert len(lines) == 4
     assert ["--stronglyTyped" in line for line in lines] == [True, False, True, False]
     words = shlex.split(lines[0])
-    assert "--onnx=out/onnx/model_tensorrt_fp16.onnx" in words
-    assert "--saveEngine=out/tensorrt/model_fp16.plan" in words
+    assert "--onnx=onnx/model_tensorrt_fp16.onnx" in words
+    assert "--saveEngine=tensorrt-fp16.plan" in words
+    assert lines[0].strip() in Path("out/README.md").read_text(encoding="utf-8"), "the card"
     assert [it.name for it in for_cpus(manifest)] == ["int8"], "what bench measures"
-    latency, throughput = profiles_for(manifest.text_limit.tokens)
-    place = words.index("--profile=1")
-    for profile, part in ((latency, words[:place]), (throughput, words[place:])):
-        rows, width = profile.max
-        shapes = f"attention_mask:{rows}x{width},input_ids:{rows}x{width}"
-        assert f"--maxShapes={shapes}" in part
+    profiles = profiles_for(manifest.text_limit.tokens)
+    shown = [word for word in words if word.startswith(("--profile=", "--maxShapes="))]
+    assert shown == [
+        option
+        for place, profile in enumerate(profiles)
+        for rows, width in [profile.max]
+        for option in (
+            f"--profile={place}",
+            f"--maxShapes=input_ids:{rows}x{width},attention_mask:{rows}x{width}",
+        )
+    ]
 
 
 def test_a_recipe_may_ask_for_engines(
@@ -175,6 +181,7 @@ def test_optimum_answers_as_the_reference_does(
     [
         ("/nowhere/python", "/nowhere/python cannot be run"),
         ("false", "false failed: it says no more"),
+        ("true", "true gave no answer; name a Python"),
         (sys.executable, "pip install 'optimum-onnx[onnxruntime]' 'transformers<4.58' torch"),
     ],
 )

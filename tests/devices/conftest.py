@@ -1,8 +1,9 @@
-"""Tests that need an NVIDIA GPU. Where there is none they are skipped, each with its reason, and
-the report's last lines say how many were not run."""
+"""Tests that need an NVIDIA GPU. Where there is none, or not the package, they are skipped, and the
+report's last lines say how many were not run. Where both are there, whatever fails is a failure."""
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,19 @@ import pytest
 
 from tasks import SENTIMENT
 from trimexport import build
-from trimexport_runtime import BackendError, Classifier
-from trimexport_runtime.backends.availability import require
+from trimexport_runtime import BackendError
+from trimexport_runtime.backends.availability import require_backend
+
+
+def _need(backend: str) -> None:
+    try:
+        require_backend(backend)
+    except BackendError as error:
+        pytest.skip(f"not run: {error}")
+    try:
+        subprocess.run(["nvidia-smi"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not run: nvidia-smi finds no GPU")
 
 
 @pytest.fixture(scope="session")
@@ -22,20 +34,16 @@ def gpu_sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cuda(gpu_sentiment: Path) -> Path:
-    """The bundle, where ONNX Runtime's CUDA provider starts."""
-    try:
-        Classifier.load(gpu_sentiment, backend="onnxruntime-cuda")
-    except BackendError as error:
-        pytest.skip(f"not run: {error}")
-    return gpu_sentiment
+def cuda(request: pytest.FixtureRequest) -> Path:
+    """The bundle, where a GPU and onnxruntime-gpu are."""
+    _need("onnxruntime-cuda")
+    bundle: Path = request.getfixturevalue("gpu_sentiment")
+    return bundle
 
 
 @pytest.fixture
-def tensorrt(gpu_sentiment: Path) -> Path:
-    """The bundle, where TensorRT and a GPU are."""
-    try:
-        require("tensorrt")
-    except BackendError as error:
-        pytest.skip(f"not run: {error}")
-    return gpu_sentiment
+def tensorrt(request: pytest.FixtureRequest) -> Path:
+    """The bundle, where a GPU, TensorRT and cuda-python are."""
+    _need("tensorrt")
+    bundle: Path = request.getfixturevalue("gpu_sentiment")
+    return bundle

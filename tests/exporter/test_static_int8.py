@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from tokenizers import Tokenizer
 
 import tiny
 from trimexport import BuildSpec, ExportError, SpecError, Texts, build
 from trimexport.attention import PLAIN
 from trimexport.calibration import calibrate
+from trimexport.checkpoint import open_checkpoint
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
 from trimexport.planning import plan
@@ -77,6 +80,30 @@ def test_no_operator_of_dynamic_quantisation(written: tuple[Path, dict]) -> None
     assert kinds >= {"QuantizeLinear", "DequantizeLinear"}
     assert not kinds & {"DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "ReduceMin"}
     assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_the_token_that_runs_before_each_text_is_seen(tiny_model: Path) -> None:
+    """Without a suffix the prefix's last token is not compiled, so its activations count."""
+    planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt="Sentiment of {text}"))
+    model = LayerwiseModel(planned.checkpoint)
+    found = calibrate(planned, model, SEEN, Silent())
+    tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
+    prefix = planned.prompt.prefix_ids
+    rows = [(*prefix, *tokenizer.encode(text).ids) for text in SEEN.texts]
+    with_it = model.activations(rows, len(prefix) - 1)
+    without_it = model.activations(rows, len(prefix))
+    assert all(torch.equal(found[name], with_it[name]) for name in with_it)
+    assert any(bool((found[name] > without_it[name]).any()) for name in with_it)
+
+
+def test_padding_is_not_seen(tiny_model: Path) -> None:
+    model = LayerwiseModel(open_checkpoint(tiny_model, "", None))
+    rows = [(2, 900, 901), (2, 17, 18, 19, 20, 21, 22, 23)]
+    together = model.activations(rows, 1)
+    apart = [model.activations([row], 1) for row in rows]
+    for name, found in together.items():
+        expected = torch.maximum(apart[0][name], apart[1][name])
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5), name
 
 
 def test_what_calibration_did_not_see_is_refused(tiny_model: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_graph_with_other_inputs(bundle: Path) -> None:
     ]
     _replace_graph(bundle, nodes, ("tokens",), 3)
     with pytest.raises(
-        BundleError, match="takes tokens and gives logits; a trimexport graph takes attention_mask,"
+        BundleError, match="takes tokens and gives logits; a trimexport graph takes input_ids,"
     ):
         _load(bundle)
 

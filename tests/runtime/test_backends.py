@@ -14,21 +14,37 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 
-from trimexport_runtime import BackendError, BundleError, Classifier, Manifest, read_manifest
+from packages import needs_wheels, run_with
+from trimexport_runtime import (
+    BackendError,
+    BundleError,
+    Classifier,
+    IntegrityError,
+    Manifest,
+    read_manifest,
+)
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
-from trimexport_runtime.backends.onnxruntime import misplaced, run_bound, session_options
+from trimexport_runtime.backends.onnxruntime import (
+    misplaced,
+    run_bound,
+    session_options,
+    tensorrt_options,
+)
 from trimexport_runtime.backends.tensorrt import require_fitting
 from trimexport_runtime.bundle import Engine, Profile
 from trimexport_runtime.choice import choose
 from trimexport_runtime.cli import main
 from trimexport_runtime.cuda import Gpu
-from trimexport_runtime.engine import candidates, sources
-from wheels import needs_wheels, run_with
+from trimexport_runtime.engine import candidates, keep_engine
+from trimexport_runtime.integrity import check_engine
+from trimexport_runtime.profiles import single_profile
 
 MakeBundle = Callable[..., Path]
 CPU, CUDA, TENSORRT = list(PROVIDERS.values())[:3]
 ENGINE = Engine(
     file="tensorrt/model_fp16.plan",
+    bytes=4,
+    sha256="0" * 64,
     tensorrt="10.3.0",
     compute_capability="8.7",
     gpu="Orin",
@@ -125,7 +141,7 @@ def test_an_engine_runs_only_where_it_was_built_for(
     bundle: Path, version: str, gpu: Gpu, said: str | None
 ) -> None:
     manifest = read_manifest(bundle)
-    engine = replace(ENGINE, built_from=sources(manifest, manifest.variants[0]))
+    engine = replace(ENGINE, built_from={it.path: it.sha256 for it in manifest.files})
     if said is None:
         require_fitting(bundle, manifest, engine, version, gpu)
         return
@@ -139,6 +155,47 @@ def test_an_engine_of_another_graph(bundle: Path) -> None:
     engine = replace(ENGINE, built_from={"onnx/model.onnx": "0" * 64})
     with pytest.raises(BackendError, match="is of a graph that was changed since; build it again"):
         require_fitting(bundle, manifest, engine, "10.3.0", ORIN)
+
+
+def test_an_engine_that_is_kept(gpu_bundle: Path) -> None:
+    """What `build_engine` does with what TensorRT gave it, which may be any bytes."""
+    before = read_manifest(gpu_bundle)
+    engine = replace(ENGINE, bytes=0, sha256="")
+    kept = keep_engine(gpu_bundle, "tensorrt-fp16", engine, b"a plan")
+    assert kept == read_manifest(gpu_bundle)
+    found = kept.variant("tensorrt-fp16").engine
+    assert found is not None
+    assert (gpu_bundle / found.file).read_bytes() == b"a plan"
+    assert (found.bytes, found.profiles, found.tensorrt) == (6, ENGINE.profiles, "10.3.0")
+    check_engine(gpu_bundle, found, hashes=True)
+    assert kept.files == before.files
+    assert kept.variant("tensorrt-int8").engine == ENGINE, "another build's engine stays"
+    keep_engine(gpu_bundle, "tensorrt-fp16", engine, b"another")
+    with pytest.raises(IntegrityError, match="is not the engine that the manifest names; build it"):
+        check_engine(gpu_bundle, found, hashes=False)
+    (gpu_bundle / found.file).write_bytes(b"A PLAN")
+    with pytest.raises(IntegrityError, match="was altered: its SHA-256 is not the manifest's"):
+        check_engine(gpu_bundle, found, hashes=True)
+    (gpu_bundle / found.file).unlink()
+    with pytest.raises(IntegrityError, match=r"model_fp16\.plan is missing.*build-engines"):
+        check_engine(gpu_bundle, found, hashes=False)
+    assert Classifier.load(gpu_bundle).classify(["good"]), "the CPU needs no engine"
+    assert [path.name for path in gpu_bundle.rglob("*.partial")] == []
+
+
+def test_info_checks_engines_too(gpu_bundle: Path) -> None:
+    result = CliRunner().invoke(main, ["info", str(gpu_bundle), "--check"])
+    assert result.exit_code == 1
+    assert "model_fp16.plan is missing from the bundle; build it again with" in result.stderr
+
+
+def test_the_range_of_batches_for_onnxruntimes_tensorrt() -> None:
+    assert tensorrt_options(single_profile(100)) == {
+        "trt_profile_min_shapes": "input_ids:1x1,attention_mask:1x1",
+        "trt_profile_opt_shapes": "input_ids:81x32,attention_mask:81x32",
+        "trt_profile_max_shapes": "input_ids:81x100,attention_mask:81x100",
+    }
+    assert single_profile(10_000).max == (1, 10_000)
 
 
 def test_bound_tensors_give_the_same_logits(bundle: Path) -> None:
@@ -209,8 +266,9 @@ def test_onnxruntime_for_cpus_over_the_one_for_gpus(gpu_bundle: Path, tmp_path: 
 
 def test_every_json_answer_names_what_computed_it(gpu_bundle: Path) -> None:
     result = CliRunner().invoke(main, ["classify", str(gpu_bundle), "--json", "good", "bad"])
-    for line in result.stdout.splitlines():
-        answer = json.loads(line)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(answers) == 2
+    for answer in answers:
         assert (answer["variant"], answer["provider"]) == ("fp32", CPU)
     assert Classifier.load(gpu_bundle).provider == CPU
 
@@ -230,7 +288,7 @@ def test_info_says_what_each_backend_would_run(gpu_bundle: Path) -> None:
         assert (found["variant"] is None) == (found["reason"] is not None), name
     assert shown["variants"][-1]["engine"] == json.loads(json.dumps(asdict(ENGINE)))
     text = CliRunner().invoke(main, ["info", str(gpu_bundle)]).stdout
-    assert "backend     onnxruntime (CPUExecutionProvider): runs fp32" in text
+    assert "backend     onnxruntime (CPUExecutionProvider): would run fp32" in text
     assert "engine for TensorRT 10.3.0 on compute capability 8.7 (Orin)" in text
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from packages import ROOT, needs_wheels, run_with
 from trimexport_runtime import read_manifest
-from wheels import ROOT, needs_wheels, run_with
 
 sys.path.insert(0, str(ROOT / "typings"))
 from read_bindings import empty_libraries
@@ -100,7 +100,45 @@ try: _plan(Path("graph.onnx"), ())
 except BackendError as error: print(error)
 """
     found = in_generation(generation, libraries, code)
-    assert found.startswith("TensorRT has no builder here (TensorRT logs no reason); check the GPU")
+    assert found.startswith("TensorRT gives no builder (TensorRT logs no reason); check the GPU")
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_library_that_gives_no_runtime(
+    generation: str, libraries: dict[str, Path], tmp_path: Path
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from trimexport_runtime import BackendError
+from trimexport_runtime.backends.tensorrt import _deserialise
+from trimexport_runtime.bundle import Engine
+engine = Engine("x.plan", 1, "", "", "", "", (), {})
+try: _deserialise(Path(sys.argv[1]), engine)
+except BackendError as error: print(error)
+"""
+    (tmp_path / "x.plan").write_bytes(b"x")
+    found = in_generation(generation, libraries, code, str(tmp_path))
+    assert found.startswith("TensorRT gives no runtime (TensorRT logs no reason)")
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_interrupting_a_build(generation: str, libraries: dict[str, Path]) -> None:
+    """The real monitor, asked as TensorRT asks it between two steps."""
+    code = """
+import os, signal, types
+from trimexport_runtime import tensorrt_library as library
+library.load()
+config = types.SimpleNamespace()
+try:
+    with library.interruptible(config):
+        steps = [config.progress_monitor.step_complete("phase", 0)]
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append(config.progress_monitor.step_complete("phase", 1))
+except KeyboardInterrupt:
+    print(steps, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    assert in_generation(generation, libraries, code) == "[True, False] True"
 
 
 def test_no_driver(libraries: dict[str, Path]) -> None:
@@ -170,7 +208,7 @@ from trimexport_runtime import BackendError, read_manifest
 from trimexport_runtime.engine import build_engine
 bundle = Path(sys.argv[1])
 manifest = read_manifest(bundle)
-try: build_engine(bundle, manifest, manifest.variants[0])
+try: build_engine(bundle, manifest.variants[0])
 except BackendError as error: print(error)
 """
     assert "CUDA says" in in_generation("11", libraries, code, str(tiny_bundle))
