@@ -34,6 +34,7 @@ def _report(flips: int = 0, texts: int = 4, **change: object) -> ParityReport:
     names = tuple(f"<b>text</b> & {i}" for i in range(texts))
     variant = VariantParity(
         name="fp32",
+        backend="onnxruntime",
         max_logit_difference=4.5e-5 if not flips else 2.5,
         mean_logit_difference=1e-6,
         max_probability_difference=0.8 if flips else 1e-6,
