@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ class Classifier:
             BackendError: the model cannot be run on them.
         """
         return (
-            self._prediction(item, logits) if isinstance(item, Encoded) else item
+            self.prediction(item, logits) if isinstance(item, Encoded) else item
             for item, logits in self._answers(_listed(texts))
         )
 
@@ -154,27 +154,29 @@ class Classifier:
             rows.append(logits)
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.labels))
 
-    def _answers(
-        self, texts: Iterable[str]
-    ) -> Iterator[tuple[Encoded | InputError, npt.NDArray[np.float32]]]:
-        """Each text's tokens or error, with its logits (of no meaning beside an error)."""
-        for window in windows(texts, _characters):
-            items = [self._encode(text) for text in window]
-            good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
-            rows = [item.ids for item in items if isinstance(item, Encoded)]
-            logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
-            for batch in batches([len(row) for row in rows], self._backend.most_rows):
-                padded = pad([rows[index] for index in batch], self.manifest.pad_token_id)
-                logits[[good[index] for index in batch]] = self._backend.run(*padded)
-            yield from zip(items, logits, strict=True)
+    def encode(self, text: str) -> Encoded:
+        """A text's own tokens, cut to the bundle's limit.
 
-    def _encode(self, text: str) -> Encoded | InputError:
-        try:
-            return self._encoder.encode(text)
-        except InputError as error:
-            return error
+        Raises:
+            InputError: the text cannot be classified.
+        """
+        return self._encoder.encode(text)
 
-    def _prediction(self, item: Encoded, logits: npt.NDArray[np.float32]) -> Prediction:
+    def most_rows(self, width: int) -> int:
+        """How many texts of so many tokens one batch may have, at least 1."""
+        return self._backend.most_rows(width)
+
+    def run(self, rows: Sequence[Encoded]) -> npt.NDArray[np.float32]:
+        """The logits of texts as one batch, float32 `[rows, labels]`.
+
+        Raises:
+            BackendError: the model cannot be run on them.
+        """
+        ids, mask = pad([row.ids for row in rows], self.manifest.pad_token_id)
+        return self._backend.run(ids, mask)
+
+    def prediction(self, row: Encoded, logits: npt.NDArray[np.float32]) -> Prediction:
+        """The answer that logits `[labels]` give to a text."""
         weights = np.exp(logits.astype(np.float64) - logits.max())
         probabilities = tuple((weights / weights.sum()).tolist())
         best = int(logits.argmax())
@@ -182,9 +184,29 @@ class Classifier:
             label=self.labels[best],
             probability=probabilities[best],
             probabilities=probabilities,
-            truncated=item.truncated,
-            tokens=len(item.ids),
+            truncated=row.truncated,
+            tokens=len(row.ids),
         )
+
+    def _answers(
+        self, texts: Iterable[str]
+    ) -> Iterator[tuple[Encoded | InputError, npt.NDArray[np.float32]]]:
+        """Each text's tokens or error, with its logits (of no meaning beside an error)."""
+        for window in windows(texts, _characters):
+            items = [self._encode(text) for text in window]
+            good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
+            rows = [item for item in items if isinstance(item, Encoded)]
+            logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
+            for batch in batches([len(row.ids) for row in rows], self.most_rows):
+                found = self.run([rows[index] for index in batch])
+                logits[[good[index] for index in batch]] = found
+            yield from zip(items, logits, strict=True)
+
+    def _encode(self, text: str) -> Encoded | InputError:
+        try:
+            return self._encoder.encode(text)
+        except InputError as error:
+            return error
 
 
 def _listed(texts: Any) -> Iterable[str]:

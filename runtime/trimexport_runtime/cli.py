@@ -29,6 +29,7 @@ from .files import BadLine, Line, read_file, read_lines
 from .integrity import check_engine, check_files
 from .progress import Progress, is_terminal
 from .render import Answer, answer_json, answer_line, bad_json, info_json, info_text
+from .server.command import serve
 
 _LARGE = 1 << 28  # bytes of a variant whose loading is announced
 
@@ -197,6 +198,9 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
     else:
         for engine in engines:
             click.echo(f"{bundle / engine.file}: TensorRT {engine.tensorrt}, {engine.gpu}")
+
+
+main.add_command(serve)
 
 
 def _records(

@@ -1,0 +1,1 @@
+"""A bundle behind HTTP on one box; needs `trimexport-runtime[server]`."""

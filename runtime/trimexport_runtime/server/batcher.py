@@ -1,0 +1,200 @@
+"""Texts of many requests in common batches.
+
+One thread runs the model. While it does, requests wait; what waits becomes the next batch: the rows
+of the request that was served longest ago, and as many others of similar length as the token
+budget has room for. So requests take turns, a long one does not hold up the short ones behind it,
+little is spent on padding, and a request that comes alone runs at once, or after `wait` seconds in
+which others may join it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from trimexport_runtime.classifier import Classifier
+from trimexport_runtime.tokenize import Encoded
+
+Logits = npt.NDArray[np.float32]
+
+NEAR_TOKENS = 16  # lengths that differ by no more go together whatever they are
+NEAR_SHARE = 0.5  # and so do longer ones that differ by this share of the shorter
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A batch that ran: how many rows and padded tokens, and for how many seconds."""
+
+    rows: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a request gets: logits float32 `[rows, labels]`, and the seconds that its first row
+    waited and its batches ran."""
+
+    logits: Logits
+    queued: float
+    ran: float
+
+
+@dataclass(eq=False)
+class _Request:
+    rows: Sequence[Encoded]
+    arrived: float
+    future: Future[Answered]
+    left: set[int] = field(default_factory=set)
+    logits: Logits | None = None
+    queued: float | None = None
+    ran: float = 0.0
+
+
+class Batcher:
+    """Runs rows of many requests on one classifier. `close` lets what was accepted end."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        wait: float = 0.0,
+        note: Callable[[Ran], None] = lambda ran: None,
+    ) -> None:
+        self._classifier = classifier
+        self._wait = wait
+        self._note = note
+        self._waiting: deque[_Request] = deque()  # the one that was served longest ago first
+        self._changed = threading.Condition()
+        self._closing = False
+        self._tokens = 0
+        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens wait; a row counts for one at least."""
+        return self._tokens
+
+    def submit(self, rows: Sequence[Encoded]) -> Future[Answered]:
+        """Queue the rows of a request, at least one."""
+        future: Future[Answered] = Future()
+        request = _Request(rows, time.monotonic(), future, left=set(range(len(rows))))
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the batcher is closed")
+            self._waiting.append(request)
+            self._tokens += sum(map(_width, rows))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Take no more, and wait until everything that was taken is answered."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                self._gather()
+                batch = self._take()
+            if batch:
+                self._run(batch)
+
+    def _gather(self) -> None:
+        """Wait for more until the first has waited long enough, or a batch is full."""
+        until = self._waiting[0].arrived + self._wait
+        full = self._classifier.most_rows(1)
+        while not self._closing and self._tokens < full:
+            left = until - time.monotonic()
+            if left <= 0 or not self._changed.wait(left):
+                return
+
+    def _take(self) -> list[tuple[_Request, int]]:
+        """The next batch: requests and the places of their rows."""
+        for gone in [it for it in self._waiting if it.future.cancelled()]:
+            self._forget(gone)
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        anchor = max(first.left, key=lambda place: _width(first.rows[place]))
+        width = _width(first.rows[anchor])
+        batch = [(first, anchor)]
+        room = self._classifier.most_rows(width)
+        for request in self._waiting:
+            if len(batch) == room:
+                break
+            for place in sorted(request.left - {anchor} if request is first else request.left):
+                size = _width(request.rows[place])
+                if len(batch) < room and size <= width and _near(size, width):
+                    batch.append((request, place))
+        for request, place in batch:
+            request.left.discard(place)
+            self._tokens -= _width(request.rows[place])
+        served = list(dict.fromkeys(id(request) for request, _ in batch))
+        for request in [it for it in self._waiting if id(it) in served]:
+            self._waiting.remove(request)
+            if request.left:
+                self._waiting.append(request)
+        return batch
+
+    def _forget(self, request: _Request) -> None:
+        """Leave out a request whose client is gone."""
+        self._waiting.remove(request)
+        self._tokens -= sum(_width(request.rows[place]) for place in request.left)
+        request.left.clear()
+
+    def _run(self, batch: list[tuple[_Request, int]]) -> None:
+        began = time.monotonic()
+        rows = [request.rows[place] for request, place in batch]
+        requests = list({id(request): request for request, _ in batch}.values())
+        try:
+            logits = self._classifier.run(rows)
+        except Exception as error:  # of whatever kind: these requests fail, no other
+            for request in requests:
+                self._fail(request, error)
+            return
+        seconds = time.monotonic() - began
+        self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
+        for (request, place), found in zip(batch, logits, strict=True):
+            if request.logits is None:
+                request.logits = np.empty((len(request.rows), len(found)), dtype=np.float32)
+                request.queued = began - request.arrived
+            request.logits[place] = found
+        for request in requests:
+            request.ran += seconds
+            if not request.left and not request.future.done():
+                self._answer(request)
+
+    def _answer(self, request: _Request) -> None:
+        assert request.logits is not None
+        assert request.queued is not None
+        if request.future.set_running_or_notify_cancel():
+            request.future.set_result(Answered(request.logits, request.queued, request.ran))
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        with self._changed:
+            if request in self._waiting:
+                self._forget(request)
+        if not request.future.done() and request.future.set_running_or_notify_cancel():
+            request.future.set_exception(error)
+
+
+def _width(row: Encoded) -> int:
+    return max(1, len(row.ids))
+
+
+def _near(shorter: int, longer: int) -> bool:
+    return longer - shorter <= max(NEAR_TOKENS, NEAR_SHARE * shorter)

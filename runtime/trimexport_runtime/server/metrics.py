@@ -1,0 +1,54 @@
+"""What a server counts, for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        own = self._registry
+        self.requests = Counter(
+            "trimexport_requests", "Requests answered.", ["route", "status"], registry=own
+        )
+        self.errors = Counter(
+            "trimexport_errors",
+            "Requests that were refused, or failed, by kind.",
+            ["kind"],
+            registry=own,
+        )
+        self.texts = Counter("trimexport_texts", "Texts classified.", ["model"], registry=own)
+        self.queue = Gauge("trimexport_queue_tokens", "Tokens that wait.", ["model"], registry=own)
+        self.rows = Histogram(
+            "trimexport_batch_rows", "Texts in a batch.", ["model"], buckets=_COUNTS, registry=own
+        )
+        self.tokens = Histogram(
+            "trimexport_batch_tokens",
+            "Tokens of a batch, padding included.",
+            ["model"],
+            buckets=_COUNTS,
+            registry=own,
+        )
+        self.seconds = Histogram(
+            "trimexport_request_seconds",
+            "Seconds of a request by stage: tokenise, queue, model, total.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+
+    def watch_queue(self, model: str, tokens: Callable[[], int]) -> None:
+        """Read a queue's length whenever somebody asks for the metrics."""
+        self.queue.labels(model).set_function(tokens)
+
+    def text(self) -> bytes:
+        """All of it, in the format that Prometheus reads."""
+        return generate_latest(self._registry)

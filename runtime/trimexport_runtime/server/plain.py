@@ -1,0 +1,39 @@
+"""`POST /classify`, the server's own form: values in, values out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .refusals import Refusal
+from .service import Classified, Model
+
+
+def read(body: Any) -> tuple[list[str], bool]:
+    """The texts that a JSON body has, and whether long ones are to be cut.
+
+    Raises:
+        Refusal: it has none.
+    """
+    if not isinstance(body, dict) or not isinstance(body.get("texts"), list):
+        raise Refusal("bad_input", 'the body must be an object with texts: {"texts": ["a text"]}')
+    texts, truncate = body["texts"], body.get("truncate", False)
+    if not all(isinstance(text, str) for text in texts):
+        raise Refusal("bad_input", "texts must be a list of strings")
+    if not isinstance(truncate, bool):
+        raise Refusal("bad_input", f"truncate is {truncate!r}; it must be true or false")
+    return texts, truncate
+
+
+def answer(model: Model, found: Classified) -> dict[str, Any]:
+    """Predictions in the order of the texts, and what computed them."""
+    labels = model.classifier.labels
+    return {
+        "model": model.name,
+        "variant": model.classifier.variant.name,
+        "provider": model.classifier.provider,
+        "predictions": [
+            {**asdict(it), "probabilities": dict(zip(labels, it.probabilities, strict=True))}
+            for it in found.predictions
+        ],
+    }

@@ -1,0 +1,36 @@
+"""Every way in which the server refuses a request, each with its status and its kind."""
+
+from __future__ import annotations
+
+STATUS = {
+    "bad_json": 400,
+    "unauthorized": 401,
+    "no_route": 404,
+    "no_model": 404,
+    "bad_method": 405,
+    "timeout": 408,
+    "body_too_large": 413,
+    "text_too_long": 413,
+    "bad_input": 422,
+    "too_many_texts": 422,
+    "queue_full": 429,
+    "failed": 500,
+    "shutting_down": 503,
+}
+
+
+class Refusal(Exception):
+    """A request that is not answered, and why. `kind` is a key of `STATUS`; `retry_after` is in
+    seconds."""
+
+    def __init__(self, kind: str, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = STATUS[kind]
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if kind == "unauthorized":
+            self.headers["WWW-Authenticate"] = "Bearer"
+
+    def body(self) -> dict[str, str]:
+        """What the client reads."""
+        return {"error": str(self), "error_type": self.kind}

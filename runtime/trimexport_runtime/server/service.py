@@ -1,0 +1,144 @@
+"""The bundles of a server and what is done with texts, whatever the protocol they came in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.errors import InputError, TrimexportRuntimeError
+from trimexport_runtime.tokenize import Encoded
+
+from .batcher import Batcher, Ran
+from .metrics import Metrics
+from .refusals import Refusal
+from .settings import Settings
+
+ENCODERS = 2  # threads that tokenise; the tokenizer itself uses no others
+SHORT_CHARACTERS = 4096  # texts up to this together are tokenised at once, without a thread
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle that is served."""
+
+    name: str
+    classifier: Classifier
+    batcher: Batcher
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The answers to the texts of a request: predictions, and logits float32 `[texts, labels]`."""
+
+    predictions: list[Prediction]
+    logits: npt.NDArray[np.float32]
+
+
+class Service:
+    """Everything behind the routes."""
+
+    def __init__(self, classifiers: Mapping[str, Classifier], settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.draining = False
+        self.models = {name: self._start(name, it) for name, it in classifiers.items()}
+        self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
+
+    def _start(self, name: str, classifier: Classifier) -> Model:
+        rows, tokens = self.metrics.rows.labels(name), self.metrics.tokens.labels(name)
+
+        def note(ran: Ran) -> None:
+            rows.observe(ran.rows)
+            tokens.observe(ran.tokens)
+
+        batcher = Batcher(
+            classifier,
+            self.settings.wait,
+            note,
+        )
+        self.metrics.watch_queue(name, lambda: batcher.tokens)
+        return Model(name, classifier, batcher)
+
+    def model(self, name: str | None = None) -> Model:
+        """The model called `name`; without a name the first.
+
+        Raises:
+            Refusal: there is none of this name.
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise Refusal("no_model", f'no model "{name}"; there are: {", ".join(self.models)}')
+        return self.models[name]
+
+    async def classify(self, model: Model, texts: Sequence[str], truncate: bool) -> Classified:
+        """The answers to texts.
+
+        Raises:
+            Refusal: too many, none, one that cannot be classified, one that is too long where
+                `truncate` is not given, or no room in the queue.
+        """
+        if not texts:
+            raise Refusal("bad_input", "there is no text; give one at least")
+        if len(texts) > self.settings.max_texts:
+            raise Refusal(
+                "too_many_texts",
+                f"{len(texts)} texts, at most {self.settings.max_texts} go in one request; send "
+                "several",
+            )
+        began = time.monotonic()
+        rows = await self._encode(model, texts, truncate)
+        self._check_room(model, rows)
+        self.metrics.seconds.labels("tokenise").observe(time.monotonic() - began)
+        try:
+            answered = await asyncio.wrap_future(model.batcher.submit(rows))
+        except TrimexportRuntimeError as error:
+            raise Refusal("failed", str(error)) from None
+        self.metrics.seconds.labels("queue").observe(answered.queued)
+        self.metrics.seconds.labels("model").observe(answered.ran)
+        self.metrics.texts.labels(model.name).inc(len(texts))
+        make = model.classifier.prediction
+        found = [make(row, logits) for row, logits in zip(rows, answered.logits, strict=True)]
+        return Classified(found, answered.logits)
+
+    async def _encode(self, model: Model, texts: Sequence[str], truncate: bool) -> list[Encoded]:
+        def encode() -> list[Encoded]:
+            return [self._row(model, place, text, truncate) for place, text in enumerate(texts)]
+
+        if sum(map(len, texts)) <= SHORT_CHARACTERS:
+            return encode()
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
+
+    def _row(self, model: Model, place: int, text: str, truncate: bool) -> Encoded:
+        try:
+            row = model.classifier.encode(text)
+        except InputError as error:
+            raise Refusal("bad_input", f"text {place}: {error}") from None
+        if row.truncated and not truncate:
+            limit = model.classifier.manifest.text_limit.tokens
+            raise Refusal(
+                "text_too_long",
+                f"text {place} has more than {limit} tokens; shorten it, or send truncate: true to "
+                "have it cut",
+            )
+        return row
+
+    def _check_room(self, model: Model, rows: Sequence[Encoded]) -> None:
+        waiting, most = model.batcher.tokens, self.settings.max_queue
+        if waiting and waiting + sum(len(row.ids) for row in rows) > most:
+            raise Refusal(
+                "queue_full", f"{waiting} tokens wait, of {most} at most; try again later", 1
+            )
+
+    def close(self) -> None:
+        """Answer what was accepted, and end."""
+        for model in self.models.values():
+            model.batcher.close()
+        self._encoders.shutdown()

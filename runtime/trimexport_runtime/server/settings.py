@@ -1,0 +1,30 @@
+"""How a server is set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits and habits of a server.
+
+    Args:
+        max_body: bytes of a request's body.
+        max_texts: texts of one request.
+        max_queue: tokens that may wait before requests are turned away.
+        wait: seconds that a text may wait for others to join its batch.
+        timeout: seconds within which a request's headers, and then its body, must have come.
+        drain: seconds within which accepted requests end after SIGTERM.
+        api_key: what a client has to bring as its bearer token; None asks for none.
+        log_texts: whether the log has the texts.
+    """
+
+    max_body: int = 4 * 2**20
+    max_texts: int = 1024
+    max_queue: int = 262_144
+    wait: float = 0.0
+    timeout: float = 20.0
+    drain: float = 30.0
+    api_key: str | None = None
+    log_texts: bool = False

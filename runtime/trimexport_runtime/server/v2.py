@@ -1,0 +1,197 @@
+"""The Open Inference Protocol, version 2, with its binary tensor extension: values in, values out.
+
+https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .refusals import Refusal
+from .service import Classified, Model
+
+INPUT, OUTPUTS = "text", ("label", "probabilities")
+HEADER = "inference-header-content-length"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked; `binary` are the outputs that the client wants as bytes behind the JSON."""
+
+    id: str | None
+    texts: list[str]
+    truncate: bool
+    outputs: tuple[str, ...]
+    binary: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """JSON, and where `header` is not None so many bytes of it before binary tensors."""
+
+    body: bytes
+    header: int | None
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    """`GET /v2`."""
+    return {"name": "trimexport", "version": version, "extensions": ["binary_tensor_data"]}
+
+
+def model_metadata(model: Model) -> dict[str, Any]:
+    """`GET /v2/models/NAME`."""
+    labels = len(model.classifier.labels)
+    return {
+        "name": model.name,
+        "versions": ["1"],
+        "platform": "trimexport",
+        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, labels]},
+        ],
+    }
+
+
+def read(body: bytes, header: str | None) -> Request:
+    """The request in a body, of which the first `header` bytes are JSON where that is given.
+
+    Raises:
+        Refusal: it makes none.
+    """
+    length = len(body) if header is None else _length(header, len(body))
+    try:
+        asked = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise Refusal("bad_json", f"the body is not JSON: {error}") from None
+    if not isinstance(asked, dict) or not isinstance(asked.get("inputs"), list):
+        raise Refusal("bad_input", "the body must be an object with a list of inputs")
+    inputs = [it for it in asked["inputs"] if isinstance(it, dict) and it.get("name") == INPUT]
+    if len(inputs) != 1 or len(asked["inputs"]) != 1:
+        raise Refusal("bad_input", f'there must be one input, named "{INPUT}"')
+    parameters = _object(asked, "parameters")
+    truncate = parameters.get("truncate", False)
+    if not isinstance(truncate, bool):
+        raise Refusal("bad_input", f"the parameter truncate is {truncate!r}, not true or false")
+    names, binary = _outputs(asked, bool(parameters.get("binary_data_output", False)))
+    name = asked.get("id")
+    return Request(
+        id=name if isinstance(name, str) else None,
+        texts=_texts(inputs[0], body[length:]),
+        truncate=truncate,
+        outputs=names,
+        binary=binary,
+    )
+
+
+def answer(request: Request, model: Model, found: Classified) -> Reply:
+    """The outputs that were asked for."""
+    labels = [it.label for it in found.predictions]
+    rows = np.array([it.probabilities for it in found.predictions], dtype="<f4")
+    tensors: dict[str, tuple[str, list[int], Any, bytes]] = {
+        "label": ("BYTES", [len(labels)], labels, _packed(labels)),
+        "probabilities": ("FP32", list(rows.shape), rows.ravel().tolist(), rows.tobytes()),
+    }
+    outputs, behind = [], b""
+    for name in request.outputs:
+        kind, shape, data, raw = tensors[name]
+        output: dict[str, Any] = {"name": name, "datatype": kind, "shape": shape}
+        if name in request.binary:
+            output["parameters"] = {"binary_data_size": len(raw)}
+            behind += raw
+        else:
+            output["data"] = data
+        outputs.append(output)
+    value: dict[str, Any] = {"model_name": model.name, "model_version": "1", "outputs": outputs}
+    if request.id is not None:
+        value["id"] = request.id
+    head = json.dumps(value, ensure_ascii=False).encode()
+    return Reply(head + behind, len(head) if request.binary else None)
+
+
+def _length(header: str, size: int) -> int:
+    length = int(header) if header.isascii() and header.isdigit() else -1
+    if not 0 <= length <= size:
+        raise Refusal(
+            "bad_input", f"Inference-Header-Content-Length is {header!r} of a body of {size} bytes"
+        )
+    return length
+
+
+def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name) or {}
+    if not isinstance(found, dict):
+        raise Refusal("bad_input", f"{name} must be an object")
+    return found
+
+
+def _outputs(asked: dict[str, Any], binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names of the outputs that are wanted, all unless some are named; and which as bytes."""
+    wanted = asked.get("outputs") or [{"name": name} for name in OUTPUTS]
+    if not isinstance(wanted, list) or not all(
+        isinstance(it, dict) and it.get("name") in OUTPUTS for it in wanted
+    ):
+        raise Refusal("bad_input", f"outputs must be named, of {', '.join(OUTPUTS)}")
+    names = tuple(dict.fromkeys(it["name"] for it in wanted))
+    as_bytes = {
+        it["name"] for it in wanted if _object(it, "parameters").get("binary_data", binary) is True
+    }
+    return names, frozenset(as_bytes)
+
+
+def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
+    """The texts of a BYTES tensor of shape [n] or [n, 1], in JSON or as bytes behind it."""
+    if tensor.get("datatype") != "BYTES":
+        raise Refusal("bad_input", f'the input "{INPUT}" must be of datatype BYTES')
+    size = _object(tensor, "parameters").get("binary_data_size")
+    if size is None:
+        texts = _listed(tensor.get("data"))
+    elif size == len(behind):
+        texts = _unpacked(behind)
+    else:
+        raise Refusal("bad_input", f"binary_data_size is {size!r} of {len(behind)} bytes")
+    count = len(texts)
+    if tensor.get("shape") not in ([count], [count, 1]):
+        raise Refusal(
+            "bad_input", f"the shape of {count} texts is [{count}], not {tensor.get('shape')}"
+        )
+    return texts
+
+
+def _listed(data: Any) -> list[str]:
+    """The strings of a JSON list, or of a list of lists."""
+    rows: list[Any] = data if isinstance(data, list) else [None]
+    texts: list[Any] = [it for row in rows for it in (row if isinstance(row, list) else [row])]
+    if not all(isinstance(text, str) for text in texts):
+        raise Refusal("bad_input", f'the data of "{INPUT}" must be strings')
+    return texts
+
+
+def _packed(texts: Sequence[str]) -> bytes:
+    """Each with its length before it, 4 bytes, little-endian."""
+    raw = [text.encode() for text in texts]
+    return b"".join(struct.pack("<I", len(it)) + it for it in raw)
+
+
+def _unpacked(raw: bytes) -> list[str]:
+    """The strings of a binary tensor."""
+    texts: list[str] = []
+    start = 0
+    while start < len(raw):
+        (length,) = struct.unpack_from("<I", raw.ljust(start + 4, b"\0"), start)
+        start += 4
+        if start + length > len(raw):
+            raise Refusal("bad_input", "a string of the binary tensor is longer than its data")
+        try:
+            texts.append(raw[start : start + length].decode())
+        except UnicodeDecodeError as error:
+            raise Refusal("bad_input", f"text {len(texts)} is not UTF-8: {error}") from None
+        start += length
+    return texts

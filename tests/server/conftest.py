@@ -1,0 +1,89 @@
+"""Real servers on loopback: each a process of its own, as people run it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START = "from trimexport_runtime.cli import main; main()"
+
+
+@dataclass
+class Server:
+    """A server that runs, and the name of its first bundle."""
+
+    process: subprocess.Popen[str]
+    port: int
+    name: str
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Status, JSON where it is some, and headers of an answer; a body that is no bytes is sent
+        as JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, raw, headers or {})
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        is_json = found.get("content-type", "").startswith("application/json")
+        return answer.status, json.loads(content) if is_json else content, found
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
+        """End it; its exit status and the rest of its log."""
+        self.process.send_signal(number)
+        _, log = self.process.communicate(timeout=60)
+        return self.process.returncode, [json.loads(line) for line in log.splitlines()]
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server: `serve(bundle, "--wait", 5)`."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, **variables: str) -> Server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **variables},
+        )
+        running.append(process)
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert first.startswith("{"), first + process.stderr.read()
+        line = json.loads(first)
+        return Server(process, line["port"], line["serving"][0])
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def bundle(sentiment: Path) -> Path:
+    """gemma-mini's first task in float32, whose answers are the same bits in any batch."""
+    return sentiment

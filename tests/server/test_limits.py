@@ -1,0 +1,196 @@
+"""What is refused, in one table; slow clients; keys; the log; how a server ends."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from server.conftest import Serve
+from trimexport_runtime import Classifier
+from trimexport_runtime.cli import main
+
+LONG = "word " * 700
+REFUSED: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "/classify", b"{", 400, "bad_json"),
+    ("POST", "/classify", b"\xff", 400, "bad_json"),
+    ("POST", "/classify", b"[" * 100_000, 400, "bad_json"),
+    ("POST", "/classify", [], 422, "bad_input"),
+    ("POST", "/classify", {"texts": []}, 422, "bad_input"),
+    ("POST", "/classify", {"texts": "a text"}, 422, "bad_input"),
+    ("POST", "/classify", {"texts": [1]}, 422, "bad_input"),
+    ("POST", "/classify", {"texts": ["a"], "truncate": 1}, 422, "bad_input"),
+    ("POST", "/classify", {"texts": ["\ud800"]}, 422, "bad_input"),
+    ("POST", "/classify", {"texts": ["a"] * 9}, 422, "too_many_texts"),
+    ("POST", "/classify", {"texts": ["a", LONG]}, 413, "text_too_long"),
+    ("POST", "/classify", {"texts": ["a" * 20_000]}, 413, "body_too_large"),
+    ("POST", "/predict", {"inputs": ["a", "b"]}, 422, "bad_input"),
+    ("POST", "/predict", {"inputs": [["a", "b"]]}, 422, "bad_input"),
+    ("POST", "/predict", {"inputs": []}, 422, "bad_input"),
+    ("POST", "/predict", {"texts": ["a"]}, 422, "bad_input"),
+    ("POST", "/v2/models/none/infer", {"inputs": []}, 404, "no_model"),
+    ("POST", "/v2/models/bundle/infer", {"inputs": []}, 422, "bad_input"),
+    ("POST", "/v2/models/bundle/infer", {"inputs": 1}, 422, "bad_input"),
+    ("GET", "/nowhere", None, 404, "no_route"),
+    ("PUT", "/classify", {"texts": ["a"]}, 405, "bad_method"),
+    ("GET", "/predict", None, 405, "bad_method"),
+]
+
+
+def test_what_is_refused(serve: Serve, bundle: Path) -> None:
+    """Each with its status and a JSON error; the server answers the next request."""
+    server = serve(f"bundle={bundle}", "--max-texts", 8, "--max-body", 10_000)
+    for method, path, body, status, kind in REFUSED:
+        found, answer, headers = server.ask(method, path, body)
+        assert (found, answer["error_type"]) == (status, kind), (method, path, answer)
+        assert answer["error"]
+        assert ("allow" in headers) == (status == 405)
+    assert server.ask("POST", "/classify", {"texts": ["a"]})[0] == 200
+
+
+def test_long_texts_are_cut_where_that_is_asked(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle)
+    status, answer, _ = server.ask("POST", "/classify", {"texts": [LONG], "truncate": True})
+    assert status == 200
+    assert answer["predictions"][0]["truncated"]
+
+
+def test_a_full_queue(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle, "--max-queue", 1)
+    texts = {"texts": ["a good film " * 30] * 400}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: server.ask("POST", "/classify", texts), range(8)))
+    statuses = [status for status, _, _ in found]
+    assert 200 in statuses, "what finds the queue empty is taken, however much it is"
+    assert set(statuses) == {200, 429}
+    refused = next(it for it in found if it[0] == 429)
+    assert refused[1]["error_type"] == "queue_full"
+    assert refused[2]["retry-after"] == "1"
+
+
+def test_a_key(serve: Serve, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("geheim\n")
+    server = serve(bundle, "--api-key-file", tmp_path / "key")
+    body = {"texts": ["a"]}
+    assert server.ask("GET", "/health")[0] == 200
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "geheim"}):
+        status, answer, found = server.ask("POST", "/classify", body, headers)
+        assert (status, answer["error_type"]) == (401, "unauthorized")
+        assert found["www-authenticate"] == "Bearer"
+    assert server.ask("POST", "/classify", body, {"Authorization": "Bearer geheim"})[0] == 200
+
+
+def test_options_from_the_environment(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle, TRIMEXPORT_MAX_TEXTS="2", TRIMEXPORT_API_KEY="k")
+    status, answer, _ = server.ask("GET", "/info", headers={"Authorization": "Bearer k"})
+    assert (status, answer["limits"]["max_texts"]) == (200, 2)
+
+
+def _until_closed(connection: socket.socket) -> bytes:
+    found = b""
+    while part := connection.recv(65536):
+        found += part
+    return found
+
+
+def test_slow_clients(serve: Serve, bundle: Path) -> None:
+    """Half a request's headers, and half a body: both end, the second with an answer."""
+    server = serve(bundle, "--timeout", 1)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as half:
+        half.sendall(b"POST /classify HT")
+        assert _until_closed(half) == b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as half:
+        half.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        answer = half.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert server.ask("GET", "/health")[0] == 200
+
+
+def test_clients_that_hang_up(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle)
+    body = json.dumps({"texts": ["a good film " * 30] * 200}).encode()
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for size in (10, len(body)):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port)) as gone:
+                gone.sendall(head + body[:size])
+    status, answer, _ = server.ask("POST", "/classify", {"texts": ["dull"]})
+    assert (status, answer["predictions"][0]["label"]) == (200, "negative")
+
+
+def test_the_log(serve: Serve, bundle: Path) -> None:
+    """One JSON object for each request, and the text only where that was asked for."""
+    for options, shown in (((), False), (("--log-texts",), True)):
+        server = serve(bundle, *options)
+        server.ask("POST", "/classify", {"texts": ["a secret"]})
+        code, lines = server.stop()
+        assert code == 0
+        (line,) = lines
+        assert (line["method"], line["path"], line["status"]) == ("POST", "/classify", 200)
+        assert line["milliseconds"] > 0
+        assert (line.get("content") == ["a secret"]) == shown
+        assert ("secret" in json.dumps(line)) == shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_answered(serve: Serve, bundle: Path, number: int) -> None:
+    server = serve(bundle)
+    body = {"texts": ["a good film that is long " * 20] * 500}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(server.ask, "POST", "/classify", body) for _ in range(4)]
+        while (
+            b'trimexport_queue_tokens{model="' + server.name.encode() + b'"} 0.0'
+            in (server.ask("GET", "/metrics")[1])
+        ):
+            time.sleep(0.01)
+        code, _ = server.stop(number)
+        found = [it.result() for it in asked]
+    assert code == 0
+    assert [status for status, _, _ in found] == [200] * 4
+    with pytest.raises(ConnectionError):
+        server.ask("GET", "/health")
+
+
+def test_an_address_that_is_taken(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle)
+    result = CliRunner().invoke(main, ["serve", str(bundle), "--port", str(server.port)])
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{server.port} cannot be listened on" in result.stderr
+
+
+def test_wrong_commands(bundle: Path, tmp_path: Path) -> None:
+    cases = [
+        (["a=" + str(bundle), "a=" + str(bundle)], "named a, a; give each a name of its own"),
+        ([str(tmp_path)], "is not a bundle"),
+        ([str(bundle), "--api-key-file", str(tmp_path / "none")], "none cannot be read"),
+    ]
+    for arguments, said in cases:
+        result = CliRunner().invoke(main, ["serve", *arguments])
+        assert result.exit_code == 1
+        assert said in result.stderr
+
+
+def test_many_at_once_get_their_own(serve: Serve, bundle: Path) -> None:
+    """Texts of all lengths from many clients: each gets what it gets alone, bit for bit."""
+    texts = [("a good film " * (it % 40 + 1)) + str(it) for it in range(240)]
+    expected = Classifier.load(bundle).classify(texts)
+    server = serve(bundle)
+
+    def ask(place: int) -> Any:
+        status, answer, _ = server.ask("POST", "/classify", {"texts": [texts[place]]})
+        assert status == 200
+        return answer["predictions"][0]["probabilities"]
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        found = list(pool.map(ask, range(len(texts))))
+    assert [tuple(it.values()) for it in found] == [it.probabilities for it in expected]
+    metrics = server.ask("GET", "/metrics")[1].decode().splitlines()
+    (count,) = (it for it in metrics if it.startswith("trimexport_batch_rows_count"))
+    assert float(count.split()[-1]) < len(texts), "no two texts shared a batch"

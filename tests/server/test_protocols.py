@@ -1,0 +1,131 @@
+"""What each protocol answers: the same as `Classifier` does offline."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.conftest import Serve, Server
+from trimexport_runtime import Classifier
+
+TEXTS = ["a gorgeous, witty, seductive movie", "dull", "", "two hours that feel like five"]
+
+
+@pytest.fixture
+def server(serve: Serve, bundle: Path) -> Server:
+    return serve(bundle)
+
+
+def test_the_plain_form(server: Server, bundle: Path) -> None:
+    status, answer, _ = server.ask("POST", "/classify", {"texts": TEXTS})
+    assert status == 200
+    expected = Classifier.load(bundle).classify(TEXTS)
+    for found, prediction in zip(answer["predictions"], expected, strict=True):
+        assert found["label"] == prediction.label
+        assert tuple(found["probabilities"].values()) == prediction.probabilities
+        assert (found["tokens"], found["truncated"]) == (prediction.tokens, False)
+    assert (answer["variant"], answer["provider"]) == ("fp32", "CPUExecutionProvider")
+
+
+def test_text_embeddings_inference(server: Server, bundle: Path) -> None:
+    status, single, _ = server.ask("POST", "/predict", {"inputs": TEXTS[1]})
+    assert status == 200
+    (expected,) = Classifier.load(bundle).classify(TEXTS[1:2])
+    assert [it["label"] for it in single] == ["negative", "positive"]
+    assert single[0]["score"] == expected.probability
+    _, several, _ = server.ask("POST", "/predict", {"inputs": [[text] for text in TEXTS]})
+    assert several[1] == single
+    assert len(several) == len(TEXTS)
+    body = {"inputs": TEXTS[1], "raw_scores": True}
+    _, raw, _ = server.ask("POST", "/predict", body)
+    logits = Classifier.load(bundle).logits(TEXTS[1:2])[0]
+    assert [it["score"] for it in raw] == sorted(map(float, logits), reverse=True)
+
+
+def test_a_pair_is_refused_with_its_reason(server: Server) -> None:
+    status, answer, _ = server.ask("POST", "/predict", {"inputs": ["a", "b"]})
+    assert status == 422
+    assert "a list of texts is one pair of texts to text-embeddings-inference" in answer["error"]
+
+
+def test_the_open_inference_protocol_in_json(server: Server, bundle: Path) -> None:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [len(TEXTS)], "data": TEXTS}
+    path = f"/v2/models/{server.name}/infer"
+    status, answer, _ = server.ask("POST", path, {"id": "7", "inputs": [tensor]})
+    assert (status, answer["id"], answer["model_name"]) == (200, "7", server.name)
+    label, probabilities = answer["outputs"]
+    expected = Classifier.load(bundle).classify(TEXTS)
+    assert label["data"] == [it.label for it in expected]
+    assert probabilities["shape"] == [len(TEXTS), 2]
+    rows = np.reshape(probabilities["data"], (-1, 2))
+    assert np.allclose(rows, [it.probabilities for it in expected], atol=1e-6)
+    one = {"inputs": [tensor], "outputs": [{"name": "label"}]}
+    _, answer, _ = server.ask("POST", path, one)
+    assert [it["name"] for it in answer["outputs"]] == ["label"]
+
+
+def test_binary_tensors(server: Server, bundle: Path) -> None:
+    raw = b"".join(struct.pack("<I", len(it)) + it for it in (text.encode() for text in TEXTS))
+    tensor = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [len(TEXTS), 1],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    path = f"/v2/models/{server.name}/versions/1/infer"
+    status, content, found = server.ask("POST", path, head + raw, headers)
+    assert (status, found["content-type"]) == (200, "application/octet-stream")
+    size = int(found["inference-header-content-length"])
+    label, probabilities = json.loads(content[:size])["outputs"]
+    sizes = [it["parameters"]["binary_data_size"] for it in (label, probabilities)]
+    assert sum(sizes) == len(content) - size
+    rows = np.frombuffer(content[-sizes[1] :], dtype="<f4").reshape(probabilities["shape"])
+    expected = [it.probabilities for it in Classifier.load(bundle).classify(TEXTS)]
+    assert np.allclose(rows, expected, atol=1e-6)
+
+
+def test_metadata(server: Server) -> None:
+    _, about, _ = server.ask("GET", "/v2")
+    assert about["extensions"] == ["binary_tensor_data"]
+    _, model, _ = server.ask("GET", f"/v2/models/{server.name}")
+    assert [it["name"] for it in model["inputs"]] == ["text"]
+    assert [it["shape"] for it in model["outputs"]] == [[-1], [-1, 2]]
+    for path in ("/v2/health/live", "/v2/health/ready", f"/v2/models/{server.name}/ready"):
+        assert server.ask("GET", path)[0] == 200
+    _, info, _ = server.ask("GET", "/info")
+    assert info["models"][0]["labels"] == ["positive", "negative"]
+    _, description, _ = server.ask("GET", "/openapi.json")
+    assert "/predict" in description["paths"]
+
+
+def test_several_bundles(serve: Serve, bundle: Path, tiny_bundle: Path) -> None:
+    server = serve(f"reviews={bundle}", f"tiny={tiny_bundle}")
+    _, first, _ = server.ask("POST", "/classify", {"texts": ["dull"]})
+    assert first["model"] == "reviews"
+    _, other, _ = server.ask("POST", "/classify?model=tiny", {"texts": ["dull"]})
+    assert other["model"] == "tiny"
+    assert server.ask("GET", "/v2/models/tiny")[0] == 200
+    status, answer, _ = server.ask("POST", "/classify?model=none", {"texts": ["dull"]})
+    assert (status, answer["error"]) == (404, 'no model "none"; there are: reviews, tiny')
+
+
+def test_the_metrics(server: Server) -> None:
+    server.ask("POST", "/classify", {"texts": TEXTS})
+    server.ask("POST", "/classify", {"texts": 1})
+    text = server.ask("GET", "/metrics")[1].decode()
+    for line in (
+        'trimexport_requests_total{route="/classify",status="200"} 1.0',
+        'trimexport_errors_total{kind="bad_input"} 1.0',
+        f'trimexport_texts_total{{model="{server.name}"}} 4.0',
+        f'trimexport_queue_tokens{{model="{server.name}"}} 0.0',
+        'trimexport_request_seconds_count{stage="queue"} 1.0',
+        'trimexport_request_seconds_count{stage="tokenise"} 1.0',
+        'trimexport_request_seconds_count{stage="model"} 1.0',
+    ):
+        assert line in text
