@@ -32,10 +32,14 @@ def test_the_public_surface() -> None:
         "classify",
         "classify_each",
         "classify_stream",
+        "encode",
         "labels",
         "load",
         "logits",
+        "most_rows",
+        "prediction",
         "provider",
+        "run",
     }
 
 

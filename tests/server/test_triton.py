@@ -1,0 +1,56 @@
+"""Triton's own client, which speaks the Open Inference Protocol in binary tensors by default."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from packages import needs_wheels, run_with
+from server.conftest import Serve
+from trimexport_runtime import Classifier
+
+ASK = """
+import json, sys
+import numpy as np
+import tritonclient.http as triton
+
+address, model, binary = sys.argv[1], sys.argv[2], sys.argv[3] == "binary"
+texts = json.loads(sys.argv[4])
+client = triton.InferenceServerClient(address)
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(model)
+assert client.get_server_metadata()["name"] == "trimexport"
+assert client.get_model_metadata(model)["inputs"][0]["datatype"] == "BYTES"
+tensor = triton.InferInput("text", [len(texts)], "BYTES")
+data = np.array([it.encode() for it in texts], dtype=object)
+tensor.set_data_from_numpy(data, binary_data=binary)
+outputs = [triton.InferRequestedOutput(it, binary_data=binary) for it in ("label", "probabilities")]
+found = client.infer(model, [tensor], outputs=outputs, request_id="r1")
+assert found.get_response()["id"] == "r1"
+labels = [it.decode() if isinstance(it, bytes) else it for it in found.as_numpy("label")]
+default = client.infer(model, [tensor]).as_numpy("probabilities")
+assert np.array_equal(default, found.as_numpy("probabilities"))
+print(json.dumps([labels, found.as_numpy("probabilities").tolist()]))
+try:
+    client.infer("none", [tensor])
+except Exception as error:
+    print(error)
+"""
+TEXTS = ["a gorgeous, witty, seductive movie", "dull", "schön – 好", ""]
+
+
+@pytest.mark.parametrize("form", ["binary", "json"])
+def test_tritons_client(serve: Serve, bundle: Path, form: str) -> None:
+    wheels = needs_wheels("triton")
+    server = serve(bundle)
+    arguments = (f"127.0.0.1:{server.port}", server.name, form, json.dumps(TEXTS))
+    run = run_with([wheels], "-c", ASK, *arguments)
+    assert run.returncode == 0, run.stderr
+    answer, refusal = run.stdout.strip().splitlines()
+    labels, probabilities = json.loads(answer)
+    expected = Classifier.load(bundle).classify(TEXTS)
+    assert labels == [it.label for it in expected]
+    assert np.allclose(probabilities, [it.probabilities for it in expected], atol=1e-6)
+    assert 'no model "none"; there are:' in refusal
