@@ -44,7 +44,7 @@ test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready \
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
 	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
 	TRIMEXPORT_WHEELS="$(CURDIR)/$(WHEELS)" \
-	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

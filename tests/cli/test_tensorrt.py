@@ -15,6 +15,8 @@ from click.testing import Result
 
 import tiny
 from packages import needs_wheels, oldest_transformers
+from trimexport import BuildSpec, read_recipe
+from trimexport import build as build_bundle
 from trimexport.bench.subjects import for_cpus
 from trimexport_runtime import read_manifest
 from trimexport_runtime.profiles import profiles_for
@@ -38,13 +40,6 @@ def build(invoke: Invoke, model: Path, *options: object) -> Result:
     return result
 
 
-def test_the_texts_that_ship_calibrate_where_none_are_given(
-    tiny_invoke: Invoke, tiny_model: Path
-) -> None:
-    result = build(tiny_invoke, tiny_model, "--tensorrt", "int8", "--tensorrt-onnx-only")
-    assert "calibrating tensorrt-int8 on the 32 texts that ship; give it texts" in result.stderr
-
-
 def test_engines_need_tensorrt(
     tiny_refused: Callable[..., str], tiny_model: Path, without_tensorrt: None
 ) -> None:
@@ -66,9 +61,10 @@ def test_wrong_precisions(tiny_refused: Callable[..., str], tiny_model: Path, na
 
 def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     """Both graphs, and the commands that build their engines."""
-    result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only")
+    result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
+    assert "calibrating tensorrt-int8 on the 32 texts that ship; give it texts" in result.stderr
     manifest = read_manifest(Path("out"))
-    assert [it.name for it in manifest.variants] == ["int8", "tensorrt-fp16", "tensorrt-int8"]
+    assert [it.name for it in manifest.variants] == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
     for variant in manifest.variants[1:]:
         assert (variant.opset, variant.operators, variant.engine) == (20, ("ai.onnx",), None)
         assert f"trimexport-run build-engines out --variant {variant.name}" in result.stdout
@@ -79,7 +75,7 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     assert "--onnx=onnx/model_tensorrt_fp16.onnx" in words
     assert "--saveEngine=tensorrt-fp16.plan" in words
     assert lines[0].strip() in Path("out/README.md").read_text(encoding="utf-8"), "the card"
-    assert [it.name for it in for_cpus(manifest)] == ["int8"], "what bench measures"
+    assert [it.name for it in for_cpus(manifest)] == ["fp32"], "what bench measures"
     profiles = profiles_for(manifest.text_limit.tokens)
     shown = [word for word in words if word.startswith(("--profile=", "--maxShapes="))]
     assert shown == [
@@ -93,33 +89,36 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     ]
 
 
-def test_a_recipe_may_ask_for_engines(
-    tiny_invoke: Invoke, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_recipe_may_ask_for_engines(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        f"model = {str(tiny_model)!r}\nlabels = ['positive', 'negative']\n"
-        f"prompt = {json.dumps(tiny.PROMPT)}\ntensorrt = ['fp16']\n",
-        encoding="utf-8",
+    recipe.write_text('model = "m"\ntensorrt = ["fp16"]\n', encoding="utf-8")
+    assert read_recipe(recipe).variants == ("int8", "tensorrt-fp16")
+
+
+@pytest.fixture(scope="module")
+def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's bundle with graphs for TensorRT, without engines."""
+    spec = BuildSpec(
+        model=str(tiny.tiny_model()),
+        labels=("positive", "negative"),
+        prompt=tiny.PROMPT,
+        precision=("fp32",),
+        tensorrt=("fp16", "int8"),
     )
-    command = ("build", "--recipe", recipe, "--tensorrt-onnx-only", "-o", "out", "--json")
-    found = json.loads(tiny_invoke(*command).stdout)
-    assert list(found["trtexec"]) == ["tensorrt-fp16"]
-    assert set(found["trtexec"]["tensorrt-fp16"]) == {"10", "11"}
-    assert [it["name"] for it in found["variants"]] == ["int8", "tensorrt-fp16"]
+    target = tmp_path_factory.mktemp("gpu") / "bundle"
+    return build_bundle(spec, target, engines=False).directory
 
 
 def test_what_did_not_run_is_no_pass(
-    tiny_invoke: Invoke, tiny_model: Path, without_tensorrt: None
+    tiny_invoke: Invoke, gpu_bundle: Path, without_tensorrt: None
 ) -> None:
-    build(tiny_invoke, tiny_model, "--tensorrt", "fp16", "--tensorrt-onnx-only")
-    every = tiny_invoke("verify", "out", "--backends", "all", "--json")
+    every = tiny_invoke("verify", gpu_bundle, "--backends", "all", "--json")
     assert every.exit_code == 0, every.output
     found = json.loads(every.stdout)
     ran = {(it["name"], it["backend"]) for it in found["variants"]}
     assert ran >= {
         ("trimmed", "pytorch"),
-        ("int8", "onnxruntime"),
+        ("fp32", "onnxruntime"),
         ("tensorrt-fp16", "onnxruntime"),
     }
     missing = {(it["name"], it["backend"]): it["reason"] for it in found["not_run"]}
@@ -127,16 +126,14 @@ def test_what_did_not_run_is_no_pass(
     assert "has no TensorRT engine" in missing["tensorrt-fp16", "tensorrt"]
     assert ("tensorrt-fp16", "onnxruntime-cuda") in ran | set(missing)
 
-    shown = tiny_invoke("verify", "out", "--backends", "all").stdout
-    assert "tensorrt-fp16 on tensorrt " in shown
-    assert "NOT RUN" in shown
-    assert "tensorrt-fp16 on tensorrt was not run: variant" in shown
-    page = Path("out/reports/parity.html").read_text(encoding="utf-8")
+    page = (gpu_bundle / "reports" / "parity.html").read_text(encoding="utf-8")
     assert "<td>NOT RUN</td>" in page
 
-    named = tiny_invoke("verify", "out", "--backends", "onnxruntime,tensorrt")
+    named = tiny_invoke("verify", gpu_bundle, "--backends", "onnxruntime,tensorrt")
     assert named.exit_code == 1
     assert "tensorrt-fp16 on tensorrt did not run: variant" in named.stderr
+    assert "NOT RUN" in named.stdout
+    assert "tensorrt-fp16 on tensorrt was not run: variant" in named.stdout
 
 
 def test_a_bundle_with_nothing_for_a_backend(tiny_invoke: Invoke, tiny_bundle: Path) -> None:
@@ -161,12 +158,11 @@ def python_with(tmp_path: Path, *directories: Path) -> Path:
 
 @pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
 def test_optimum_answers_as_the_reference_does(
-    tiny_invoke: Invoke, tiny_model: Path, tmp_path: Path
+    tiny_invoke: Invoke, gpu_bundle: Path, tmp_path: Path
 ) -> None:
     """Optimum's own class and the bundle's own tokenizer, on the oldest transformers."""
     python = python_with(tmp_path, oldest_transformers(), needs_wheels("optimum"))
-    build(tiny_invoke, tiny_model, "--precision", "fp32", "--tensorrt-onnx-only")
-    command = ("verify", "out", "--backends", "optimum", "--optimum-python", python, "--json")
+    command = ("verify", gpu_bundle, "--backends", "optimum", "--optimum-python", python, "--json")
     result = tiny_invoke(*command)
     assert result.exit_code == 0, result.output
     found = {it["name"]: it for it in json.loads(result.stdout)["variants"]}

@@ -19,11 +19,9 @@ from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.tokenize import TextEncoder
 
 TOLERANCE = 1e-3
-# Root mean square, in standard deviations of these small models' logits.
-INT8_ERROR = 0.2
-STATIC_ERROR = 0.3
-# Weights in float16; their products are computed in float32 on a CPU.
-HALF_TOLERANCE = 0.05
+# Root mean square, in standard deviations of these small models' logits. Float16 is that of the
+# weights alone: their products are computed in float32 on a CPU.
+ERROR = {"int8": 0.2, "tensorrt-int8": 0.3, "tensorrt-fp16": 0.01}
 LABELS = ("positive", "negative", "World")
 # Longer than the window, and so are some of the texts, in a batch with shorter ones.
 PROMPT = "Read the review. Then say in one word what it is.\n\nReview: {text}\nSentiment:"
@@ -31,6 +29,8 @@ PROMPT = "Read the review. Then say in one word what it is.\n\nReview: {text}\nS
 
 # Both tests see every family; what is a variant of another row is in one of them.
 LANGUAGE_MODELS = [name for name in FAMILIES if name not in ("smollm", "phi3", "gpt2-scaled")]
+# Its text part is a gemma3's, of which graphs for GPUs are built anyway.
+WITHOUT_GPU = ("gemma3-multimodal",)
 CLASSIFIERS = [name for name in FAMILIES if name not in ("llama3", "phi3-longrope", "gpt2")]
 
 
@@ -40,7 +40,7 @@ def test_a_language_model(name: str, tmp_path: Path) -> None:
     precision = ("fp32", "int8")
     spec = BuildSpec(
         precision=precision,
-        tensorrt=("fp16", "int8"),
+        tensorrt=() if name in WITHOUT_GPU else ("fp16", "int8"),
         model=str(directory),
         labels=LABELS,
         prompt=PROMPT,
@@ -66,11 +66,10 @@ def test_a_language_model(name: str, tmp_path: Path) -> None:
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(left_padded(tmp_path / "bundle", manifest, texts) - expected).max() < TOLERANCE
 
-    half = Classifier.load(tmp_path / "bundle", variant="tensorrt-fp16").logits(texts)
-    assert np.abs(half - expected).max() < HALF_TOLERANCE
-    for variant, error in (("int8", INT8_ERROR), ("tensorrt-int8", STATIC_ERROR)):
-        int8 = Classifier.load(tmp_path / "bundle", variant=variant).logits(texts)
-        assert (int8 - expected).std() < error * (expected - expected.mean(axis=0)).std()
+    deviation = (expected - expected.mean(axis=0)).std()
+    for variant in manifest.variants[1:]:
+        answers = Classifier.load(tmp_path / "bundle", variant=variant.name).logits(texts)
+        assert (answers - expected).std() < ERROR[variant.name] * deviation, variant.name
 
     # What must not pass: a prefix that lost its last token, and layers without their window.
     mutant = judge.logits_of([without_one(row, prefix - 1) for row in rows], tokens)
