@@ -8,7 +8,6 @@ budgets. Each is measured in rounds whose order rotates; medians.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import click
 
 from trimexport.bench.rounds import rotated
+from trimexport.texts import read_texts
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import TextEncoder
 
@@ -58,8 +58,7 @@ def of_width(bundle: Path, texts: list[str], count: int) -> list[str]:
 @click.option("--rounds", default=3, show_default=True)
 def main(bundle: Path, texts: Path, threads: int, sentences: int, rounds: int) -> None:
     """Measure BUNDLE on TEXTS, a file of JSON lines with a key `text`."""
-    lines = texts.read_text(encoding="utf-8").splitlines()
-    known = [json.loads(line)["text"] for line in lines]
+    known = list(read_texts(texts).texts)
     same = of_width(bundle, known, BATCHES[-1])
 
     def load(budget: int) -> Classifier:

@@ -25,7 +25,7 @@ from trimexport import BuildSpec, build, verify
 from trimexport.console import ConsoleProgress
 from trimexport.report import as_dict
 from trimexport_runtime import BackendError
-from trimexport_runtime.backends.availability import require
+from trimexport_runtime.backends.availability import require_backend
 from workloads import ZERO_SHOT, prompts, read_texts
 
 HERE = Path(__file__).resolve().parent
@@ -93,7 +93,7 @@ def _build(model: Path, prompt: str, bundle: Path, engines: bool) -> None:
 
 def _has_tensorrt() -> bool:
     try:
-        require("tensorrt")
+        require_backend("tensorrt")
     except BackendError as error:
         click.echo(f"without TensorRT: {error}", err=True)
         return False

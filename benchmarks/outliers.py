@@ -41,6 +41,7 @@ from trimexport.progress import Silent
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.serialise import write_onnx
 from trimexport.shipped import sample_texts
+from trimexport.texts import read_texts
 from trimexport.variants import SCHEMES, STATIC
 from trimexport_runtime.backends.onnxruntime import session_options
 
@@ -169,8 +170,7 @@ def agreement(found: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(checkpoint: Path, texts: Path) -> None:
     """Print the share of labels that each way keeps, for outliers of several sizes."""
-    lines = texts.read_text(encoding="utf-8").splitlines()
-    sentences = [json.loads(line)["text"] for line in lines]
+    sentences = list(read_texts(texts).texts)
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as directory:
             planted = plant(checkpoint, Path(directory) / "model", factor)

@@ -8,7 +8,6 @@ result of every operator, as a GPU does at worst. Needs the variant fp32 to comp
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from trimexport.texts import read_texts
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.batching import batches, pad, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -30,8 +30,7 @@ TOKENS = 2048  # of a batch
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(bundle: Path, texts: Path) -> None:
     """Print how far logits are from fp32's, and how many labels are the same."""
-    lines = texts.read_text(encoding="utf-8").splitlines()
-    sentences = [json.loads(line)["text"] for line in lines]
+    sentences = list(read_texts(texts).texts)
     manifest = read_manifest(bundle)
     expected = Classifier.load(bundle, variant="fp32").logits(sentences)
     for variant in manifest.variants:

@@ -11,7 +11,7 @@ the same product that mixes the values, where padding adds exact zeros at the en
 mixed a block of columns at a time, which ONNX Runtime cuts at the same keys whatever the shape and
 the threads; and the scores are summed over pieces of the head that it does not cut at all.
 
-Graphs for GPUs have plain attention instead, which engines know: there no two shapes give the same
+Graphs for GPUs have plain attention instead, in fewer operators: there no two shapes give the same
 bits anyway.
 """
 

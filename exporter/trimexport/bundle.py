@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,6 +26,7 @@ from trimexport_runtime.bundle import (
     to_json,
 )
 from trimexport_runtime.integrity import sha256_of
+from trimexport_runtime.replacing import replacing
 
 from .parity import ParityReport
 from .report import html
@@ -156,12 +155,6 @@ def save_report(report: ParityReport, bundle: Path) -> Path:
     """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
     path = bundle / "reports" / "parity.html"
     path.parent.mkdir(exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".parity-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(html(report))
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(html(report).encode())
     return path

@@ -9,13 +9,10 @@ Not run with TensorRT's library yet: docs/tensorrt.md says what was checked with
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from . import cuda, tensorrt_library
 from .bundle import (
@@ -32,6 +29,7 @@ from .bundle import (
 from .errors import BackendError, BundleError
 from .integrity import check_files, sha256_of
 from .profiles import profiles_for
+from .replacing import replacing
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -106,7 +104,7 @@ def keep_engine(bundle: Path, name: str, engine: Engine, plan: Buffer) -> Manife
     """
     path = bundle / engine.file
     path.parent.mkdir(exist_ok=True)
-    with _replacing(path) as stream:
+    with replacing(path) as stream:
         stream.write(plan)
     engine = replace(engine, bytes=path.stat().st_size, sha256=sha256_of(path))
     manifest = read_manifest(bundle)
@@ -114,7 +112,7 @@ def keep_engine(bundle: Path, name: str, engine: Engine, plan: Buffer) -> Manife
         replace(it, engine=engine) if it.name == name else it for it in manifest.variants
     )
     manifest = replace(manifest, variants=variants)
-    with _replacing(bundle / MANIFEST) as stream:
+    with replacing(bundle / MANIFEST) as stream:
         stream.write(to_json(manifest).encode())
     return manifest
 
@@ -122,19 +120,6 @@ def keep_engine(bundle: Path, name: str, engine: Engine, plan: Buffer) -> Manife
 def engine_file(variant: Variant) -> str:
     """Where a variant's engine lies in the bundle."""
     return f"tensorrt/model_{variant.name.removeprefix(FOR_TENSORRT)}.plan"
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends well, and vanishes otherwise."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:

@@ -72,8 +72,7 @@ class App:
         try:
             if route not in OPEN:
                 self._check_key(request)
-                if self._service.draining:
-                    raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
+                self._check_taking()
             return await handler(request)
         except Refusal as refusal:
             return refused(self._service, refusal)
@@ -102,6 +101,10 @@ class App:
         given = request.headers.get("authorization", "")
         if key is not None and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
             raise Refusal("unauthorized", "send the server's key: Authorization: Bearer KEY")
+
+    def _check_taking(self) -> None:
+        if self._service.draining:
+            raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, within the limits of size and time."""
@@ -169,10 +172,10 @@ class App:
 
     async def health(self, request: Request) -> Response:
         """Alive; and ready unless it is shutting down."""
-        live = request.url.path.endswith("/live")
-        if self._service.draining and not live:
-            raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
-        return JSONResponse({"live": True} if live else {"ready": True})
+        if request.url.path.endswith("/live"):
+            return JSONResponse({"live": True})
+        self._check_taking()
+        return JSONResponse({"ready": True})
 
     async def info(self, request: Request) -> Response:
         """What is served, and within which limits."""

@@ -143,8 +143,8 @@ class Batcher:
         for request, place in batch:
             request.left.discard(place)
             self._tokens -= _width(request.rows[place])
-        served = list(dict.fromkeys(id(request) for request, _ in batch))
-        for request in [it for it in self._waiting if id(it) in served]:
+        served = {request for request, _ in batch}
+        for request in [it for it in self._waiting if it in served]:
             self._waiting.remove(request)
             if request.left:
                 self._waiting.append(request)
@@ -159,7 +159,7 @@ class Batcher:
     def _run(self, batch: list[tuple[_Request, int]]) -> None:
         began = time.monotonic()
         rows = [request.rows[place] for request, place in batch]
-        requests = list({id(request): request for request, _ in batch}.values())
+        requests = list(dict.fromkeys(request for request, _ in batch))
         try:
             logits = self._classifier.run(rows)
         except Exception as error:  # of whatever kind: these requests fail, no other
