@@ -31,10 +31,15 @@ GPU_TOKEN_BUDGET = 8192
 T = TypeVar("T")
 
 
-def windows(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+def windows(
+    items: Iterable[T],
+    characters: Callable[[T], int],
+    most_items: int = WINDOW_TEXTS,
+    most_characters: int = WINDOW_CHARACTERS,
+) -> Iterator[list[T]]:
     """Cut a stream into lists, reading no further than the list that is asked for.
 
-    A list ends with the item that brings it to `WINDOW_TEXTS` items or to `WINDOW_CHARACTERS`
+    A list ends with the item that brings it to `most_items` items or to `most_characters`
     characters, as `characters` counts them, so that long texts do not pile up in memory.
     """
     window: list[T] = []
@@ -42,7 +47,7 @@ def windows(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list
     for item in items:
         window.append(item)
         total += characters(item)
-        if len(window) >= WINDOW_TEXTS or total >= WINDOW_CHARACTERS:
+        if len(window) >= most_items or total >= most_characters:
             yield window
             window, total = [], 0
     if window:

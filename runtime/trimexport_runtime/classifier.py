@@ -15,7 +15,7 @@ from .backends import DEFAULT, Backend, load_backend
 from .batching import batches, pad, windows
 from .bundle import Manifest, Variant, read_manifest
 from .choice import choose
-from .errors import BackendError, InputError
+from .errors import BackendError, BundleError, InputError
 from .integrity import check_files
 from .tokenize import Encoded, TextEncoder
 
@@ -89,11 +89,16 @@ class Classifier:
         chosen = choose(manifest, variant, backend)
         if token_budget is not None and token_budget < 1:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
-        check_files(bundle, manifest, hashes=False)
-        encoder = TextEncoder.load(bundle, manifest)
-        loaded = load_backend(
-            backend, bundle, manifest, chosen, threads=threads, token_budget=token_budget
-        )
+        try:
+            check_files(bundle, manifest, hashes=False)
+            encoder = TextEncoder.load(bundle, manifest)
+            loaded = load_backend(
+                backend, bundle, manifest, chosen, threads=threads, token_budget=token_budget
+            )
+        except OSError as error:
+            raise BundleError(
+                f"{bundle} cannot be loaded ({error}); check it with `trimexport-run info --check`"
+            ) from None
         return cls(manifest, chosen, encoder, loaded)
 
     @property

@@ -1,4 +1,4 @@
-"""Texts from files and pipes, one at a time, each with the number of its line.
+"""Texts from files, directories and pipes, one at a time, each with the number of its line.
 
 What cannot be read becomes a `BadLine` in its place: one bad line never costs the others.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import InputError
+from .parquet import rows_of
 from .tokenize import problem_of
 
 DEFAULT_COLUMN = "text"
@@ -22,27 +23,61 @@ _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file of texts, and what it is called in results: its path within what was given."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
 class Line:
-    """A text and the number of the file's line where it begins, from 1."""
+    """A text and the number of the file's line (in Parquet, row) where it begins, from 1; `file`
+    is the source's name where there are several."""
 
     number: int
     text: str
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line, by its number from 1, that holds no text, and why."""
+    """A line, by its number from 1, that holds no text, and why; `file` as in `Line`."""
 
     number: int
     reason: str
+    file: str | None = None
+
+
+def sources(path: Path) -> list[Source]:
+    """The files of texts that `path` stands for: itself, or those below a directory by name.
+
+    In a directory, names that begin with a dot or an underscore and other extensions are passed
+    over.
+
+    Raises:
+        InputError: a directory without any, or one that cannot be listed.
+    """
+    if not path.is_dir():
+        return [Source(path.name, path)]
+    found = []
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        hidden = any(piece.startswith((".", "_")) for piece in name.parts)
+        if file.suffix.lower() in READERS and not hidden and file.is_file():
+            found.append(Source(name.as_posix(), file))
+    if not found:
+        raise InputError(f"{path} is a directory without any {', '.join(READERS)} in it")
+    return found
 
 
 def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]:
     """Read texts from a file, as they are asked for.
 
     `.txt` has one text a line, blank lines included. `.csv` has a header and a column `column`;
-    `.jsonl` has one object a line with a key `column`; in both `column` is `text` if None, and
-    blank lines are skipped. All are UTF-8, with or without a byte order mark.
+    `.jsonl` has one object a line with a key `column`; in both blank lines are skipped. These are
+    UTF-8, with or without a byte order mark. `.parquet` has a column `column` of strings, and needs
+    pyarrow. `column` is `text` if None.
 
     Raises:
         InputError: another extension, no such file, a header without the column, or a `column`
@@ -116,6 +151,16 @@ def _json_text(number: int, line: str, column: str) -> Line | BadLine:
     return Line(number, value[column])
 
 
+def _parquet(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+    for number, text in enumerate(rows_of(path, stream, column), start=1):
+        if text is None:
+            yield BadLine(number, f'"{column}" is null; leave the row out or give it a text')
+        elif problem_of(text):
+            yield BadLine(number, f'"{column}" is not valid UTF-8; write the file again')
+        else:
+            yield Line(number, text)
+
+
 def _csv(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
     rows = _csv_rows(_decoded(stream))
     _, header = next(rows, (1, []))
@@ -186,4 +231,5 @@ READERS: dict[str, Callable[[Path, BinaryIO, str], Iterator[Line | BadLine]]] = 
     ".txt": _txt,
     ".csv": _csv,
     ".jsonl": _jsonl,
+    ".parquet": _parquet,
 }

@@ -1,7 +1,9 @@
-"""Progress on standard error, for people only: on a terminal, and when work takes long."""
+"""The two standard streams: results on one, and progress on the other for people only, on a
+terminal and when work takes long."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from types import TracebackType
@@ -17,17 +19,30 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def prepare_stdout(as_json: bool) -> None:
+    """JSON is UTF-8 whatever the locale; other output escapes what the locale cannot show."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if as_json:
+            sys.stdout.reconfigure(encoding="utf-8")
+        else:
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+
 class Progress:
     """A counter that appears after `QUIET_SECONDS` and is wiped off at the end.
 
-    `total` turns it into a percentage. Where standard error is not a terminal it does nothing.
+    `total` turns it into a percentage, `rate` adds how many a second. Where standard error is not a
+    terminal it does nothing.
     """
 
-    def __init__(self, what: str, total: int | None = None, *, visible: bool = True) -> None:
+    def __init__(
+        self, what: str, total: int | None = None, *, visible: bool = True, rate: bool = False
+    ) -> None:
         self._what = what
         self._total = total
         self._count = 0
         self._visible = visible and is_terminal(sys.stderr)
+        self._began = time.monotonic() if rate else None
         self._next = time.monotonic() + QUIET_SECONDS
         self._shown = False
 
@@ -48,6 +63,10 @@ class Progress:
     def _state(self) -> str:
         if self._total:
             return f"{self._count / self._total:.0%}"
+        if self._count and self._began is not None:
+            return (
+                f"{self._count:,}, {self._count / (time.monotonic() - self._began):,.0f} a second"
+            )
         return f"{self._count:,}" if self._count else "..."
 
     def __enter__(self) -> Progress:

@@ -22,12 +22,14 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 @dataclass(frozen=True)
 class Answer:
-    """A record of the input: its place from 0, its line from 1, its text and what came of it."""
+    """A record of the input: its place from 0, its line from 1, its text and what came of it, and
+    its file where there are several."""
 
     index: int
     number: int
     text: str
     result: Prediction | BadLine
+    file: str | None = None
 
 
 def answer_line(answer: Answer, prediction: Prediction) -> str:
@@ -43,6 +45,8 @@ def answer_json(
 ) -> str:
     """One JSON object on one line; `numbered` adds the line of the file."""
     value: dict[str, object] = {"index": answer.index}
+    if answer.file is not None:
+        value["file"] = answer.file
     if numbered:
         value["line"] = answer.number
     value |= {"text": answer.text, **asdict(prediction)}
@@ -53,7 +57,8 @@ def answer_json(
 
 def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
     """One JSON object on one line for a record without an answer: its line or index, and why."""
-    where = {"line": bad.number} if numbered else {"index": answer.index}
+    where: dict[str, object] = {} if answer.file is None else {"file": answer.file}
+    where |= {"line": bad.number} if numbered else {"index": answer.index}
     reason = bad.reason.encode("utf-8", errors="backslashreplace").decode()
     return json.dumps({**where, "error": reason}, ensure_ascii=False)
 

@@ -1,0 +1,202 @@
+"""`trimexport-run classify`: texts to standard output, or a job from files into a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from .backends import DEFAULT, PROVIDERS
+from .errors import TrimexportRuntimeError
+from .files import BadLine
+from .jobs.folder import Folder
+from .jobs.job import Job, Outcome
+from .jobs.job import run as run_job
+from .jobs.parts import LISTED
+from .progress import Progress, is_terminal, prepare_stdout
+from .streaming import answers, load, records, show
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT ... | -]")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Read texts from a .txt, .csv, .jsonl or .parquet, or all of them in a directory.",
+)
+@click.option("--column", help="The column or key of the texts in --file.  [default: text]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@click.option(
+    "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"
+)
+@click.option(
+    "--backend",
+    type=click.Choice(tuple(PROVIDERS)),
+    default=DEFAULT,
+    help="What runs it; none stands in for another.  [default: onnxruntime, on the CPU]",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write a .parquet, .jsonl or .csv with a row for each record of --file.",
+)
+@click.option("--resume", is_flag=True, help="Go on with an --output that did not come to its end.")
+@click.option("--force", is_flag=True, help="Begin --output anew, and replace what is there.")
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    help="What makes --output: this machine, or a Ray cluster.  [default: local]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that make --output, each with its own model.  [default: 1; ray: one a node]",
+)
+@click.pass_context
+def classify(
+    context: click.Context,
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    column: str | None,
+    as_json: bool,
+    variant: str | None,
+    backend: str,
+    threads: int | None,
+    output: Path | None,
+    resume: bool,
+    force: bool,
+    engine: Literal["local", "ray"],
+    workers: int | None,
+) -> None:
+    """Classify texts given as arguments, in files, or one a line on standard input (-).
+
+    Prints label, probability and the shortened text, separated by tabs, in the order of the
+    texts. With --json each line has index (the text's place in the input, from 0), file (where
+    there are several), line (its line in the file), text, label, probability, probabilities,
+    truncated, tokens, and the variant and provider that computed it. Lines that cannot be read are
+    reported by their number; the others are answered, and the exit status is 1.
+
+    With -o the results go into a file, in parts that are kept as they are done: however large the
+    input, memory is not, and after a kill --resume goes on without losing or doubling a row.
+
+    \b
+    Example:
+      trimexport-run classify build/sentiment "a gorgeous, witty, seductive movie"
+      trimexport-run classify build/sentiment --file reviews.csv --json
+      cat reviews.txt | trimexport-run classify build/sentiment -
+      trimexport-run classify build/sentiment --file reviews/ -o labels.parquet --resume
+    """
+    if output is None:
+        for name in ("resume", "force", "engine", "workers"):
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} is about --output; give -o too.")
+        _print(bundle, texts, file, column, as_json, variant, backend, threads)
+        return
+    if file is None or texts:
+        raise click.UsageError("-o takes its texts from --file FILE or --file DIRECTORY.")
+    if resume and force:
+        raise click.UsageError("Give --resume or --force, not both.")
+    _do(
+        Job(
+            bundle, file, output, column, variant, backend, engine, workers, threads, resume, force
+        ),
+        as_json,
+    )
+
+
+def _print(
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    column: str | None,
+    as_json: bool,
+    variant: str | None,
+    backend: str,
+    threads: int | None,
+) -> None:
+    """Texts in, lines on standard output."""
+    found = records(texts, file, column)
+    prepare_stdout(as_json)
+    classifier = load(bundle, variant, backend, threads)
+    numbered = file is not None or texts == ("-",)
+    bad = cut = 0
+    with Progress("texts classified:", visible=not is_terminal(sys.stdout)) as progress:
+        for answer in answers(classifier, found):
+            show(answer, classifier, as_json=as_json, numbered=numbered)
+            bad += isinstance(answer.result, BadLine)
+            cut += not isinstance(answer.result, BadLine) and answer.result.truncated
+            progress.advance()
+    if cut and not as_json:
+        _note_cut(
+            cut, classifier.manifest.text_limit.tokens, classifier.manifest.text_limit.truncate
+        )
+    if bad:
+        what = "lines" if numbered else "texts"
+        raise click.ClickException(f"{bad:,} of the {what} could not be classified")
+
+
+def _do(job: Job, as_json: bool) -> None:
+    """Files in, a file of results out; what came of it in a line."""
+    began = time.monotonic()
+    try:
+        with Progress("texts classified:", rate=True) as progress:
+            outcome = run_job(job, progress.advance)
+    except (TrimexportRuntimeError, KeyboardInterrupt):
+        if not job.force and (kept := len(Folder(job.output).done())):
+            click.echo(f"{kept:,} parts are done and kept; --resume goes on with them", err=True)
+        raise
+    if outcome is None:
+        click.echo(f"{job.output} is there already, and nothing is left to do", err=True)
+        return
+    _report(job, outcome, time.monotonic() - began, as_json)
+
+
+def _report(job: Job, outcome: Outcome, seconds: float, as_json: bool) -> None:
+    tally = outcome.tally
+    rate = outcome.scored / seconds
+    prepare_stdout(as_json)
+    if as_json:
+        value = {
+            "output": str(job.output),
+            "records": tally.records,
+            "bad": tally.bad,
+            "truncated": tally.truncated,
+            "scored": outcome.scored,
+            "seconds": round(seconds, 3),
+            "texts_per_second": round(rate, 1),
+        }
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        resumed = tally.records - outcome.scored
+        earlier = f" ({resumed:,} of them before)" if resumed else ""
+        click.echo(
+            f"{job.output}: {tally.records:,} records{earlier}; {outcome.scored:,} in "
+            f"{seconds:,.1f} s, {rate:,.1f} a second"
+        )
+        if tally.truncated:
+            click.echo(f"Note: {tally.truncated:,} of the texts were cut at the limit", err=True)
+    if tally.bad:
+        for line in tally.listed:
+            click.echo(line, err=True)
+        more = f"; the first {LISTED} are named here" if tally.bad > LISTED else ""
+        raise click.ClickException(
+            f"{tally.bad:,} of the records could not be classified: `error` in {job.output} says "
+            f"why{more}"
+        )
+
+
+def _note_cut(cut: int, tokens: int, where: str) -> None:
+    click.echo(
+        f"Note: {cut:,} of the texts had more than {tokens:,} tokens and were cut at the {where}",
+        err=True,
+    )

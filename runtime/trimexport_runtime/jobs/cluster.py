@@ -1,0 +1,149 @@
+"""Parts scored by a Ray cluster, through Ray Data: files are read by tasks, a part is a row, and
+actors score them, each with a model of its own.
+
+An actor or a node that dies costs the parts it had: Ray gives them to another, and a part that was
+kept before is kept again, the same. Bundle, texts and output must be at the same path on every
+node, and `trimexport-runtime[ray]` installed there.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+from collections.abc import Iterator, Sequence, Set
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
+from trimexport_runtime.files import Source
+
+from .parts import parts_of
+from .scoring import Done, Scorer, Scoring
+
+_BLOCK_BYTES = 1 << 17  # of parts that an actor is given at once: few, so that all have some
+
+
+def in_cluster(
+    found: Sequence[Source],
+    column: str | None,
+    done: Set[str],
+    scoring: Scoring,
+    workers: int | None,
+) -> Iterator[Done]:
+    """Score the parts of files that are not done. What is done comes as it ends.
+
+    Args:
+        scoring: its `threads` are the cores of an actor; None is all of the smallest node's.
+        workers: how many actors; None is as many as there are cores for.
+
+    Raises:
+        BackendError: Ray is not installed, or the cluster failed.
+        TrimexportRuntimeError: what reading or scoring raised.
+    """
+    with redirect_stdout(sys.stderr):  # Ray says there what befalls its workers
+        ray = _connect()
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            cores, actors = _share(nodes, scoring.threads)
+            placed = replace(scoring, threads=cores)
+            yield from _scored(ray, found, column, done, placed, workers or actors)
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from None
+        finally:
+            ray.shutdown()
+
+
+def _scored(
+    ray: Any,
+    found: Sequence[Source],
+    column: str | None,
+    done: Set[str],
+    scoring: Scoring,
+    actors: int,
+) -> Iterator[Done]:
+    items = [
+        {"place": place, "name": it.name, "path": str(it.path.resolve())}
+        for place, it in enumerate(found)
+    ]
+    rows = ray.data.from_items(items, override_num_blocks=len(items))
+    rows = rows.map_batches(
+        _read, batch_size=1, num_cpus=0, fn_kwargs={"column": column, "done": done}
+    )
+    rows = rows.map(
+        _Actor,
+        fn_constructor_args=(scoring,),
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=scoring.threads,
+    )
+    for row in rows.iter_rows():
+        yield pickle.loads(row["done"])
+
+
+class _Actor:
+    """A process's model, as Ray Data wants it."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self._scorer = Scorer(scoring)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"done": pickle.dumps(self._scorer.score(pickle.loads(row["part"])))}
+
+
+def _read(
+    batch: dict[str, Any], column: str | None, done: Set[str]
+) -> Iterator[dict[str, list[bytes]]]:
+    """The parts of one file, as they are asked for."""
+    place, name, path = int(batch["place"][0]), str(batch["name"][0]), Path(str(batch["path"][0]))
+    for part in parts_of([Source(name, path)], column):
+        placed = replace(part, place=place)
+        if placed.name not in done:
+            yield {"part": [pickle.dumps(placed)]}
+
+
+def _connect() -> Any:
+    """Ray, with the cluster that RAY_ADDRESS names, the one that runs here, or a new one here."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise BackendError(
+            f"Ray is not installed ({error}); install `trimexport-runtime[ray]`"
+        ) from None
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BackendError(
+            f"no Ray cluster can be used ({error}); start one with `ray start --head`, or name one "
+            "in RAY_ADDRESS"
+        ) from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = _BLOCK_BYTES
+    return ray
+
+
+def _share(nodes: Sequence[dict[str, float]], threads: int | None) -> tuple[int, int]:
+    """Cores of an actor, and how many actors there are cores for."""
+    each = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    cores = threads or min(each, default=1)
+    actors = sum(count // cores for count in each)
+    if not actors:
+        raise BackendError(
+            f"no node of the Ray cluster has {cores} cores (they have: {each}); give fewer "
+            "--threads"
+        )
+    return cores, actors
+
+
+def _cause(error: BaseException) -> TrimexportRuntimeError:
+    """Our own error out of Ray's wrappings, or Ray's."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, TrimexportRuntimeError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return BackendError(f"the Ray cluster failed: {error}; --resume goes on with what is done")

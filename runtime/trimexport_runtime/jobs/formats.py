@@ -1,0 +1,143 @@
+"""What a job writes: .parquet, .jsonl or .csv, a row for each record of the input.
+
+    file, line, text, label, probability, probability_LABEL ..., truncated, tokens, error
+
+A record without an answer has its `error` and nothing from `label` on. In .jsonl the probabilities
+are one object, `probabilities`, as `classify --json` prints them. Each format writes a part by
+itself and joins parts, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from trimexport_runtime.errors import InputError
+from trimexport_runtime.parquet import pyarrow
+
+from .parts import Row
+
+GROUP_ROWS = 65_536
+GROUP_BYTES = 1 << 26
+"""A row group of the joined Parquet file ends with the part that brings it to one of these."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows become a part's bytes, given the labels, and how parts become the output."""
+
+    encode: Callable[[Sequence[Row], Sequence[str]], bytes]
+    join: Callable[[IO[bytes], Sequence[Path], Sequence[str]], None]
+
+
+def format_of(output: Path) -> Format:
+    """The format that a file's extension names.
+
+    Raises:
+        InputError: it names none, or one that needs pyarrow where that is not installed.
+    """
+    found = FORMATS.get(output.suffix.lower())
+    if found is None:
+        raise InputError(
+            f'{output} has the extension "{output.suffix}"; results are written as '
+            f"{', '.join(FORMATS)}"
+        )
+    if found is _PARQUET:
+        pyarrow()
+    return found
+
+
+def names(labels: Sequence[str]) -> list[str]:
+    """The columns of .csv and .parquet."""
+    each = [f"probability_{label}" for label in labels]
+    found = ["file", "line", "text", "label", "probability", *each, "truncated", "tokens"]
+    return [*found, "error"]
+
+
+def values(row: Row, labels: Sequence[str]) -> list[Any]:
+    """A row's values in these columns, None where it has none."""
+    answer = row.prediction
+    if answer is None:
+        return [row.file, row.line, row.text, *[None] * (len(labels) + 4), row.error]
+    found = [row.file, row.line, row.text, answer.label, answer.probability]
+    return [*found, *answer.probabilities, answer.truncated, answer.tokens, None]
+
+
+def _jsonl(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+    return b"".join(_json_line(row, labels) for row in rows)
+
+
+def _json_line(row: Row, labels: Sequence[str]) -> bytes:
+    value: dict[str, Any] = {"file": row.file, "line": row.line}
+    if row.text is not None:
+        value["text"] = row.text
+    if row.prediction is not None:
+        value |= asdict(row.prediction)
+        value["probabilities"] = dict(zip(labels, row.prediction.probabilities, strict=True))
+    else:
+        value["error"] = row.error
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def _csv(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows(values(row, labels) for row in rows)
+    return out.getvalue().encode()
+
+
+def _parquet(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+    arrow = pyarrow()
+    columns = zip(*(values(row, labels) for row in rows), strict=True)
+    schema = _schema(arrow, labels)
+    arrays = [arrow.array(it, field.type) for it, field in zip(columns, schema, strict=True)]
+    out = io.BytesIO()
+    arrow.parquet.write_table(arrow.Table.from_arrays(arrays, schema=schema), out)
+    return out.getvalue()
+
+
+def _schema(arrow: Any, labels: Sequence[str]) -> Any:
+    text, real = arrow.string(), arrow.float64()
+    kinds = {"line": arrow.int64(), "truncated": arrow.bool_(), "tokens": arrow.int64()}
+    reals = {"probability", *(f"probability_{label}" for label in labels)}
+    return arrow.schema(
+        (name, real if name in reals else kinds.get(name, text)) for name in names(labels)
+    )
+
+
+def _join_bytes(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+    for part in parts:
+        with part.open("rb") as stream:
+            shutil.copyfileobj(stream, out)
+
+
+def _join_csv(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+    header = io.StringIO(newline="")
+    csv.writer(header).writerow(names(labels))
+    out.write(header.getvalue().encode())
+    _join_bytes(out, parts, labels)
+
+
+def _join_parquet(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+    arrow = pyarrow()
+    group: list[Any] = []
+    with arrow.parquet.ParquetWriter(out, _schema(arrow, labels)) as writer:
+        for part in parts:
+            group.append(arrow.parquet.read_table(part))
+            rows, size = sum(it.num_rows for it in group), sum(it.nbytes for it in group)
+            if rows >= GROUP_ROWS or size >= GROUP_BYTES or part is parts[-1]:
+                writer.write_table(arrow.concat_tables(group), row_group_size=rows)
+                group = []
+
+
+_PARQUET = Format(_parquet, _join_parquet)
+FORMATS = {
+    ".parquet": _PARQUET,
+    ".jsonl": Format(_jsonl, _join_bytes),
+    ".csv": Format(_csv, _join_csv),
+}

@@ -1,0 +1,166 @@
+"""A job: texts of files in, one file of results out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimexport_runtime import __version__
+from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.bundle import MANIFEST, read_manifest
+from trimexport_runtime.choice import choose
+from trimexport_runtime.errors import InputError
+from trimexport_runtime.files import DEFAULT_COLUMN, Source, sources
+from trimexport_runtime.integrity import sha256_of
+
+from .folder import Folder
+from .formats import format_of
+from .local import in_processes, in_this_process
+from .parts import PART_CHARACTERS, PART_RECORDS, Tally, parts_of
+from .scoring import Done, Scoring
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Args:
+        texts: a file or a directory of files (see `files.sources`).
+        output: .parquet, .jsonl or .csv.
+        column: the column of the texts; None is `text`.
+        engine: `local`, or `ray`.
+        workers: processes; with `ray`, None is one for each node.
+        threads: threads of each; None shares the cores among them.
+        resume: go on with what is done. force: begin anew, and replace the output.
+    """
+
+    bundle: Path
+    texts: Path
+    output: Path
+    column: str | None = None
+    variant: str | None = None
+    backend: str = DEFAULT
+    engine: str = "local"
+    workers: int | None = None
+    threads: int | None = None
+    resume: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The tally of the whole output, and how many of its records this run scored."""
+
+    tally: Tally
+    scored: int
+
+
+def run(job: Job, advance: Callable[[int], None] = lambda records: None) -> Outcome | None:
+    """Do a job; None where `resume` finds the output there already and nothing left to do.
+
+    Args:
+        advance: called with the number of records whenever some are done.
+
+    Raises:
+        InputError: no such texts, an output that cannot be written or is there already, an
+            unfinished job where `resume` is not given, or another job's.
+        BundleError: as `Classifier.load`.
+        BackendError: as `Classifier.load`, or a worker died. What is done is kept.
+    """
+    form, folder = format_of(job.output), Folder(job.output)
+    found = _inputs(job)
+    manifest = read_manifest(job.bundle)
+    variant = choose(manifest, job.variant, job.backend).name
+    if _is_whole(job, folder):
+        return None
+    folder.open(_identity(job, variant, found), anew=job.force)
+    try:
+        done = folder.done()
+        before = folder.total()
+        advance(before.records)
+        scoring = _scoring(job, folder, variant)
+        for ended in _engine(job, found, frozenset(done), scoring):
+            done.add(ended.name)
+            advance(ended.tally.records)
+        _check_whole(folder, done)
+        total = folder.total()
+        folder.join(form, manifest.label_names)
+        return Outcome(total, total.records - before.records)
+    finally:
+        folder.close()
+
+
+def _inputs(job: Job) -> list[Source]:
+    """The files of texts; an output that lies among them is none."""
+    output = job.output.resolve()
+    found = [source for source in sources(job.texts) if source.path.resolve() != output]
+    if not found:
+        raise InputError(f"{job.output} is where the texts are; choose another file with -o")
+    return found
+
+
+def _is_whole(job: Job, folder: Folder) -> bool:
+    """Whether the output is there and no job is left; refuses to write over what is there."""
+    if job.force:
+        return False
+    if folder.exists and not job.resume:
+        raise InputError(
+            f"{folder.path} has a job that did not end; go on with --resume, or begin anew with "
+            "--force"
+        )
+    if job.output.exists() and not folder.exists:
+        if not job.resume:
+            raise InputError(f"{job.output} is there already; replace it with --force")
+        return True
+    return False
+
+
+def _identity(job: Job, variant: str, found: Sequence[Source]) -> dict[str, Any]:
+    """What must be the same for a job to go on, by the words that an error says it in."""
+    files = [(source.name, source.path.stat()) for source in found if source.path.exists()]
+    return {
+        "version of trimexport-runtime": __version__,
+        "bundle": sha256_of(job.bundle / MANIFEST),
+        "variant": variant,
+        "backend": job.backend,
+        "column": job.column or DEFAULT_COLUMN,
+        "input": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files],
+        "size of parts": [PART_RECORDS, PART_CHARACTERS],
+    }
+
+
+def _engine(job: Job, found: Sequence[Source], done: Set[str], scoring: Scoring) -> Iterator[Done]:
+    """The parts that are not done, as they become so."""
+    if job.engine == "ray":
+        from .cluster import in_cluster
+
+        return in_cluster(found, job.column, done, scoring, job.workers)
+    left = (part for part in parts_of(found, job.column) if part.name not in done)
+    if (job.workers or 1) == 1:
+        return in_this_process(left, scoring)
+    return in_processes(left, scoring, job.workers or 1)
+
+
+def _check_whole(folder: Folder, done: Set[str]) -> None:
+    """Parts that were done elsewhere must be here too."""
+    if missing := len(done - folder.done()):
+        raise InputError(
+            f"{missing} parts that were done are not in {folder.path}; with --engine ray the "
+            "output's directory must be one that all nodes share"
+        )
+
+
+def _scoring(job: Job, folder: Folder, variant: str) -> Scoring:
+    """What processes elsewhere need to know: paths are whole."""
+    bundle, output = job.bundle.resolve(), job.output.resolve()
+    return Scoring(bundle, output, folder.path.resolve(), variant, job.backend, _threads(job))
+
+
+def _threads(job: Job) -> int | None:
+    """Threads of each process: an equal share of the cores, where there are several."""
+    if job.threads is not None or job.engine != "local" or (job.workers or 1) == 1:
+        return job.threads
+    return max(1, (os.cpu_count() or 1) // (job.workers or 1))

@@ -1,0 +1,108 @@
+"""The pieces that a job's input is cut into, and what comes of one.
+
+Where a part begins and ends depends on the input alone, so that a job that goes on after a kill,
+or on other machines, cuts the same parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from trimexport_runtime.batching import windows
+from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.errors import InputError
+from trimexport_runtime.files import BadLine, Line, Source, read_file
+
+PART_RECORDS = 512
+PART_CHARACTERS = 1 << 20
+"""A part ends with the record that brings it to so many records, or so many characters."""
+
+LISTED = 10  # bad lines that a tally names; the output has them all
+
+
+@dataclass(frozen=True)
+class Part:
+    """Records of one file: the file's place in the input and the part's in the file, from 0."""
+
+    file: str
+    place: int
+    number: int
+    records: Sequence[Line | BadLine]
+
+    @property
+    def name(self) -> str:
+        """Names in order are parts in order."""
+        return f"{self.place:06d}-{self.number:09d}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record of the input with its answer, or with the error that stands in its place."""
+
+    file: str
+    line: int
+    text: str | None
+    prediction: Prediction | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many records, how many of them without an answer, how many texts were cut; and the
+    first of the bad lines."""
+
+    records: int = 0
+    bad: int = 0
+    truncated: int = 0
+    listed: tuple[str, ...] = ()
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.records + other.records,
+            self.bad + other.bad,
+            self.truncated + other.truncated,
+            (self.listed + other.listed)[:LISTED],
+        )
+
+
+def parts_of(found: Sequence[Source], column: str | None) -> Iterator[Part]:
+    """The parts of files, in order, as they are asked for.
+
+    Raises:
+        InputError: a file cannot be read (see `files.read_file`).
+    """
+    for place, source in enumerate(found):
+        records = read_file(source.path, column)
+        cut = windows(records, _characters, PART_RECORDS, PART_CHARACTERS)
+        for number, window in enumerate(cut):
+            yield Part(source.name, place, number, window)
+
+
+def score(classifier: Classifier, part: Part) -> list[Row]:
+    """A row for each record of a part, in their order."""
+    answers = classifier.classify_each(it.text for it in part.records if isinstance(it, Line))
+    return [_row(part.file, record, answers) for record in part.records]
+
+
+def tally(rows: Iterable[Row]) -> Tally:
+    """What there is to say of rows."""
+    found = list(rows)
+    bad = [row for row in found if row.error is not None]
+    cut = sum(row.prediction is not None and row.prediction.truncated for row in found)
+    named = tuple(f"{row.file}, line {row.line}: {row.error}" for row in bad[:LISTED])
+    return Tally(len(found), len(bad), cut, named)
+
+
+def _row(file: str, record: Line | BadLine, answers: Iterator[Prediction | InputError]) -> Row:
+    if isinstance(record, BadLine):
+        reason = record.reason.encode(errors="backslashreplace").decode()
+        return Row(file, record.number, None, None, reason)
+    answer = next(answers)
+    if isinstance(answer, InputError):
+        return Row(file, record.number, record.text, None, str(answer))
+    return Row(file, record.number, record.text, answer, None)
+
+
+def _characters(record: Line | BadLine) -> int:
+    return len(record.text) if isinstance(record, Line) else 0

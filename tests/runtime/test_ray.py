@@ -1,0 +1,102 @@
+"""A job on a Ray cluster of two nodes, real ones on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from packages import needs_wheels, run_with
+from trimexport_runtime.cli import main
+
+RECORDS = 40_000
+
+JOB = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+
+bundle, texts, output = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+node = cluster.add_node(num_cpus=1)
+
+def actors():
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words, parent = entry.read_bytes(), entry.with_name("status").read_text()
+        except OSError:
+            continue
+        if b"_Actor" in words and words.startswith(b"ray::"):
+            found.append(int(entry.parent.name))
+    return found
+
+def done():
+    return len(list(Path(f"{output}.job").glob("*-*.json")))
+
+start = "from trimexport_runtime.cli import main; main()"
+command = ["classify", bundle, "--file", texts, "-o", str(output), "--engine", "ray", "--json"]
+job = subprocess.Popen(
+    [sys.executable, "-c", start, *command],
+    env={**os.environ, "RAY_ADDRESS": cluster.address},
+    stdout=subprocess.PIPE,
+    text=True,
+)
+def until(parts):
+    while job.poll() is None and done() < parts:
+        time.sleep(0.02)
+    return done()
+
+until(3)
+at_work = actors()
+os.kill(max(at_work), signal.SIGKILL)
+until(done() + 3)
+cluster.remove_node(node, allow_graceful=False)
+was_done = done()
+printed, _ = job.communicate(timeout=200)
+print(json.dumps([job.returncode, json.loads(printed), len(at_work), was_done]))
+cluster.shutdown()
+"""
+
+
+def test_deaths_in_the_middle(bundle: Path, tmp_path: Path) -> None:
+    """One actor a node. One is killed, then a node ends: the output is what one process makes, byte
+    for byte."""
+    wheels = needs_wheels("ray")
+    given, alone, output = tmp_path / "in.jsonl", tmp_path / "alone.parquet", tmp_path / "o.parquet"
+    with given.open("w") as stream:
+        for number in range(RECORDS):
+            stream.write(json.dumps({"text": f"movie {number} " + "of words " * 9}) + "\n")
+    arguments = ["classify", str(bundle), "--file", str(given), "-o", str(alone)]
+    one = CliRunner().invoke(main, arguments)
+    assert one.exit_code == 0, one.output
+    found = run_with([wheels], "-c", JOB, str(bundle), str(given), str(output))
+    assert found.returncode == 0, found.stderr
+    status, summary, actors, was_done = json.loads(found.stdout.splitlines()[-1])
+    assert status == 0, found.stderr
+    assert actors == 2
+    assert 0 < was_done < RECORDS / 512
+    assert (summary["records"], summary["bad"]) == (RECORDS, 0)
+    assert output.read_bytes() == alone.read_bytes()
+
+
+def test_without_ray(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('not here')")
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "one"}))
+    start = "from trimexport_runtime.cli import main; main()"
+    command = ["classify", str(bundle), "--file", "in.jsonl", "-o", "o.csv", "--engine", "ray"]
+    found = subprocess.run(
+        [sys.executable, "-c", start, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("Error: Ray is not installed (not here); install ")
+    assert not (tmp_path / "o.csv.job").exists()

@@ -1,0 +1,205 @@
+"""A job that was killed goes on: nothing lost, nothing doubled, the same file in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from trimexport_runtime.cli import main
+
+START = "from trimexport_runtime.cli import main; main()"
+RECORDS = 6_000  # a dozen parts
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Two files in a directory, with a bad line in each."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        lines = [json.dumps({"text": f"a movie {number} of {name}"}) for number in range(RECORDS)]
+        lines[1234] = "{"
+        (folder / name).write_text("\n".join(lines))
+    return folder
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["classify", *map(str, arguments)])
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The program, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", START, "classify", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def done_parts(output: Path) -> list[Path]:
+    folder = output.with_name(f"{output.name}.job")
+    return [it for it in folder.glob("*.json") if it.name != "job.json"]
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait for something that a process brings about."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that score for another."""
+    listing = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    found = [int(item) for item in listing.split()]
+    return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_a_kill(bundle: Path, texts: Path, tmp_path: Path, name: str, workers: int) -> None:
+    whole, output = tmp_path / f"whole-{name}", tmp_path / name
+    assert run(bundle, "--file", texts, "-o", whole).exit_code == 1  # the bad lines
+    arguments = (bundle, "--file", texts, "-o", output, "--workers", str(workers))
+    for round_ in range(3):  # killed again and again
+        before = len(done_parts(output))
+        process = start(*arguments, "--resume")
+        until(lambda: len(done_parts(output)) > before + 1, process)  # noqa: B023
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not output.exists(), round_
+        assert done_parts(output)
+    result = run(*arguments, "--resume", "--json")
+    assert result.exit_code == 1
+    summary = json.loads(result.stdout)
+    assert summary["records"] == 2 * RECORDS
+    assert 0 < summary["scored"] < 2 * RECORDS
+    assert summary["bad"] == 2
+    assert "a.jsonl, line 1235: the line is not JSON" in result.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    assert sorted(it.name for it in tmp_path.iterdir()) == sorted(
+        ["bundle", "texts", name, f"whole-{name}"]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the pipes of what was killed
+def test_processes_do_not_outlive_the_one_that_started_them(
+    bundle: Path, texts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    process = start(bundle, "--file", texts, "-o", output, "--workers", "2")
+    until(lambda: done_parts(output), process)
+    workers = children_of(process)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(_runs(pid) for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_worker_that_dies_ends_the_job_and_loses_nothing(
+    bundle: Path, texts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = (bundle, "--file", texts, "-o", output)
+    process = start(*arguments, "--workers", "2")
+    until(lambda: done_parts(output), process)
+    os.kill(children_of(process)[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "a worker process ended with status -9" in said
+    assert "parts are done and kept; --resume goes on with them" in said
+    assert run(*arguments, "--resume").exit_code == 1
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    places = [(line["file"], line["line"]) for line in lines]
+    assert places == [(it, n + 1) for it in ("a.jsonl", "b.jsonl") for n in range(RECORDS)]
+
+
+def test_ctrl_c_keeps_what_is_done(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    process = start(bundle, "--file", texts, "-o", output, "--workers", "2")
+    until(lambda: done_parts(output), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed == ""
+    assert "parts are done and kept" in said
+    assert said.endswith("Interrupted\n")
+    assert "Traceback" not in said
+
+
+def test_what_is_there_is_not_lost(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    """An output or a job that is there is neither replaced nor mixed with another unasked."""
+    output, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    arguments = (bundle, "--file", texts, "-o", output)
+    assert run(*arguments).exit_code == 1
+    first = output.read_bytes()
+    refused = run(*arguments)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: {output} is there already; replace it with --force\n",
+    )
+    again = run(*arguments, "--resume")
+    assert again.exit_code == 0
+    assert "is there already, and nothing is left to do" in again.stderr
+    other.write_text(json.dumps({"text": "one"}))
+    assert run(bundle, "--file", other, "-o", output, "--force").exit_code == 0
+    assert output.read_bytes() != first
+
+
+def test_another_job_does_not_go_on(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = (bundle, "--file", texts, "-o", output)
+    process = start(*arguments)
+    until(lambda: done_parts(output), process)
+    busy = run(*arguments, "--resume")
+    assert busy.exit_code == 1
+    assert f"another process is writing {output}" in busy.stderr
+    process.kill()
+    process.wait()
+    unfinished = run(*arguments)
+    assert unfinished.exit_code == 1
+    assert "has a job that did not end; go on with --resume" in unfinished.stderr
+    column = run(*arguments, "--resume", "--column", "words")
+    assert "a job with another column" in column.stderr
+    (texts / "a.jsonl").write_text("{}")
+    changed = run(*arguments, "--resume")
+    assert (changed.exit_code, changed.stdout) == (1, "")
+    assert "a job with another input" in changed.stderr
+    assert len(done_parts(output)) > 0
+    assert run(*arguments, "--force", "--json").exit_code == 1
+    assert len(output.read_text().splitlines()) == RECORDS + 1
+
+
+def test_a_job_that_fails_at_once_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "one"}))
+    (bundle / "onnx" / "model.onnx").write_bytes(b"no graph")
+    for workers in ("1", "2"):
+        result = run(
+            bundle, "--file", tmp_path / "in.jsonl", "-o", tmp_path / "o.csv", "--workers", workers
+        )
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert sorted(it.name for it in tmp_path.iterdir()) == ["bundle", "in.jsonl"]
