@@ -21,6 +21,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
 VOCABULARIES := $(VENV)/vocabularies
 WHEELS := $(VENV)/wheels
+CLIENTS := $(VENV)/clients
 DEMO := build/sentiment build/topics
 
 .PHONY: demo test check docs clean
@@ -39,11 +40,12 @@ demo: $(READY)
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
 
-test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready \
+test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready $(CLIENTS)/ready \
     $(patsubst tests/wheels/%.txt,$(WHEELS)/%/ready,$(wildcard tests/wheels/*.txt))
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
 	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
 	TRIMEXPORT_WHEELS="$(CURDIR)/$(WHEELS)" \
+	TRIMEXPORT_NODE_MODULES="$(CURDIR)/$(CLIENTS)/node_modules" \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
@@ -85,3 +87,12 @@ $(WHEELS)/%/ready: tests/wheels/%.txt $(READY)
 	rm -rf $(@D)
 	if $(PIP) install --quiet --no-deps --target $(@D) -r $<; then touch $@; else rm -rf $(@D); \
 	  echo "$* cannot be installed here: tests that need it are skipped" >&2; fi
+
+# The scripts of these packages only fetch more: libraries for GPUs, browsers.
+$(CLIENTS)/ready: tests/clients/package.json tests/clients/package-lock.json $(READY)
+	rm -rf $(@D)
+	mkdir $(@D)
+	cp tests/clients/package.json tests/clients/package-lock.json $(@D)
+	if cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; \
+	  then touch ready; else rm -rf node_modules; \
+	  echo "npm cannot install the clients here: tests that need them are skipped" >&2; fi

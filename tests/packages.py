@@ -1,8 +1,10 @@
-"""Packages that only some tests need, each in a directory of its own: see tests/wheels/*.txt."""
+"""Packages that only some tests need, each in a directory of its own: see tests/wheels/*.txt and
+tests/clients/package.json."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,6 +30,25 @@ def oldest_transformers() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("TRIMEXPORT_OLDEST_TRANSFORMERS names no directory (constraints-oldest.txt)")
     return Path(root)
+
+
+def needs_node_modules() -> Path:
+    """The packages of clients/package.json; the test is skipped without them, or without Node."""
+    path = Path(os.environ.get("TRIMEXPORT_NODE_MODULES") or "none")
+    if not (path / "@huggingface" / "transformers").is_dir():
+        pytest.skip("TRIMEXPORT_NODE_MODULES lacks the packages of tests/clients/package.json")
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    return path
+
+
+def needs_chromium() -> str:
+    """The program that CHROMIUM names, or one that is installed; the test is skipped without."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        pytest.skip("chromium is not installed; the environment variable CHROMIUM can name one")
+    return found
 
 
 def run_with(

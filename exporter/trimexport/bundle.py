@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
@@ -31,6 +31,7 @@ from trimexport_runtime.replacing import replacing
 from .parity import ParityReport
 from .report import html
 from .tokenizer import tokenizer_config
+from .variants import SCHEMES
 
 if TYPE_CHECKING:  # it uses this module
     from .planning import Plan
@@ -40,7 +41,7 @@ _CONTEXT = "max_position_embeddings"
 _CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def write_client_files(planned: Plan, work: Path) -> None:
+def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
     """What clients of ordinary sequence classifiers read: tokenizer and config.json."""
     labels = planned.labels
     source = planned.checkpoint.config
@@ -53,6 +54,7 @@ def write_client_files(planned: Plan, work: Path) -> None:
         "label2id": {label: i for i, label in enumerate(labels)},
         **dict.fromkeys(context, planned.limit),
         "pad_token_id": planned.tokenizer.pad_token_id,
+        "transformers.js_config": _transformers_js_config(variants),
     }
     files = {
         "config.json": config,
@@ -65,6 +67,21 @@ def write_client_files(planned: Plan, work: Path) -> None:
         indent = None if name == "tokenizer.json" else 2
         text = json.dumps(value, ensure_ascii=False, indent=indent)
         (work / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _transformers_js_config(variants: Sequence[Variant]) -> dict[str, Any]:
+    """What transformers.js cannot see by itself: the variant to take unless one is named, and the
+    graphs that have a data file. It fetches that of the graph's own name and no other, so a graph
+    that needs another one too is not listed: a client has to name its files itself."""
+    own = [
+        Path(variant.graph).name
+        for variant in variants
+        if {file for file in variant.files if file.endswith("_data")} == {f"{variant.graph}_data"}
+    ]
+    return {
+        "dtype": SCHEMES[variants[0].name].suffix.removeprefix("_"),
+        "use_external_data_format": dict.fromkeys(own, True),
+    }
 
 
 def first_manifest(

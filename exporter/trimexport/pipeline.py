@@ -109,10 +109,10 @@ def _write(
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
-    write_client_files(planned, work)
     calibrations = _calibrate(planned, model, calibration, progress)
     release()
     variants, hashes = write_variants(graphs, names, work, progress, calibrations)
+    write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
     return manifest

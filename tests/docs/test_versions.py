@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -29,3 +30,15 @@ def test_make_installs_the_torch_of_the_constraints() -> None:
     names = [pin.partition("==")[0] for pin in pins if "==" in pin]
     assert "torch" in names
     assert len(names) == len(set(names))
+
+
+def test_the_page_on_clients_names_what_is_tested() -> None:
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    packages = json.loads((ROOT / "tests/clients/package.json").read_text(encoding="utf-8"))
+    version = packages["dependencies"]["@huggingface/transformers"]
+    assert set(re.findall(r"@huggingface/transformers@(\S+)", page)) == {version}
+    assert set(re.findall(r"\[transformers\.js\]\(\S+\) (\S+),", page)) == {version}
+    pins = (ROOT / "tests/wheels/optimum.txt").read_text(encoding="utf-8")
+    optimum, onnx = re.findall(r"^optimum\S*==(\S+)$", pins, re.MULTILINE)
+    assert f"Optimum](#optimum-and-transformers) {optimum} with optimum-onnx {onnx}" in page
+    assert f'"optimum-onnx[onnxruntime]=={onnx}"' in page

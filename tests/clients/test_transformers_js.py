@@ -1,0 +1,84 @@
+"""transformers.js in Node, as docs/clients.md says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+import families
+from clients.conftest import (
+    TEXTS,
+    Node,
+    as_json,
+    by_label,
+    compare,
+    needs_exact_products,
+    snippet,
+    with_line,
+)
+from trimexport import BuildSpec, plan
+from trimexport.bundle import write_client_files
+from trimexport_runtime.bundle import Variant
+
+DTYPES = {"fp32": "fp32", "int8": "int8", "int4": "q4"}
+BY_TASK = """
+import { pipeline } from "@huggingface/transformers";
+await pipeline("text-classification", process.argv[2]).catch((error) => console.log(error.message));
+"""
+TOKENISE = """
+import { AutoTokenizer } from "@huggingface/transformers";
+const tokenizer = await AutoTokenizer.from_pretrained(process.argv[2]);
+const rows = JSON.parse(process.argv[3]).map((text) => tokenizer(text, { truncation: true }));
+console.log(JSON.stringify(rows.map(({ input_ids }) => input_ids.tolist()[0].map(Number))));
+"""
+
+
+@pytest.mark.parametrize("variant", DTYPES)
+def test_the_snippet(variants: Path, tmp_path: Path, node: Node, variant: str) -> None:
+    """The page's program, with another variant and with texts of all kinds. Its ONNX Runtime is
+    another one than the runtime's, so only fp32 has to give the same numbers."""
+    if variant == "int8":
+        needs_exact_products()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "sentiment").symlink_to(variants, target_is_directory=True)
+    program = snippet("js", "transformers.js")
+    program = with_line(program, "dtype", f"const dtype = {as_json(DTYPES[variant])};")
+    program = with_line(program, "texts", f"const texts = {as_json(TEXTS)};")
+    answers = json.loads(node(program))
+    difference = compare([by_label(it) for it in answers], variants, variant)
+    assert difference < (1e-3 if variant == "fp32" else 0.02)
+
+
+def test_the_snippet_as_it_stands(variants: Path, tmp_path: Path, node: Node) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "sentiment").symlink_to(variants, target_is_directory=True)
+    answers = json.loads(node(snippet("js", "transformers.js")))
+    assert [it[0]["label"] for it in answers] == ["positive", "negative"]
+
+
+def test_the_pipeline_by_task_refuses(variants: Path, node: Node) -> None:
+    """Why the snippet goes by class; where this fails, the page can be simpler."""
+    assert node(BY_TASK, variants).strip() == "Unsupported model type: gemma"
+
+
+@pytest.mark.parametrize("name", ["gemma", "llama3", "qwen2", "gpt2"])
+def test_the_same_tokens(tmp_path: Path, node: Node, name: str) -> None:
+    """One family for each kind of tokenizer, with a space before the text."""
+    spec = BuildSpec(
+        precision=("fp32",),
+        model=str(families.make(name, tmp_path / "model")),
+        labels=("positive", "negative"),
+        prompt="Review: {text}\nSentiment:",
+    )
+    planned = plan(spec)
+    graph = "onnx/model.onnx"
+    only = Variant("fp32", graph, (graph,), precision="fp32", opset=23, providers=(), bytes=1)
+    write_client_files(planned, (only,), tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    assert len(expected[-1]) > planned.limit
+    found = json.loads(node(TOKENISE, tmp_path, as_json(TEXTS)))
+    assert found == [ids[: planned.limit] for ids in expected]
