@@ -64,6 +64,7 @@ class Classifier:
         threads: int | None = None,
         token_budget: int | None = None,
         backend: str = DEFAULT,
+        spin: bool = True,
     ) -> Classifier:
         """Load a bundle.
 
@@ -77,6 +78,8 @@ class Classifier:
                 a model of this size. Smaller ones take less memory.
             backend: what runs it: `onnxruntime` on the CPU, `onnxruntime-cuda`,
                 `onnxruntime-tensorrt`, or `tensorrt` with an engine. None runs in another's stead.
+            spin: whether ONNX Runtime's threads wait for each other at full speed. Without it a
+                text alone takes up to a third longer, and other work on the cores less.
 
         Raises:
             BundleError: no bundle there, no such variant, or files that cannot be read.
@@ -93,7 +96,13 @@ class Classifier:
             check_files(bundle, manifest, hashes=False)
             encoder = TextEncoder.load(bundle, manifest)
             loaded = load_backend(
-                backend, bundle, manifest, chosen, threads=threads, token_budget=token_budget
+                backend,
+                bundle,
+                manifest,
+                chosen,
+                threads=threads,
+                token_budget=token_budget,
+                spin=spin,
             )
         except OSError as error:
             raise BundleError(
@@ -140,10 +149,7 @@ class Classifier:
             InputError: `texts` is a single str.
             BackendError: the model cannot be run on them.
         """
-        return (
-            self.prediction(item, logits) if isinstance(item, Encoded) else item
-            for item, logits in self._answers(_listed(texts))
-        )
+        return self._each(_listed(texts))
 
     def logits(self, texts: Iterable[str]) -> npt.NDArray[np.float32]:
         """The logits of texts, float32 `[texts, labels]`, rows in their order.
@@ -152,12 +158,15 @@ class Classifier:
             InputError: a text cannot be classified, named by its position.
             BackendError: the model cannot be run on them.
         """
-        rows = []
-        for position, (item, logits) in enumerate(self._answers(_listed(texts))):
-            if isinstance(item, InputError):
-                raise _placed(item, position)
-            rows.append(logits)
-        return np.array(rows, dtype=np.float32).reshape(-1, len(self.labels))
+        windows_ = [np.empty((0, len(self.labels)), dtype=np.float32)]
+        position = 0
+        for items, logits in self._answers(_listed(texts)):
+            for item in items:
+                if isinstance(item, InputError):
+                    raise _placed(item, position)
+                position += 1
+            windows_.append(logits)
+        return np.concatenate(windows_)
 
     def encode(self, text: str) -> Encoded:
         """A text's own tokens, cut to the bundle's limit.
@@ -180,32 +189,41 @@ class Classifier:
         ids, mask = pad([row.ids for row in rows], self.manifest.pad_token_id)
         return self._backend.run(ids, mask)
 
-    def prediction(self, row: Encoded, logits: npt.NDArray[np.float32]) -> Prediction:
-        """The answer that logits `[labels]` give to a text."""
-        weights = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = tuple((weights / weights.sum()).tolist())
-        best = int(logits.argmax())
-        return Prediction(
-            label=self.labels[best],
-            probability=probabilities[best],
-            probabilities=probabilities,
-            truncated=row.truncated,
-            tokens=len(row.ids),
-        )
+    def predictions(
+        self, rows: Sequence[Encoded], logits: npt.NDArray[np.float32]
+    ) -> list[Prediction]:
+        """The answers that logits `[rows, labels]` give to texts."""
+        weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        shares = (weights / weights.sum(axis=1, keepdims=True)).tolist()
+        best = logits.argmax(axis=1).tolist()
+        return [
+            Prediction(
+                label=self.labels[place],
+                probability=probabilities[place],
+                probabilities=tuple(probabilities),
+                truncated=row.truncated,
+                tokens=len(row.ids),
+            )
+            for row, place, probabilities in zip(rows, best, shares, strict=True)
+        ]
+
+    def _each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
+        for items, logits in self._answers(texts):
+            rows = [item for item in items if isinstance(item, Encoded)]
+            found = iter(self.predictions(rows, logits))
+            yield from (next(found) if isinstance(item, Encoded) else item for item in items)
 
     def _answers(
         self, texts: Iterable[str]
-    ) -> Iterator[tuple[Encoded | InputError, npt.NDArray[np.float32]]]:
-        """Each text's tokens or error, with its logits (of no meaning beside an error)."""
+    ) -> Iterator[tuple[list[Encoded | InputError], npt.NDArray[np.float32]]]:
+        """A window at a time: each text's tokens or error, and the logits of those with tokens."""
         for window in windows(texts, _characters):
             items = [self._encode(text) for text in window]
-            good = [place for place, item in enumerate(items) if isinstance(item, Encoded)]
             rows = [item for item in items if isinstance(item, Encoded)]
-            logits = np.zeros((len(items), len(self.labels)), dtype=np.float32)
+            logits = np.empty((len(rows), len(self.labels)), dtype=np.float32)
             for batch in batches([len(row.ids) for row in rows], self.most_rows):
-                found = self.run([rows[index] for index in batch])
-                logits[[good[index] for index in batch]] = found
-            yield from zip(items, logits, strict=True)
+                logits[batch] = self.run([rows[index] for index in batch])
+            yield items, logits
 
     def _encode(self, text: str) -> Encoded | InputError:
         try:

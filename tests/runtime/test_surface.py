@@ -37,7 +37,7 @@ def test_the_public_surface() -> None:
         "load",
         "logits",
         "most_rows",
-        "prediction",
+        "predictions",
         "provider",
         "run",
     }

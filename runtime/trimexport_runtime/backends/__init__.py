@@ -60,12 +60,14 @@ def load_backend(
     *,
     threads: int | None,
     token_budget: int | None,
+    spin: bool = True,
 ) -> Backend:
     """Load a variant on the backend called `name`, a key of `PROVIDERS`.
 
     Args:
         threads: how many threads one batch may use; None leaves it to the backend.
         token_budget: the most tokens, padding included, of one batch; None is what is fast.
+        spin: whether ONNX Runtime's threads wait for each other at full speed.
 
     Raises:
         BackendError: the backend is not here, or the variant cannot run on it.
@@ -78,7 +80,7 @@ def load_backend(
         return TensorrtBackend.load(bundle, manifest, variant, token_budget)
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget)
+    return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget, spin)
 
 
 def checked_logits(

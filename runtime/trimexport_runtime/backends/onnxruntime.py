@@ -53,6 +53,7 @@ class OnnxRuntimeBackend:
         backend: str,
         threads: int | None = None,
         budget: int | None = None,
+        spin: bool = True,
     ) -> OnnxRuntimeBackend:
         """Open the variant's graph: see `load_backend`.
 
@@ -73,7 +74,7 @@ class OnnxRuntimeBackend:
         if provider == _TENSORRT:
             profile = single_profile(manifest.text_limit.tokens, budget)
             rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
-        session = _open(path, provider, options, threads)
+        session = _open(path, provider, options, session_options(threads, spin=spin))
         _check_signature(session, path)
         return cls(session, len(manifest.labels), provider, rows)
 
@@ -107,7 +108,7 @@ def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.ND
     return np.asarray(binding.get_outputs()[0].numpy())
 
 
-def session_options(threads: int | None) -> Any:
+def session_options(threads: int | None, *, spin: bool = True) -> Any:
     """How sessions are made here.
 
     Raises:
@@ -119,6 +120,8 @@ def session_options(threads: int | None) -> Any:
         # On x64 ONNX Runtime makes int8 weights unsigned then: their products cannot overflow and
         # take two to three times as long. It would do so with VNNI too.
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         if threads < 1:
             raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
@@ -141,10 +144,9 @@ def tensorrt_options(profile: Profile) -> dict[str, str]:
     }
 
 
-def _open(path: Path, provider: str, settings: Mapping[str, str], threads: int | None) -> Any:
+def _open(path: Path, provider: str, settings: Mapping[str, str], options: Any) -> Any:
     """A session on `provider`, and on nothing else in its stead. What TensorRT leaves, CUDA takes;
     ONNX Runtime puts the CPU behind them by itself."""
-    options = session_options(threads)
     said = ""
     if provider != CPU_PROVIDER:
         require_provider(provider)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trimexport_runtime.classifier import Classifier
+from trimexport_runtime.classifier import Classifier, Prediction
 from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]
@@ -39,9 +39,10 @@ class Ran:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a request gets: logits float32 `[rows, labels]`, and the seconds that its first row
-    waited and its batches ran."""
+    """What a request gets: the answers to its rows, their logits float32 `[rows, labels]`, and the
+    seconds that its first row waited and its batches ran."""
 
+    predictions: list[Prediction]
     logits: Logits
     queued: float
     ran: float
@@ -53,6 +54,7 @@ class _Request:
     arrived: float
     future: Future[Answered]
     left: set[int] = field(default_factory=set)
+    predictions: dict[int, Prediction] = field(default_factory=dict)
     logits: Logits | None = None
     queued: float | None = None
     ran: float = 0.0
@@ -162,17 +164,19 @@ class Batcher:
         requests = list(dict.fromkeys(request for request, _ in batch))
         try:
             logits = self._classifier.run(rows)
+            predictions = self._classifier.predictions(rows, logits)
         except Exception as error:  # of whatever kind: these requests fail, no other
             for request in requests:
                 self._fail(request, error)
             return
         seconds = time.monotonic() - began
         self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
-        for (request, place), found in zip(batch, logits, strict=True):
+        for (request, place), found, made in zip(batch, logits, predictions, strict=True):
             if request.logits is None:
                 request.logits = np.empty((len(request.rows), len(found)), dtype=np.float32)
                 request.queued = began - request.arrived
             request.logits[place] = found
+            request.predictions[place] = made
         for request in requests:
             request.ran += seconds
             if not request.left and not request.future.done():
@@ -182,7 +186,8 @@ class Batcher:
         assert request.logits is not None
         assert request.queued is not None
         if request.future.set_running_or_notify_cancel():
-            request.future.set_result(Answered(request.logits, request.queued, request.ran))
+            made = [request.predictions[place] for place in range(len(request.rows))]
+            request.future.set_result(Answered(made, request.logits, request.queued, request.ran))
 
     def _fail(self, request: _Request, error: Exception) -> None:
         with self._changed:

@@ -10,6 +10,9 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+STAGES = ("tokenise", "queue", "model", "total")
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own."""
 
@@ -37,13 +40,23 @@ class Metrics:
             buckets=_COUNTS,
             registry=own,
         )
-        self.seconds = Histogram(
+        taken = Histogram(
             "trimexport_request_seconds",
-            "Seconds of a request by stage: tokenise, queue, model, total.",
+            f"Seconds of a request by stage: {', '.join(STAGES)}.",
             ["stage"],
             buckets=_SECONDS,
             registry=own,
         )
+        self._stages = {name: taken.labels(name) for name in STAGES}
+
+    def note(self, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self.requests.labels(route, str(status)).inc()
+        self.stage("total", seconds)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Note how long a stage of a request took."""
+        self._stages[name].observe(seconds)
 
     def watch_queue(self, model: str, tokens: Callable[[], int]) -> None:
         """Read a queue's length whenever somebody asks for the metrics."""

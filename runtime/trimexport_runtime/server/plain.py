@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from .refusals import Refusal
@@ -33,7 +32,7 @@ def answer(model: Model, found: Classified) -> dict[str, Any]:
         "variant": model.classifier.variant.name,
         "provider": model.classifier.provider,
         "predictions": [
-            {**asdict(it), "probabilities": dict(zip(labels, it.probabilities, strict=True))}
+            {**vars(it), "probabilities": dict(zip(labels, it.probabilities, strict=True))}
             for it in found.predictions
         ],
     }

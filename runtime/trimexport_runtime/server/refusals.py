@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STATUS = {
+    "bad_http": 400,
     "bad_json": 400,
     "unauthorized": 401,
     "no_route": 404,

@@ -78,6 +78,11 @@ class Service:
             raise Refusal("no_model", f'no model "{name}"; there are: {", ".join(self.models)}')
         return self.models[name]
 
+    def check_taking(self) -> None:
+        """Refuse what comes once the server is shutting down."""
+        if self.draining:
+            raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
+
     async def classify(self, model: Model, texts: Sequence[str], truncate: bool) -> Classified:
         """The answers to texts.
 
@@ -96,17 +101,15 @@ class Service:
         began = time.monotonic()
         rows = await self._encode(model, texts, truncate)
         self._check_room(model, rows)
-        self.metrics.seconds.labels("tokenise").observe(time.monotonic() - began)
+        self.metrics.stage("tokenise", time.monotonic() - began)
         try:
             answered = await asyncio.wrap_future(model.batcher.submit(rows))
         except TrimexportRuntimeError as error:
             raise Refusal("failed", str(error)) from None
-        self.metrics.seconds.labels("queue").observe(answered.queued)
-        self.metrics.seconds.labels("model").observe(answered.ran)
+        self.metrics.stage("queue", answered.queued)
+        self.metrics.stage("model", answered.ran)
         self.metrics.texts.labels(model.name).inc(len(texts))
-        make = model.classifier.prediction
-        found = [make(row, logits) for row, logits in zip(rows, answered.logits, strict=True)]
-        return Classified(found, answered.logits)
+        return Classified(answered.predictions, answered.logits)
 
     async def _encode(self, model: Model, texts: Sequence[str], truncate: bool) -> list[Encoded]:
         def encode() -> list[Encoded]:
