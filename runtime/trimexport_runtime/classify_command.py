@@ -11,9 +11,7 @@ from typing import Literal
 import click
 
 from .backends import DEFAULT, PROVIDERS
-from .errors import TrimexportRuntimeError
 from .files import BadLine
-from .jobs.folder import Folder
 from .jobs.job import Job, Outcome
 from .jobs.job import run as run_job
 from .jobs.parts import LISTED
@@ -59,7 +57,8 @@ from .streaming import answers, load, records, show
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes that make --output, each with its own model.  [default: 1; ray: one a node]",
+    help="Processes that make --output, each with its own model.  "
+    "[default: 1; ray: as many as there are cores for]",
 )
 @click.pass_context
 def classify(
@@ -150,13 +149,19 @@ def _do(job: Job, as_json: bool) -> None:
     began = time.monotonic()
     try:
         with Progress("texts classified:", rate=True) as progress:
-            outcome = run_job(job, progress.advance)
-    except (TrimexportRuntimeError, KeyboardInterrupt):
-        if not job.force and (kept := len(Folder(job.output).done())):
-            click.echo(f"{kept:,} parts are done and kept; --resume goes on with them", err=True)
+            outcome = run_job(job, progress)
+    except BaseException as error:
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
         raise
     if outcome is None:
-        click.echo(f"{job.output} is there already, and nothing is left to do", err=True)
+        click.echo(
+            f"{job.output} is there already and no job to go on with, so nothing was done or "
+            "compared; --force begins anew",
+            err=True,
+        )
+        if as_json:
+            click.echo(json.dumps({"output": str(job.output), "scored": 0}))
         return
     _report(job, outcome, time.monotonic() - began, as_json)
 

@@ -24,7 +24,8 @@ _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
 @dataclass(frozen=True)
 class Source:
-    """A file of texts, and what it is called in results: its path within what was given."""
+    """A file of texts, and what it is called in results: its path within what was given, with what
+    is not UTF-8 in it escaped."""
 
     name: str
     path: Path
@@ -56,19 +57,23 @@ def sources(path: Path) -> list[Source]:
     over.
 
     Raises:
-        InputError: a directory without any, or one that cannot be listed.
+        InputError: a directory without any.
     """
     if not path.is_dir():
-        return [Source(path.name, path)]
+        return [Source(_named(path.name), path)]
     found = []
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path)
         hidden = any(piece.startswith((".", "_")) for piece in name.parts)
         if file.suffix.lower() in READERS and not hidden and file.is_file():
-            found.append(Source(name.as_posix(), file))
+            found.append(Source(_named(name.as_posix()), file))
     if not found:
         raise InputError(f"{path} is a directory without any {', '.join(READERS)} in it")
     return found
+
+
+def _named(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]:

@@ -40,11 +40,17 @@ class Progress:
     ) -> None:
         self._what = what
         self._total = total
-        self._count = 0
+        self._count = self._base = 0
         self._visible = visible and is_terminal(sys.stderr)
         self._began = time.monotonic() if rate else None
         self._next = time.monotonic() + QUIET_SECONDS
         self._shown = False
+
+    def begin_at(self, count: int) -> None:
+        """Count from here: what was done before took no time now."""
+        self._count = self._base = count
+        if self._began is not None:
+            self._began = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
         """Count `steps` more."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
+
+PARTIAL = ".partial"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends well, and vanishes otherwise."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+def replacing(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends well, and vanishes otherwise. It is
+    on the disk before it does, and is written in the directory `within`, beside `path` if None."""
+    name = (within or path.parent) / f".{uuid4().hex}{PARTIAL}"
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with name.open("xb") as stream:
             yield stream
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+            stream.flush()
+            os.fsync(stream.fileno())
+        name.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)

@@ -235,6 +235,8 @@ def test_wrong_usage(bundle: Path, arguments: list[str], message: str) -> None:
             'has the extension ".txt"; results are written as .parquet, .jsonl',
         ),
         ("in.jsonl", "in.jsonl", "is where the texts are; choose another file with -o"),
+        ("in.jsonl", "empty", 'has the extension ""'),
+        ("in.jsonl", "folder.csv", "is a directory; name a file in it with -o"),
         ("in.jsonl", "none/out.jsonl", "cannot be written (No such file or directory)"),
         ("none.jsonl", "out.jsonl", "cannot be read (No such file or directory)"),
         ("in.md", "out.jsonl", 'has the extension ".md"'),
@@ -250,6 +252,7 @@ def test_what_cannot_be_done(
     write(tmp_path / "in.jsonl", TEXTS)
     (tmp_path / "in.md").write_text("text")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     pyarrow.parquet.write_table(pyarrow.table({"words": ["a"]}), tmp_path / "other.parquet")
     write(tmp_path / "numbers.parquet", [1, 2])

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from trimexport_runtime import InputError
 from trimexport_runtime.cli import main
+from trimexport_runtime.jobs.folder import Folder
 
 START = "from trimexport_runtime.cli import main; main()"
 RECORDS = 6_000  # a dozen parts
@@ -61,6 +63,14 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.002)
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    for pipe in (process.stdout, process.stderr):
+        assert pipe is not None
+        pipe.close()
+    process.wait()
+
+
 def children_of(process: subprocess.Popen[str]) -> list[int]:
     """The processes that score for another."""
     listing = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
@@ -95,7 +105,6 @@ def test_after_a_kill(bundle: Path, texts: Path, tmp_path: Path, name: str, work
     )
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the pipes of what was killed
 def test_processes_do_not_outlive_the_one_that_started_them(
     bundle: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -104,8 +113,7 @@ def test_processes_do_not_outlive_the_one_that_started_them(
     until(lambda: done_parts(output), process)
     workers = children_of(process)
     assert len(workers) == 2
-    process.kill()
-    process.wait()
+    kill(process)
     deadline = time.monotonic() + 20
     while any(_runs(pid) for pid in workers):
         assert time.monotonic() < deadline
@@ -163,7 +171,10 @@ def test_what_is_there_is_not_lost(bundle: Path, texts: Path, tmp_path: Path) ->
     )
     again = run(*arguments, "--resume")
     assert again.exit_code == 0
-    assert "is there already, and nothing is left to do" in again.stderr
+    assert "is there already and no job to go on with" in again.stderr
+    assert output.read_bytes() == first
+    nothing = run(*arguments, "--resume", "--json")
+    assert json.loads(nothing.stdout) == {"output": str(output), "scored": 0}
     other.write_text(json.dumps({"text": "one"}))
     assert run(bundle, "--file", other, "-o", output, "--force").exit_code == 0
     assert output.read_bytes() != first
@@ -177,8 +188,7 @@ def test_another_job_does_not_go_on(bundle: Path, texts: Path, tmp_path: Path) -
     busy = run(*arguments, "--resume")
     assert busy.exit_code == 1
     assert f"another process is writing {output}" in busy.stderr
-    process.kill()
-    process.wait()
+    kill(process)
     unfinished = run(*arguments)
     assert unfinished.exit_code == 1
     assert "has a job that did not end; go on with --resume" in unfinished.stderr
@@ -188,13 +198,84 @@ def test_another_job_does_not_go_on(bundle: Path, texts: Path, tmp_path: Path) -
     changed = run(*arguments, "--resume")
     assert (changed.exit_code, changed.stdout) == (1, "")
     assert "a job with another input" in changed.stderr
+    assert "parts are done" not in changed.stderr
     assert len(done_parts(output)) > 0
     assert run(*arguments, "--force", "--json").exit_code == 1
     assert len(output.read_text().splitlines()) == RECORDS + 1
 
 
+def test_half_a_folder_is_no_job(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    """What a kill left of a folder that was being removed does not get into another output."""
+    output, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
+    process = start(bundle, "--file", texts, "-o", output)
+    until(lambda: len(done_parts(output)) > 1, process)
+    kill(process)
+    (tmp_path / "out.jsonl.job" / "job.json").unlink()
+    (tmp_path / "out.jsonl.job" / ".left.partial").touch()
+    other.write_text(json.dumps({"text": "one"}))
+    assert run(bundle, "--file", other, "-o", output).exit_code == 0
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["one"]
+    assert not (tmp_path / "out.jsonl.job").exists()
+
+
+def test_a_damaged_job(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    folder = tmp_path / "out.jsonl.job"
+    folder.mkdir()
+    (folder / "job.json").write_bytes(b"")
+    refused = run(bundle, "--file", texts, "-o", output, "--resume")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: {folder / 'job.json'} is damaged, so the job cannot go on; begin anew with "
+        "--force\n",
+    )
+
+
+def test_a_folder_that_another_has_is_left_alone(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    first, second = Folder(output), Folder(output)
+    first.open({"a": 1})
+    with pytest.raises(InputError, match="another process is writing"):
+        second.open({"a": 1})
+    second.close()
+    assert first.exists
+    first.close()
+    assert not first.path.exists()
+
+
+def test_every_file_is_looked_at_before_any_is_scored(
+    bundle: Path, texts: Path, tmp_path: Path
+) -> None:
+    (texts / "z.csv").write_text("words\none\n")
+    result = run(bundle, "--file", texts, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert 'z.csv has no column "text"' in result.stderr
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["bundle", "texts"]
+
+
+def test_results_are_for_those_whom_the_umask_lets_read_them(
+    bundle: Path, texts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    before = os.umask(0o077)
+    try:
+        assert run(bundle, "--file", texts, "-o", output).exit_code == 1
+    finally:
+        os.umask(before)
+    assert output.stat().st_mode & 0o777 == 0o600
+
+
+def test_names_that_are_not_utf8(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    (texts / "a.jsonl").rename(os.fsdecode(os.fsencode(texts) + b"/\xff.jsonl"))
+    for name in ("out.jsonl", "out.parquet", "out.csv"):
+        assert run(bundle, "--file", texts, "-o", tmp_path / name).exit_code == 1
+    rows = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert {json.loads(row)["file"] for row in rows} == {"b.jsonl", "\\udcff.jsonl"}
+
+
 def test_a_job_that_fails_at_once_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "one"}))
+    lines = [json.dumps({"text": "a long text " * 300})] * 600  # more than a pipe takes at once
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
     (bundle / "onnx" / "model.onnx").write_bytes(b"no graph")
     for workers in ("1", "2"):
         result = run(
@@ -202,4 +283,5 @@ def test_a_job_that_fails_at_once_leaves_nothing(bundle: Path, tmp_path: Path) -
         )
         assert (result.exit_code, result.stdout) == (1, "")
         assert len(result.stderr.splitlines()) == 1
+        assert "model.onnx has 8 bytes, the manifest says" in result.stderr
         assert sorted(it.name for it in tmp_path.iterdir()) == ["bundle", "in.jsonl"]

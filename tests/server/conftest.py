@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ START = "from trimexport_runtime.cli import main; main()"
 class Server:
     """A server that runs, and the name of its first bundle."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    log: Path
     port: int
     name: str
 
@@ -50,37 +52,40 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
         """End it; its exit status and the rest of its log."""
         self.process.send_signal(number)
-        _, log = self.process.communicate(timeout=60)
-        return self.process.returncode, [json.loads(line) for line in log.splitlines()]
+        self.process.wait(timeout=60)
+        _, *lines = self.log.read_text().splitlines()
+        return self.process.returncode, [json.loads(line) for line in lines]
 
 
 Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a server: `serve(bundle, "--wait", 5)`."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: object, **variables: str) -> Server:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **variables},
-        )
+        log = tmp_path / f"server-{len(running)}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0"],
+                stderr=stream,
+                env={**os.environ, **variables},
+            )
         running.append(process)
-        assert process.stderr is not None
-        first = process.stderr.readline()
-        assert first.startswith("{"), first + process.stderr.read()
-        line = json.loads(first)
-        return Server(process, line["port"], line["serving"][0])
+        while not (lines := log.read_text().splitlines(keepends=True)) or lines[0][-1] != "\n":
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        assert lines[0].startswith("{"), lines
+        line = json.loads(lines[0])
+        return Server(process, log, line["port"], line["serving"][0])
 
     yield start
     for process in running:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 @pytest.fixture

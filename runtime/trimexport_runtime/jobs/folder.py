@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trimexport_runtime.errors import InputError
-from trimexport_runtime.replacing import replacing
+from trimexport_runtime.replacing import PARTIAL, replacing
 
 from .formats import Format
 from .parts import Tally
@@ -33,6 +33,7 @@ class Folder:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.path = output.with_name(f"{output.name}.job")
+        self._owned = False
         self._lock: int | None = None
 
     @property
@@ -41,7 +42,7 @@ class Folder:
         return (self.path / JOB).is_file()
 
     def open(self, identity: Mapping[str, Any], *, anew: bool = False) -> None:
-        """Own the folder: a new one, emptied if `anew`, or the one of a job that is the same.
+        """Own the folder: an empty one if `anew` or if no job is in it, else that of the same job.
 
         Raises:
             InputError: another process owns it, the job there is another, or it cannot be written.
@@ -49,13 +50,14 @@ class Folder:
         try:
             self.path.mkdir(exist_ok=True)
             self._take_lock()
-            if anew:
-                self._empty()
-            if self.exists:
+            if not anew and self.exists:
                 self._compare(identity)
+                self._clear(f".*{PARTIAL}")
             else:
+                self._empty()
                 with replacing(self.path / JOB) as stream:
                     stream.write(json.dumps(identity, indent=2).encode())
+            self._owned = True
         except OSError as error:
             self._release()
             raise InputError(
@@ -81,27 +83,34 @@ class Folder:
     def join(self, form: Format, labels: Sequence[str]) -> None:
         """Make the output from the parts, all of them done, and remove the folder."""
         parts = [self.path / f"{name}.part" for name in sorted(self.done())]
-        with replacing(self.output) as stream:
+        with replacing(self.output, within=self.path) as stream:
             form.join(stream, parts, labels)
-        self.remove()
+        _sync(self.output.parent)
+        self._remove()
 
-    def remove(self) -> None:
-        """Forget the job."""
-        self._empty()
+    def close(self) -> int:
+        """Let another process have it. How many parts are kept; without any the folder goes."""
+        kept = len(self.done()) if self._owned else 0
+        if self._owned and not kept:
+            self._remove()
+        self._owned = False
         self._release()
+        return kept
+
+    def _remove(self) -> None:
+        self._empty()
         shutil.rmtree(self.path, ignore_errors=True)
+        self._owned = False
+        self._release()
 
     def _empty(self) -> None:
         """`job.json` first, so that half a folder is no job."""
-        (self.path / JOB).unlink(missing_ok=True)
-        for file in [*self.path.glob("*.json"), *self.path.glob("*.part")]:
-            file.unlink()
+        self._clear(JOB)
+        self._clear("*.json", "*.part", f".*{PARTIAL}")
 
-    def close(self) -> None:
-        """Let another process have it; a folder in which nothing was done vanishes."""
-        if self.path.is_dir() and not self.done():
-            self.remove()
-        self._release()
+    def _clear(self, *patterns: str) -> None:
+        for file in [it for pattern in patterns for it in self.path.glob(pattern)]:
+            file.unlink()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -109,21 +118,34 @@ class Folder:
             self._lock = None
 
     def _take_lock(self) -> None:
-        """Where the system has such locks; where it has none, parts written twice are the same."""
+        """Of the directory, where the system and the file system have such locks. Where they have
+        none, parts that two processes write are the same."""
         try:
             import fcntl
         except ImportError:
             return
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not self.path.exists() or not os.path.samestat(
+                os.fstat(self._lock), self.path.stat()
+            )
+        except BlockingIOError:
+            gone = True
         except OSError:
+            return
+        if gone:
             raise InputError(
                 f"another process is writing {self.output}; let it end, or choose another -o"
-            ) from None
+            )
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
-        found = json.loads((self.path / JOB).read_bytes())
+        try:
+            found = dict(json.loads((self.path / JOB).read_bytes()))
+        except (ValueError, TypeError):
+            raise InputError(
+                f"{self.path / JOB} is damaged, so the job cannot go on; begin anew with --force"
+            ) from None
         differ = sorted(it for it in {*found, *identity} if found.get(it) != identity.get(it))
         if differ:
             raise InputError(
@@ -137,5 +159,13 @@ def keep(directory: Path, name: str, rows: bytes, found: Tally) -> None:
     for suffix, content in ((".part", rows), (".json", json.dumps(asdict(found)).encode())):
         with replacing(directory / f"{name}{suffix}") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+
+
+def _sync(directory: Path) -> None:
+    """Have a directory's names on the disk, where the system can be asked for it."""
+    if os.name == "posix":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import MANIFEST, read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.errors import InputError
-from trimexport_runtime.files import DEFAULT_COLUMN, Source, sources
+from trimexport_runtime.files import DEFAULT_COLUMN, Source, read_file, sources
 from trimexport_runtime.integrity import sha256_of
+from trimexport_runtime.progress import Progress
 
 from .folder import Folder
 from .formats import format_of
@@ -32,7 +33,7 @@ class Job:
         output: .parquet, .jsonl or .csv.
         column: the column of the texts; None is `text`.
         engine: `local`, or `ray`.
-        workers: processes; with `ray`, None is one for each node.
+        workers: processes; with `ray`, None is as many as there are cores for.
         threads: threads of each; None shares the cores among them.
         resume: go on with what is done. force: begin anew, and replace the output.
     """
@@ -58,17 +59,16 @@ class Outcome:
     scored: int
 
 
-def run(job: Job, advance: Callable[[int], None] = lambda records: None) -> Outcome | None:
-    """Do a job; None where `resume` finds the output there already and nothing left to do.
+def run(job: Job, progress: Progress) -> Outcome | None:
+    """Do a job; None where `resume` finds the output there already and no job to go on with.
 
-    Args:
-        advance: called with the number of records whenever some are done.
+    An error that ends it has a note, for `--resume`, of how many parts are kept.
 
     Raises:
         InputError: no such texts, an output that cannot be written or is there already, an
             unfinished job where `resume` is not given, or another job's.
         BundleError: as `Classifier.load`.
-        BackendError: as `Classifier.load`, or a worker died. What is done is kept.
+        BackendError: as `Classifier.load`, or a worker died.
     """
     form, folder = format_of(job.output), Folder(job.output)
     found = _inputs(job)
@@ -78,32 +78,44 @@ def run(job: Job, advance: Callable[[int], None] = lambda records: None) -> Outc
         return None
     folder.open(_identity(job, variant, found), anew=job.force)
     try:
-        done = folder.done()
         before = folder.total()
-        advance(before.records)
-        scoring = _scoring(job, folder, variant)
-        for ended in _engine(job, found, frozenset(done), scoring):
-            done.add(ended.name)
-            advance(ended.tally.records)
-        _check_whole(folder, done)
-        total = folder.total()
+        progress.begin_at(before.records)
+        total = _score(job, found, folder, variant, progress)
         folder.join(form, manifest.label_names)
-        return Outcome(total, total.records - before.records)
-    finally:
-        folder.close()
+    except BaseException as error:
+        if kept := folder.close():
+            error.add_note(f"{kept:,} parts are done and kept; --resume goes on with them")
+        raise
+    return Outcome(total, total.records - before.records)
+
+
+def _score(
+    job: Job, found: Sequence[Source], folder: Folder, variant: str, progress: Progress
+) -> Tally:
+    """Do the parts that are not done; what all of them come to."""
+    done = folder.done()
+    for ended in _engine(job, found, frozenset(done), _scoring(job, folder, variant)):
+        done.add(ended.name)
+        progress.advance(ended.tally.records)
+    _check_whole(folder, done)
+    return folder.total()
 
 
 def _inputs(job: Job) -> list[Source]:
-    """The files of texts; an output that lies among them is none."""
+    """The files of texts, each of which can be read; an output that lies among them is none."""
     output = job.output.resolve()
     found = [source for source in sources(job.texts) if source.path.resolve() != output]
     if not found:
         raise InputError(f"{job.output} is where the texts are; choose another file with -o")
+    for source in found:
+        next(read_file(source.path, job.column), None)
     return found
 
 
 def _is_whole(job: Job, folder: Folder) -> bool:
     """Whether the output is there and no job is left; refuses to write over what is there."""
+    if job.output.is_dir():
+        raise InputError(f"{job.output} is a directory; name a file in it with -o")
     if job.force:
         return False
     if folder.exists and not job.resume:
@@ -120,7 +132,7 @@ def _is_whole(job: Job, folder: Folder) -> bool:
 
 def _identity(job: Job, variant: str, found: Sequence[Source]) -> dict[str, Any]:
     """What must be the same for a job to go on, by the words that an error says it in."""
-    files = [(source.name, source.path.stat()) for source in found if source.path.exists()]
+    files = [(source.name, source.path.stat()) for source in found]
     return {
         "version of trimexport-runtime": __version__,
         "bundle": sha256_of(job.bundle / MANIFEST),

@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from trimexport_runtime.errors import BackendError
+from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
 
 from .parts import Part
 from .scoring import Done, Scorer, Scoring
@@ -31,19 +32,24 @@ def in_processes(parts: Iterable[Part], scoring: Scoring, workers: int) -> Itera
         TrimexportRuntimeError: what scoring raised in one.
     """
     left = iter(parts)
-    running = [_start(scoring) for _ in range(workers)]
+    upcoming = next(left, None)
+    running: list[_Worker] = []
     try:
-        busy = {it.pipe: it for it in running if _give(it, next(left, None))}
-        upcoming = next(left, None)
+        while upcoming is not None and len(running) < workers:
+            running.append(_start(scoring))
+        busy = {it.pipe: it for it in running}  # each says at first that it is ready
         while busy:
             for ready in connection.wait(list(busy)):
                 assert isinstance(ready, Connection)
-                worker = busy.pop(ready)
+                worker = busy[ready]
                 found = _take(worker)
-                if _give(worker, upcoming):
-                    busy[ready] = worker
+                if upcoming is None:
+                    del busy[ready]
+                else:
+                    _give(worker, upcoming)
                     upcoming = next(left, None)
-                yield found
+                if found is not None:
+                    yield found
     finally:
         for worker in running:
             worker.process.kill()
@@ -63,30 +69,42 @@ def _start(scoring: Scoring) -> _Worker:
     spawned = get_context("spawn")
     ours, its = spawned.Pipe()
     process = spawned.Process(target=_work, args=(its, scoring), daemon=True)
-    process.start()
+    with _deaf():
+        process.start()
     its.close()  # so that its death ends the pipe
     return _Worker(process, ours)
 
 
-def _give(worker: _Worker, part: Part | None) -> bool:
-    """Hand a part, where there is one, to a worker that has none."""
-    if part is None:
-        return False
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """The terminal's Ctrl-C is for this process: those that are started meanwhile ignore it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _give(worker: _Worker, part: Part) -> None:
+    """Hand a part to a worker that has none."""
     try:
         worker.pipe.send(part)
-    except BrokenPipeError:
+    except ConnectionError:
         raise _died(worker) from None
-    return True
 
 
-def _take(worker: _Worker) -> Done:
+def _take(worker: _Worker) -> Done | None:
+    """What a worker did; None from one that is ready to begin."""
     try:
         found = worker.pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         raise _died(worker) from None
     if isinstance(found, Exception):
         raise found
-    assert isinstance(found, Done)
+    assert found is None or isinstance(found, Done)
     return found
 
 
@@ -100,16 +118,18 @@ def _died(worker: _Worker) -> BackendError:
 
 def _work(pipe: Connection, scoring: Scoring) -> None:
     """What a worker does, until there is nobody to do it for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         scorer = Scorer(scoring)
+        pipe.send(None)
         while True:
             pipe.send(scorer.score(pipe.recv()))
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return
-    except Exception as error:  # raised again where the parts come from
+    except (TrimexportRuntimeError, OSError) as error:  # raised again in the parent
         pipe.send(error)
+    except Exception as error:  # of a kind that the parent may not know
+        pipe.send(BackendError(f"a worker process failed: {type(error).__name__}: {error}"))
 
 
 def _end_with_parent() -> None:

@@ -107,7 +107,7 @@ class Handlers:
 
     async def openapi(self, request: Request) -> Response:
         """The description of all this."""
-        return JSONResponse(description(__version__))
+        return JSONResponse(description(__version__, list(self._service.models)))
 
     async def docs(self, request: Request) -> Response:
         """The same for people."""

@@ -1,0 +1,133 @@
+"""What bodies look like, in JSON Schema (https://json-schema.org/draft/2020-12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+ERROR: Schema = {
+    "type": "object",
+    "required": ["error", "error_type"],
+    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+}
+TEXTS: Schema = {
+    "type": "object",
+    "required": ["texts"],
+    "properties": {
+        "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "truncate": {"type": "boolean", "default": False},
+    },
+}
+PREDICT: Schema = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "inputs": {
+            "oneOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "minItems": 1,
+                        "maxItems": 1,
+                    },
+                },
+            ]
+        },
+        "raw_scores": {"type": "boolean", "default": False},
+        "truncate": {"type": "boolean", "default": False},
+    },
+}
+INFER: Schema = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"const": "text"},
+                    "datatype": {"const": "BYTES"},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                    "data": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+        },
+        "parameters": {
+            "type": "object",
+            "properties": {"truncate": {"type": "boolean", "default": False}},
+        },
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"enum": ["label", "probabilities"]}},
+            },
+        },
+    },
+}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+CLASSIFIED: Schema = {
+    "type": "object",
+    "required": ["model", "variant", "provider", "predictions"],
+    "properties": {
+        "model": {"type": "string"},
+        "variant": {"type": "string"},
+        "provider": {"type": "string"},
+        "predictions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["label", "probability", "probabilities", "truncated", "tokens"],
+                "properties": {
+                    "label": {"type": "string"},
+                    "probability": _SHARE,
+                    "probabilities": {"type": "object", "additionalProperties": _SHARE},
+                    "truncated": {"type": "boolean"},
+                    "tokens": {"type": "integer", "minimum": 0},
+                },
+            },
+        },
+    },
+}
+_SCORES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["score", "label"],
+        "properties": {"score": {"type": "number"}, "label": {"type": "string"}},
+    },
+}
+PREDICTED: Schema = {"oneOf": [_SCORES, {"type": "array", "items": _SCORES}]}
+INFERRED: Schema = {
+    "type": "object",
+    "required": ["model_name", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "id": {"type": "string"},
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"enum": ["label", "probabilities"]},
+                    "datatype": {"enum": ["BYTES", "FP64", "FP32"]},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                    "data": {"type": "array", "items": {"type": ["string", "number"]}},
+                },
+            },
+        },
+    },
+}
+OBJECT: Schema = {"type": "object"}
