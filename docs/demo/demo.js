@@ -83,6 +83,7 @@ function follow({ classify, labels }, dtype) {
         const start = performance.now();
         const found = await classify(shown, { top_k: null });
         const taken = performance.now() - start;
+        failure.hidden = true;
         found.forEach(({ label, score }, rank) => rows.get(label)(score, rank === 0));
         status.textContent = `${taken.toFixed(1)} ms, ${dtype}`;
       }

@@ -19,6 +19,8 @@ from .errors import BackendError, BundleError, InputError
 from .integrity import check_files
 from .tokenize import Encoded, TextEncoder
 
+_LONG = 4096  # characters that take longer than it takes to let other threads run
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -169,12 +171,17 @@ class Classifier:
         return np.concatenate(windows_)
 
     def encode(self, text: str) -> Encoded:
-        """A text's own tokens, cut to the bundle's limit.
+        """A text's own tokens, cut to the bundle's limit. A long one lets other threads run.
 
         Raises:
             InputError: the text cannot be classified.
         """
-        return self._encoder.encode(text)
+        return self._encoder.encode(text, aside=len(text) > _LONG)
+
+    @property
+    def most_characters(self) -> int:
+        """A text with more characters is over the bundle's limit, whatever they are."""
+        return self._encoder.most_characters
 
     def most_rows(self, width: int) -> int:
         """How many texts of so many tokens one batch may have, at least 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
 
 TOKENIZER = "tokenizer.json"
+_NORMALISED = 4  # a normaliser makes no more than so many characters into one
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,28 @@ class TextEncoder:
             allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids),
         )
 
-    def encode(self, text: str) -> Encoded:
+    @cached_property
+    def most_characters(self) -> int:
+        """A text with more characters has more tokens than the limit, whatever they are."""
+        longest = max(map(len, self._tokenizer.get_vocab()))
+        return _NORMALISED * longest * self._limit.tokens
+
+    def encode(self, text: str, *, aside: bool = False) -> Encoded:
         """The text's token ids, cut to the bundle's limit at its end or its start.
+
+        Args:
+            aside: let other Python threads run meanwhile. `tokenizers` starts threads of its own
+                then, unless TOKENIZERS_PARALLELISM is false.
 
         Raises:
             InputError: not a str, a lone surrogate in it, or it leaves nothing to classify.
         """
         if problem := problem_of(text):
             raise InputError(problem)
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if aside:
+            ids = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
+        else:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not ids and not self._allow_empty:
             raise InputError(
                 "the text has no tokens and this bundle's prompt has none either, so there is "

@@ -36,6 +36,7 @@ def test_the_public_surface() -> None:
         "labels",
         "load",
         "logits",
+        "most_characters",
         "most_rows",
         "predictions",
         "provider",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from server.conftest import Serve
+from server.conftest import START, Serve, Server
 from trimexport_runtime import Classifier
 from trimexport_runtime.cli import main
 
 LONG = "word " * 700
+TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}
+INFER: dict[str, Any] = {"inputs": [TENSOR]}
+SHAPELESS = {"inputs": [TENSOR | {"shape": "\ud800"}]}
 REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/classify", b"{", 400, "bad_json"),
     ("POST", "/classify", b"\xff", 400, "bad_json"),
@@ -31,6 +38,14 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/classify", {"texts": ["a"] * 9}, 422, "too_many_texts"),
     ("POST", "/classify", {"texts": ["a", LONG]}, 413, "text_too_long"),
     ("POST", "/classify", {"texts": ["a" * 20_000]}, 413, "body_too_large"),
+    ("POST", "/v2/models/bundle/infer", INFER | {"id": "\ud800"}, 422, "bad_input"),
+    (
+        "POST",
+        "/v2/models/bundle/infer",
+        {"inputs": [TENSOR | {"shape": "\ud800"}]},
+        422,
+        "bad_input",
+    ),
     ("POST", "/predict", {"inputs": ["a", "b"]}, 422, "bad_input"),
     ("POST", "/predict", {"inputs": [["a", "b"]]}, 422, "bad_input"),
     ("POST", "/predict", {"inputs": []}, 422, "bad_input"),
@@ -113,16 +128,103 @@ def test_slow_clients(serve: Serve, bundle: Path) -> None:
     assert server.ask("GET", "/health")[0] == 200
 
 
-def test_clients_that_hang_up(serve: Serve, bundle: Path) -> None:
+def test_a_request_whose_headers_come_slowly_after_one_that_did_not(
+    serve: Serve, bundle: Path
+) -> None:
+    server = serve(bundle, "--timeout", 1)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'{"ready":true}'):
+            answer += connection.recv(65536)
+        connection.sendall(b"GET /health HT")
+        assert _until_closed(connection) == b""
+
+
+def test_a_client_that_does_not_read(serve: Serve, bundle: Path) -> None:
+    """It is left, so that it does not hold the server's end up."""
+    server = serve(bundle, "--timeout", 1, "--drain", 30)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", server.port))
+        deaf.settimeout(10)
+        with contextlib.suppress(OSError):  # reset, a pipe that is broken, or no more room
+            for _ in range(100_000):
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        began = time.monotonic()
+        code, _ = server.stop()
+    assert code == 0
+    assert time.monotonic() - began < 20, "it waited for the client"
+
+
+def test_what_is_no_http(serve: Serve, bundle: Path) -> None:
     server = serve(bundle)
-    body = json.dumps({"texts": ["a good film " * 30] * 200}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"\x16\x03\x01 what\r\n\r\n")
+        head, _, body = _until_closed(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error_type"] == "bad_http"
+    assert b'trimexport_errors_total{kind="bad_http"} 1.0' in server.ask("GET", "/metrics")[1]
+
+
+def _texts_classified(server: Server) -> float:
+    lines = server.ask("GET", "/metrics")[1].decode().splitlines()
+    found = [line.split()[-1] for line in lines if line.startswith("trimexport_texts_total")]
+    return float(found[0]) if found else 0.0
+
+
+def test_clients_that_hang_up(serve: Serve, bundle: Path) -> None:
+    """Nobody works on what they asked, beyond the batch that runs."""
+    server = serve(bundle)
+    body = json.dumps({"texts": ["a good film " * 30] * 1000}).encode()
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     for size in (10, len(body)):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", server.port)) as gone:
                 gone.sendall(head + body[:size])
+                time.sleep(0.1)
     status, answer, _ = server.ask("POST", "/classify", {"texts": ["dull"]})
     assert (status, answer["predictions"][0]["label"]) == (200, "negative")
+    assert _texts_classified(server) == 1
+    _, lines = server.stop()
+    assert [line["status"] for line in lines if line.get("texts") == 1000].count(499) >= 4
+
+
+def test_a_long_text_holds_nobody_up(serve: Serve, bundle: Path) -> None:
+    """Texts far over the limit are refused without being tokenised; others aside of the rest."""
+    server = serve(bundle, "--max-body", 30_000_000)
+    status, answer, _ = server.ask("POST", "/classify", {"texts": ["a good film " * 600_000]})
+    assert (status, answer["error_type"]) == (413, "text_too_long")
+    long = {"texts": ["a good film " * 80_000], "truncate": True}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.ask, "POST", "/classify", long)
+        answered = 0
+        while not slow.done():
+            assert server.ask("GET", "/health")[0] == 200
+            answered += 1
+    assert slow.result()[0] == 200
+    assert answered > 20, "health was asked while the text was tokenised"
+
+
+def test_a_log_that_nobody_reads(bundle: Path) -> None:
+    """Neither a pipe that is full nor one that is closed holds answers up."""
+    command = [sys.executable, "-c", START, "serve", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        port = json.loads(process.stderr.readline())["port"]
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.connect()
+            for place in range(1500):
+                connection.request("GET", "/health")
+                assert connection.getresponse().read() == b'{"ready":true}'
+                if place == 1000:
+                    process.stderr.close()
+            connection.close()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
 
 
 def test_the_log(serve: Serve, bundle: Path) -> None:
@@ -156,6 +258,22 @@ def test_what_was_accepted_is_answered(serve: Serve, bundle: Path, number: int) 
     assert [status for status, _, _ in found] == [200] * 4
     with pytest.raises(ConnectionError):
         server.ask("GET", "/health")
+
+
+def test_what_is_not_answered_in_time_is_told_so(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle, "--drain", 0.5, "--max-queue", 10**7)
+    body = {"texts": ["a good film that is long " * 20] * 1000}
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(server.ask, "POST", "/classify", body) for _ in range(16)]
+        time.sleep(1)
+        code, lines = server.stop()
+        found = [it.result() for it in asked]
+    assert code == 0
+    statuses = [status for status, _, _ in found]
+    assert set(statuses) <= {200, 503}
+    assert 503 in statuses
+    assert all(body["error_type"] == "shutting_down" for status, body, _ in found if status == 503)
+    assert len(lines) >= 16
 
 
 def test_an_address_that_is_taken(serve: Serve, bundle: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +33,10 @@ class App:
         began = time.monotonic()
         request = Request(scope, receive)
         response = await self._answer(request)
-        self._note(request, response, time.monotonic() - began)
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._note(request, response, time.monotonic() - began)
 
     async def _answer(self, request: Request) -> Response:
         scope = request.scope
@@ -48,9 +50,13 @@ class App:
         except Refusal as refusal:
             return self._refused(refusal)
         except ClientDisconnect:
-            return self._refused(Refusal("timeout", "the client is gone"))
+            return self._refused(Refusal("client_gone", "the client is gone"))
+        except asyncio.CancelledError:  # the time to drain is over
+            return self._refused(
+                Refusal("shutting_down", "the server ended before the answer; ask another", 1)
+            )
         except Exception as error:  # one request fails, and no other
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            self._log({"level": "error", "error": f"{type(error).__name__}: {error}"})
             return self._refused(Refusal("failed", "the server failed on this request"))
 
     def _refused(self, refusal: Refusal) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ def _option(name: str, text: str, default: object, **settings: Any) -> Callable[
 
 
 _COUNT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0.1)
 _USUAL = Settings()
 
 
@@ -47,8 +49,8 @@ _USUAL = Settings()
 @_option("--max-texts", "Texts of a request.", _USUAL.max_texts, type=_COUNT)
 @_option("--max-queue", "Tokens that may wait.", _USUAL.max_queue, type=_COUNT)
 @_option("--wait", "Milliseconds a text may wait for others.", 0.0, type=click.FloatRange(min=0))
-@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, type=float)
-@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=float)
+@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, type=_SECONDS)
+@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=_SECONDS)
 @_option("--api-key", "What clients send: Authorization: Bearer KEY.", None)
 @_option("--api-key-file", "The same, from a file.", None, type=click.Path(path_type=Path))
 @_option("--log-texts", "Write the texts into the log.", None, is_flag=True)
@@ -97,6 +99,8 @@ def serve(
         raise BackendError(
             f"the server is not installed ({error}); install `trimexport-runtime[server]`"
         ) from None
+    # Requests are what runs side by side here, not the pieces of one.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     classifiers = {}
     for name, directory in _named(bundles):
         size = choose(read_manifest(directory), variant, backend).bytes
@@ -111,8 +115,10 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
     found = []
     for item in bundles:
         name, equals, directory = item.partition("=")
-        path = Path(directory if equals else item)
-        found.append((name if equals else path.resolve().name, path))
+        if equals and not Path(item).exists():
+            found.append((name, Path(directory)))
+        else:
+            found.append((Path(item).resolve().name, Path(item)))
     names = [name for name, _ in found]
     if len(set(names)) < len(names) or not all(names):
         raise BundleError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +14,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from trimexport_runtime import __version__
 
 from . import plain, tei, v2
+from .batcher import Answered
 from .openapi import PAGE, description
+from .protocol import ANSWER, GONE
 from .refusals import Refusal
 from .routing import Handler
-from .service import Service
+from .service import Classified, Model, Service
 
 
 class Handlers:
@@ -50,16 +53,14 @@ class Handlers:
         """As text-embeddings-inference."""
         asked = tei.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        self._describe(request, model.name, asked.texts)
-        found = await self._service.classify(model, asked.texts, asked.truncate)
+        found = await self._classified(request, model, asked.texts, asked.truncate)
         return JSONResponse(tei.answer(asked, model.classifier.labels, found))
 
     async def classify(self, request: Request) -> Response:
         """The plain form."""
         texts, truncate = plain.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        self._describe(request, model.name, texts)
-        found = await self._service.classify(model, texts, truncate)
+        found = await self._classified(request, model, texts, truncate)
         return JSONResponse(plain.answer(model, found))
 
     async def infer(self, request: Request) -> Response:
@@ -67,10 +68,8 @@ class Handlers:
         model = self._service.model(request.path_params["name"])
         body = await self._body(request)
         asked = v2.read(body, request.headers.get(v2.HEADER))
-        self._describe(request, model.name, asked.texts)
-        reply = v2.answer(
-            asked, model, await self._service.classify(model, asked.texts, asked.truncate)
-        )
+        found = await self._classified(request, model, asked.texts, asked.truncate)
+        reply = v2.answer(asked, model, found)
         if reply.header is None:
             return Response(reply.body, media_type="application/json")
         headers = {"Inference-Header-Content-Length": str(reply.header)}
@@ -154,9 +153,18 @@ class Handlers:
         except (ValueError, RecursionError) as error:
             raise Refusal("bad_json", f"the body is not JSON: {error}") from None
 
-    def _describe(self, request: Request, model: str, texts: list[str]) -> None:
-        """What the log says of a request besides."""
-        note: dict[str, Any] = {"model": model, "texts": len(texts)}
+    async def _classified(
+        self, request: Request, model: Model, texts: list[str], truncate: bool
+    ) -> Classified:
+        """The answers; and the request's line in the log says what of."""
+        scope = request.scope
+        scope["note"] = {"model": model.name, "texts": len(texts)}
         if self._service.settings.log_texts:
-            note["content"] = texts
-        request.scope["note"] = note
+            scope["note"]["content"] = texts
+
+        def watch(future: Future[Answered]) -> None:
+            scope[ANSWER] = future
+            if GONE in scope:
+                future.cancel()
+
+        return await self._service.classify(model, texts, truncate, watch)

@@ -54,6 +54,11 @@ class Metrics:
         self.requests.labels(route, str(status)).inc()
         self.stage("total", seconds)
 
+    def note_bad(self) -> None:
+        """Count what came and was no HTTP."""
+        self.errors.labels("bad_http").inc()
+        self.requests.labels("none", "400").inc()
+
     def stage(self, name: str, seconds: float) -> None:
         """Note how long a stage of a request took."""
         self._stages[name].observe(seconds)

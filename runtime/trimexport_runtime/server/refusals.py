@@ -15,6 +15,7 @@ STATUS = {
     "bad_input": 422,
     "too_many_texts": 422,
     "queue_full": 429,
+    "client_gone": 499,
     "failed": 500,
     "shutting_down": 503,
 }
@@ -34,4 +35,5 @@ class Refusal(Exception):
 
     def body(self) -> dict[str, str]:
         """What the client reads."""
-        return {"error": str(self), "error_type": self.kind}
+        text = str(self).encode(errors="backslashreplace").decode()  # it may quote anything
+        return {"error": text, "error_type": self.kind}

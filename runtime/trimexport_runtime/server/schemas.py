@@ -44,6 +44,9 @@ PREDICT: Schema = {
 }
 INFER: Schema = {
     "type": "object",
+    "examples": [
+        {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a film"]}]}
+    ],
     "required": ["inputs"],
     "properties": {
         "id": {"type": "string"},

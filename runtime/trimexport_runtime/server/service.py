@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,15 @@ from trimexport_runtime.classifier import Classifier, Prediction
 from trimexport_runtime.errors import InputError, TrimexportRuntimeError
 from trimexport_runtime.tokenize import Encoded
 
-from .batcher import Batcher, Ran
+from .batcher import Answered, Batcher, Ran
 from .metrics import Metrics
 from .refusals import Refusal
 from .settings import Settings
 
 ENCODERS = 2  # threads that tokenise; the tokenizer itself uses no others
+CHARACTERS_PER_TOKEN = 4  # about, before a text is tokenised
 SHORT_CHARACTERS = 4096  # texts up to this together are tokenised at once, without a thread
+Watch = Callable[[Future[Answered]], None]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Service:
         self.metrics = Metrics()
         self.draining = False
         self.models = {name: self._start(name, it) for name, it in classifiers.items()}
+        self._encoding = 0  # characters
         self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
 
     def _start(self, name: str, classifier: Classifier) -> Model:
@@ -83,8 +86,10 @@ class Service:
         if self.draining:
             raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
 
-    async def classify(self, model: Model, texts: Sequence[str], truncate: bool) -> Classified:
-        """The answers to texts.
+    async def classify(
+        self, model: Model, texts: Sequence[str], truncate: bool, watch: Watch
+    ) -> Classified:
+        """The answers to texts. `watch` is given what to cancel if nobody waits for them any more.
 
         Raises:
             Refusal: too many, none, one that cannot be classified, one that is too long where
@@ -98,26 +103,44 @@ class Service:
                 f"{len(texts)} texts, at most {self.settings.max_texts} go in one request; send "
                 "several",
             )
+        if not truncate:
+            self._check_lengths(model, texts)
         began = time.monotonic()
         rows = await self._encode(model, texts, truncate)
-        self._check_room(model, rows)
+        self._check_room(model, sum(len(row.ids) for row in rows))
         self.metrics.stage("tokenise", time.monotonic() - began)
-        try:
-            answered = await asyncio.wrap_future(model.batcher.submit(rows))
-        except TrimexportRuntimeError as error:
-            raise Refusal("failed", str(error)) from None
+        answered = await self._run(model, rows, watch)
         self.metrics.stage("queue", answered.queued)
         self.metrics.stage("model", answered.ran)
         self.metrics.texts.labels(model.name).inc(len(texts))
         return Classified(answered.predictions, answered.logits)
 
+    async def _run(self, model: Model, rows: Sequence[Encoded], watch: Watch) -> Answered:
+        future = model.batcher.submit(rows)
+        watch(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except TrimexportRuntimeError as error:
+            raise Refusal("failed", str(error)) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Refusal("client_gone", "the client is gone") from None
+
     async def _encode(self, model: Model, texts: Sequence[str], truncate: bool) -> list[Encoded]:
         def encode() -> list[Encoded]:
             return [self._row(model, place, text, truncate) for place, text in enumerate(texts)]
 
-        if sum(map(len, texts)) <= SHORT_CHARACTERS:
+        size = sum(map(len, texts))
+        if size <= SHORT_CHARACTERS:
             return encode()
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
+        self._check_room(model, size // CHARACTERS_PER_TOKEN)
+        self._encoding += size
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
+        finally:
+            self._encoding -= size
 
     def _row(self, model: Model, place: int, text: str, truncate: bool) -> Encoded:
         try:
@@ -125,17 +148,20 @@ class Service:
         except InputError as error:
             raise Refusal("bad_input", f"text {place}: {error}") from None
         if row.truncated and not truncate:
-            limit = model.classifier.manifest.text_limit.tokens
-            raise Refusal(
-                "text_too_long",
-                f"text {place} has more than {limit} tokens; shorten it, or send truncate: true to "
-                "have it cut",
-            )
+            raise _too_long(model, place)
         return row
 
-    def _check_room(self, model: Model, rows: Sequence[Encoded]) -> None:
-        waiting, most = model.batcher.tokens, self.settings.max_queue
-        if waiting and waiting + sum(len(row.ids) for row in rows) > most:
+    def _check_lengths(self, model: Model, texts: Sequence[str]) -> None:
+        """Texts that are far too long are not even tokenised."""
+        for place, text in enumerate(texts):
+            if len(text) > model.classifier.most_characters:
+                raise _too_long(model, place)
+
+    def _check_room(self, model: Model, tokens: int) -> None:
+        """What waits to be tokenised counts too, by its characters."""
+        waiting = model.batcher.tokens + self._encoding // CHARACTERS_PER_TOKEN
+        most = self.settings.max_queue
+        if waiting and waiting + tokens > most:
             raise Refusal(
                 "queue_full", f"{waiting} tokens wait, of {most} at most; try again later", 1
             )
@@ -145,3 +171,12 @@ class Service:
         for model in self.models.values():
             model.batcher.close()
         self._encoders.shutdown()
+
+
+def _too_long(model: Model, place: int) -> Refusal:
+    limit = model.classifier.manifest.text_limit.tokens
+    return Refusal(
+        "text_too_long",
+        f"text {place} has more than {limit} tokens; shorten it, or send truncate: true to have it "
+        "cut",
+    )

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from trimexport_runtime.tokenize import problem_of
+
 from .refusals import Refusal
 from .service import Classified, Model
 
@@ -82,8 +84,10 @@ def read(body: bytes, header: str | None) -> Request:
         raise Refusal("bad_input", f"the parameter truncate is {truncate!r}, not true or false")
     names, binary = _outputs(asked, bool(parameters.get("binary_data_output", False)))
     name = asked.get("id")
+    if name is not None and problem_of(name):
+        raise Refusal("bad_input", "id must be a string of characters")
     return Request(
-        id=name if isinstance(name, str) else None,
+        id=name,
         texts=_texts(inputs[0], body[length:]),
         truncate=truncate,
         outputs=names,
@@ -160,7 +164,7 @@ def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
     count = len(texts)
     if tensor.get("shape") not in ([count], [count, 1]):
         raise Refusal(
-            "bad_input", f"the shape of {count} texts is [{count}], not {tensor.get('shape')}"
+            "bad_input", f"the shape of {count} texts is [{count}], not {tensor.get('shape')!r}"
         )
     return texts
 

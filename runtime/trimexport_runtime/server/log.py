@@ -1,0 +1,72 @@
+"""The server's log: a JSON object a line on standard error.
+
+A thread writes it, so that a reader that is slow, or gone, holds nothing up: lines that it does not
+take are dropped, and counted in the next that it does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+WAITING_LINES = 10_000
+
+
+class Log:
+    """Lines on their way to standard error."""
+
+    def __init__(self) -> None:
+        self._lines: deque[dict[str, Any]] = deque()
+        self._dropped = 0
+        self._wanted = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Write a line, soon."""
+        if len(self._lines) >= WAITING_LINES:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        self._wanted.set()
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Write what waits, if the reader takes it within so many seconds."""
+        self._closing = True
+        self._wanted.set()
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while not self._closing or self._lines:
+            self._wanted.wait()
+            self._wanted.clear()
+            taken = [self._lines.popleft() for _ in range(len(self._lines))]
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                taken.append({"dropped_lines": dropped})
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in taken)
+            try:
+                sys.stderr.write(text.encode(errors="backslashreplace").decode())
+                sys.stderr.flush()
+            except (OSError, ValueError):  # nobody reads it any more
+                continue
+
+
+class LogHandler(logging.Handler):
+    """What libraries have to say, as lines of the log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record: its message, and what was raised where something was."""
+        line = {"level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        self._log(line)
