@@ -300,3 +300,11 @@ def test_engines_are_built_of_variants_for_tensorrt(bundle: Path, gpu_bundle: Pa
     result = CliRunner().invoke(main, ["build-engines", str(gpu_bundle), "--variant", "fp32"])
     assert result.exit_code == 1
     assert 'no "fp32" for TensorRT; it has: tensorrt-fp16, tensorrt-int8' in result.stderr
+
+
+def test_threads_that_do_not_spin(bundle: Path) -> None:
+    name = "session.intra_op.allow_spinning"
+    assert session_options(2, spin=False).get_session_config_entry(name) == "0"
+    texts = ["a gorgeous movie", "dull"]
+    expected = Classifier.load(bundle).logits(texts)
+    assert np.array_equal(Classifier.load(bundle, spin=False).logits(texts), expected)

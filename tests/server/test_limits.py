@@ -175,7 +175,7 @@ def _texts_classified(server: Server) -> float:
 
 def test_clients_that_hang_up(serve: Serve, bundle: Path) -> None:
     """Nobody works on what they asked, beyond the batch that runs."""
-    server = serve(bundle)
+    server = serve(bundle, "--max-queue", 10**7)
     body = json.dumps({"texts": ["a good film " * 30] * 1000}).encode()
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     for size in (10, len(body)):

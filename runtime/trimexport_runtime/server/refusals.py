@@ -30,6 +30,8 @@ class Refusal(Exception):
         self.kind = kind
         self.status = STATUS[kind]
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if kind == "shutting_down":
+            self.headers["Connection"] = "close"
         if kind == "unauthorized":
             self.headers["WWW-Authenticate"] = "Bearer"
 

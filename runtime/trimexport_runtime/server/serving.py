@@ -19,7 +19,7 @@ from .protocol import protocol
 from .service import Service
 from .settings import Settings
 
-LAST_WORDS = 1.0  # seconds in which requests that are not answered in time hear so
+LAST_WORDS = 0.5  # seconds in which requests that will not be answered hear so
 
 
 def serve(classifiers: Mapping[str, Classifier], settings: Settings, host: str, port: int) -> None:
@@ -88,7 +88,11 @@ def _stop_at_signals(service: Service, server: uvicorn.Server) -> None:
 
 
 async def _end(server: uvicorn.Server, drain: float) -> None:
-    """Take no more. Let what was accepted end in time; what does not is told so."""
+    """Take no more connections; tell those that are there, for what they have sent already, that
+    the server ends. Let what was accepted end in time; what does not is told so too."""
+    for listener in server.servers:
+        listener.close()
+    await asyncio.sleep(min(drain, LAST_WORDS))
     ending = asyncio.ensure_future(server.shutdown())
     await asyncio.wait([ending], timeout=drain)
     for task in list(server.server_state.tasks):
