@@ -21,6 +21,10 @@ with more (measured: docs/benchmarks.md)."""
 
 LARGE_BYTES = 500_000_000
 
+SMALL_BYTES = 1 << 26
+"""A variant with less gains little from several threads: its operators are short, and threads that
+wait for the next take the cores from other work (measured: docs/benchmarks.md)."""
+
 WINDOW_TEXTS = 256
 WINDOW_CHARACTERS = 65_536
 """A stream is read this far ahead: so many texts, or as many as reach so many characters."""

@@ -58,7 +58,7 @@ from .streaming import answers, load, records, show
     "--workers",
     type=click.IntRange(min=1),
     help="Processes that make --output, each with its own model.  "
-    "[default: 1; ray: as many as there are cores for]",
+    "[default: 1; one a core for a small model; ray: as many as there are cores for]",
 )
 @click.pass_context
 def classify(

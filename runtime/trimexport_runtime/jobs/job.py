@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trimexport_runtime import __version__
 from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import MANIFEST, read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.errors import InputError
@@ -23,6 +24,8 @@ from .local import in_processes, in_this_process
 from .parts import PART_CHARACTERS, PART_RECORDS, Tally, parts_of
 from .scoring import Done, Scoring
 
+MUCH_INPUT = 1 << 20  # bytes, from which on it pays to start processes
+
 
 @dataclass(frozen=True)
 class Job:
@@ -33,7 +36,8 @@ class Job:
         output: .parquet, .jsonl or .csv.
         column: the column of the texts; None is `text`.
         engine: `local`, or `ray`.
-        workers: processes; with `ray`, None is as many as there are cores for.
+        workers: processes; None is one, for much input and a small model one a core, and with `ray`
+            as many as there are cores for.
         threads: threads of each; None shares the cores among them.
         resume: go on with what is done. force: begin anew, and replace the output.
     """
@@ -73,14 +77,16 @@ def run(job: Job, progress: Progress) -> Outcome | None:
     form, folder = format_of(job.output), Folder(job.output)
     found = _inputs(job)
     manifest = read_manifest(job.bundle)
-    variant = choose(manifest, job.variant, job.backend).name
+    variant = choose(manifest, job.variant, job.backend)
     if _is_whole(job, folder):
         return None
-    folder.open(_identity(job, variant, found), anew=job.force)
+    folder.open(_identity(job, variant.name, found), anew=job.force)
+    if job.engine == "local" and job.workers is None:
+        job = replace(job, workers=_processes(variant.bytes, found))
     try:
         before = folder.total()
         progress.begin_at(before.records)
-        total = _score(job, found, folder, variant, progress)
+        total = _score(job, found, folder, variant.name, progress)
         folder.join(form, manifest.label_names)
     except BaseException as error:
         if kept := folder.close():
@@ -151,9 +157,9 @@ def _engine(job: Job, found: Sequence[Source], done: Set[str], scoring: Scoring)
 
         return in_cluster(found, job.column, done, scoring, job.workers)
     left = (part for part in parts_of(found, job.column) if part.name not in done)
-    if (job.workers or 1) == 1:
+    if job.workers is None or job.workers == 1:
         return in_this_process(left, scoring)
-    return in_processes(left, scoring, job.workers or 1)
+    return in_processes(left, scoring, job.workers)
 
 
 def _check_whole(folder: Folder, done: Set[str]) -> None:
@@ -171,8 +177,16 @@ def _scoring(job: Job, folder: Folder, variant: str) -> Scoring:
     return Scoring(bundle, output, folder.path.resolve(), variant, job.backend, _threads(job))
 
 
+def _processes(variant_bytes: int, found: Sequence[Source]) -> int:
+    """How many are fastest: a large model keeps all cores busy by itself, and a second copy of it
+    takes its memory again."""
+    much = sum(source.path.stat().st_size for source in found) >= MUCH_INPUT
+    return os.cpu_count() or 1 if much and variant_bytes < SMALL_BYTES else 1
+
+
 def _threads(job: Job) -> int | None:
     """Threads of each process: an equal share of the cores, where there are several."""
-    if job.threads is not None or job.engine != "local" or (job.workers or 1) == 1:
+    if job.threads is not None or job.engine != "local" or job.workers in (None, 1):
         return job.threads
-    return max(1, (os.cpu_count() or 1) // (job.workers or 1))
+    assert job.workers is not None
+    return max(1, (os.cpu_count() or 1) // job.workers)

@@ -10,16 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
+from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import BackendError, BundleError
 
 from .settings import Settings
-
-SPINNING = 1 << 26
-"""Bytes of a variant from which on its threads may spin. Those of smaller ones would take the cores
-from HTTP, which is as much work as the model then (measured: docs/benchmarks.md)."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,7 +102,7 @@ def serve(
     for name, directory in _named(bundles):
         size = choose(read_manifest(directory), variant, backend).bytes
         classifiers[name] = Classifier.load(
-            directory, variant=variant, backend=backend, threads=threads, spin=size >= SPINNING
+            directory, variant=variant, backend=backend, threads=threads, spin=size >= SMALL_BYTES
         )
     run(classifiers, settings, host, port)
 
