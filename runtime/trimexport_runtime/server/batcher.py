@@ -165,9 +165,12 @@ class Batcher:
         try:
             logits = self._classifier.run(rows)
             predictions = self._classifier.predictions(rows, logits)
-        except Exception as error:  # of whatever kind: these requests fail, no other
-            for request in requests:
-                self._fail(request, error)
+        except Exception as error:  # of whatever kind
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+            else:  # apart, only the one whose rows they are fails
+                for request in requests:
+                    self._run([pair for pair in batch if pair[0] is request])
             return
         seconds = time.monotonic() - began
         self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
