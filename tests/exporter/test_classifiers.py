@@ -231,8 +231,8 @@ def test_the_table_has_a_row_for_each_label(whole: Path) -> None:
 
 def test_labels_of_the_manifest_have_no_tokens(whole: Path, tmp_path: Path) -> None:
     found = planned(whole)
-    write_client_files(found, tmp_path)
     variant = Variant("fp32", "onnx/model.onnx", (), "fp32", 20, ("CPUExecutionProvider",), 0)
+    write_client_files(found, (variant,), tmp_path)
     manifest = first_manifest(found, (variant,), tmp_path, {})
     (tmp_path / "trimexport.json").write_text(to_json(manifest), encoding="utf-8")
     read = read_manifest(tmp_path)

@@ -18,8 +18,9 @@ from models import GEMMA_MINI, TEXTS, Untrimmed, pipeline_logits, segments_witho
 from trimexport_runtime import Classifier, read_manifest
 
 PROMPT = "Read the review. Then say what it is.\n\nReview: {text}\nSentiment:"
-# gemma-mini is the Gemma; a variant of another row is not built twice.
-LANGUAGE_MODELS = [name for name in FAMILIES if name not in ("gemma", "smollm", "phi3")]
+# gemma-mini is the Gemma; a variant of another row is not built twice, nor what is Llama's code.
+TWICE = ("gemma", "smollm", "phi3", "mistral", "qwen2")
+LANGUAGE_MODELS = [name for name in FAMILIES if name not in TWICE]
 BUILD = """
 import sys
 from pathlib import Path

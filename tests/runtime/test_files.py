@@ -133,7 +133,7 @@ def test_another_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "column", "message"),
     [
-        ("a.tsv", b"", None, r'extension "\.tsv"; .* \.txt, \.csv, \.jsonl: rename or convert'),
+        ("a.tsv", b"", None, r'extension "\.tsv"; .* \.txt, \.csv, \.jsonl, \.parquet: rename'),
         ("a", b"", None, r'extension ""; texts are read from \.txt, \.csv, \.jsonl'),
         ("a.csv", b"a;b\n1;2\n", None, r'no column "text" in its first line; it has: a;b; name'),
         ("a.csv", b"text\n", "body", r'no column "body" .* it has: text; .* with --column'),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from packages import needs_wheels, run_with
 from trimexport_runtime.cli import main
 
-RECORDS = 40_000
+RECORDS = 20_000
 
 JOB = """
 import json, os, signal, subprocess, sys, time

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from trimexport_runtime import Classifier, IntegrityError, check_files, cli, read_manifest
+from trimexport_runtime import (
+    IntegrityError,
+    check_files,
+    classifier,
+    cli,
+    read_manifest,
+    streaming,
+)
 
 PROGRAM = str(Path(sys.executable).with_name("trimexport-run"))
 Edit = Callable[[Path, Callable[[dict[str, Any]], None]], None]
@@ -43,7 +50,7 @@ def test_a_bundle_that_stops_being_readable(bundle: Path, monkeypatch: pytest.Mo
     def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Classifier, "load", refuse)
+    monkeypatch.setattr(classifier, "check_files", refuse)
     result = run("classify", bundle, "a")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: {bundle} cannot be loaded ([Errno 5] Input/output")
@@ -60,9 +67,9 @@ def test_loading_a_large_variant_is_announced(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[bool] = []
-    monkeypatch.setattr(cli.Progress, "show", lambda self: shown.append(True))
+    monkeypatch.setattr(streaming.Progress, "show", lambda self: shown.append(True))
     assert run("classify", bundle, "a").exit_code == 0
     assert shown == []
-    monkeypatch.setattr(cli, "_LARGE", read_manifest(bundle).variant().bytes - 1)
+    monkeypatch.setattr(streaming, "_LARGE", read_manifest(bundle).variant().bytes - 1)
     assert run("classify", bundle, "a").exit_code == 0
     assert shown == [True]
