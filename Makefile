@@ -69,7 +69,7 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),-c constraints.txt) $(TORCH)
 	$(PIP) install --quiet -c constraints.txt $(TOOLS)
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e "./runtime[parquet,server]" -e .
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e "./runtime[parquet,server]" -e ".[eval]"
 	touch $@
 
 $(OLDEST)/ready: constraints-oldest.txt $(READY)

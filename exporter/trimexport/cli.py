@@ -17,6 +17,7 @@ import click
 from . import __version__
 from .cli_options import JSON, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
+from .evaluation.command import evaluate
 from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
@@ -285,3 +286,6 @@ def bench(
         click.echo(json.dumps(output.as_dict(found, machine), indent=2, ensure_ascii=False))
     else:
         click.echo(output.table(found, machine))
+
+
+main.add_command(evaluate)

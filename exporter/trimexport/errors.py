@@ -8,7 +8,8 @@
     |- ExportError            the traced graph is not what the next stage requires
     |- OutputError            the bundle cannot be written where it was asked for
     |- ParityError            a variant does not answer as the untrimmed model does
-    '- BenchError             what is to be measured cannot run, or ended by itself
+    |- BenchError             what is to be measured cannot run, or ended by itself
+    '- EvaluationError        what evaluating needs is not installed
 
 Every message says what is wrong with the value, what was allowed, and the next step.
 """
@@ -50,3 +51,7 @@ class ParityError(TrimexportError):
 
 class BenchError(TrimexportError):
     """What is to be measured cannot run, or ended by itself."""
+
+
+class EvaluationError(TrimexportError):
+    """What evaluating needs is not installed."""

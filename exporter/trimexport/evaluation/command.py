@@ -1,0 +1,161 @@
+"""`trimexport eval`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trimexport.cli_options import JSON
+from trimexport.console import ConsoleProgress
+from trimexport.errors import EvaluationError, OutputError
+from trimexport.spec import parse_names
+from trimexport_runtime import read_manifest
+from trimexport_runtime.replacing import replacing
+
+if TYPE_CHECKING:
+    from .data import Labelled
+    from .running import Evaluation
+
+
+@click.command("eval")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--label-column", default="label", show_default=True)
+@click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in DATA.")
+@click.option("--variant", help="Variants, or all.  [default: the fastest]")
+@click.option("--abstain-below", type=click.FloatRange(0, 1), help="Give no less sure answers.")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    help="The .json of another evaluation of DATA, to test the difference.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page, with a .json beside it.  [default: reports/eval-DATA.html in BUNDLE]",
+)
+@JSON
+def evaluate(
+    bundle: Path,
+    data: Path,
+    text_column: str,
+    label_column: str,
+    names: str | None,
+    variant: str | None,
+    abstain_below: float | None,
+    compare: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge BUNDLE's answers by DATA (.jsonl, .csv or .parquet), whose texts have labels.
+
+    Prints accuracy with its 95 % interval, macro F1, each label's precision and recall, the
+    confusion matrix, calibration error and speed, and writes them with plots and the worst mistakes
+    as one HTML page, and with every answer as JSON.
+
+    \b
+    Example:
+      trimexport eval build/sentiment sst2/test.jsonl
+      trimexport eval build/sentiment test.csv --text-column review --map 0=negative,1=positive
+      trimexport eval build/other test.csv --compare build/sentiment/reports/eval-test.json
+    """
+    _require_libraries()
+    from .data import missing, read_labelled
+    from .earlier import compared, read_earlier
+    from .running import evaluate as run
+
+    manifest = read_manifest(bundle)
+    labels = manifest.label_names
+    given = read_labelled(data, labels, text_column, label_column, _names(names))
+    if absent := missing(given.gold, labels):
+        click.echo(f"Note: no text of {data} has the label {', '.join(absent)}", err=True)
+    if given.repeated:
+        click.echo(f"Note: {given.repeated:,} texts of {data} stand there before", err=True)
+    earlier = None if compare is None else read_earlier(compare, given)
+    found = []
+    for name in _variants(variant, [it.name for it in manifest.variants]):
+        with ConsoleProgress().bar("classifying", len(given.texts)) as advance:
+            result = run(bundle, given, name, abstain_below, advance)
+        found.append(result if earlier is None else compared(result, given, earlier))
+    page = output or bundle / "reports" / f"eval-{data.stem}.html"
+    value = _write(page, bundle, data, given, labels, found)
+    _print(value, found, labels, page, as_json=as_json)
+
+
+def _require_libraries() -> None:
+    try:
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise EvaluationError(
+            f"evaluating needs scikit-learn and matplotlib ({error}); install `trimexport[eval]`"
+        ) from None
+
+
+def _names(text: str | None) -> dict[str, str]:
+    pairs = [] if text is None else [item.partition("=") for item in text.split(",")]
+    if not all(equals for _, equals, _ in pairs):
+        raise click.UsageError("--map is NAME=LABEL,NAME=LABEL.")
+    return {name.strip(): label.strip() for name, _, label in pairs}
+
+
+def _variants(asked: str | None, there: list[str]) -> list[str | None]:
+    if asked is None:
+        return [None]
+    return list(there if asked == "all" else parse_names(asked))
+
+
+def _write(
+    page: Path,
+    bundle: Path,
+    data: Path,
+    given: Labelled,
+    labels: Sequence[str],
+    found: list[Evaluation],
+) -> dict[str, object]:
+    """The page, and all of it as JSON beside it, which is returned."""
+    from .page import page as html
+    from .running import as_dict, digest
+
+    value: dict[str, object] = {
+        "bundle": str(bundle),
+        "data": str(data),
+        "digest": digest(given),
+        "labels": list(labels),
+        "variants": [as_dict(it) for it in found],
+    }
+    text = html(f"{bundle.resolve().name} on {data.name}", found, labels)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in ((page, text), (page.with_suffix(".json"), json.dumps(value))):
+            with replacing(path) as stream:
+                stream.write(content.encode())
+    except OSError as error:
+        raise OutputError(
+            f"{page} cannot be written ({error.strerror}); name another file with -o"
+        ) from None
+    return value
+
+
+def _print(
+    value: dict[str, object],
+    found: list[Evaluation],
+    labels: Sequence[str],
+    page: Path,
+    *,
+    as_json: bool,
+) -> None:
+    from .page import lines
+
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False))
+        return
+    for evaluation in found:
+        click.echo("\n".join([*lines(evaluation, labels), ""]))
+    click.echo(f"{page}")

@@ -1,0 +1,133 @@
+"""Texts with their right answers, from a file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimexport.errors import SpecError
+from trimexport_runtime import InputError
+from trimexport_runtime.files import BadLine, read_file
+from trimexport_runtime.parquet import pyarrow
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts, and the place of each one's right answer among the labels, int64 `[texts]`."""
+
+    texts: tuple[str, ...]
+    gold: npt.NDArray[np.int64]
+
+    @property
+    def repeated(self) -> int:
+        """How many texts stand there before."""
+        return len(self.texts) - len(set(self.texts))
+
+
+def read_labelled(
+    path: Path,
+    labels: Sequence[str],
+    text_column: str,
+    label_column: str,
+    names: Mapping[str, str],
+) -> Labelled:
+    """Read a `.jsonl`, `.csv` or `.parquet`.
+
+    Args:
+        labels: the bundle's.
+        names: what stands for which label in the file, where they are not called the same.
+
+    Raises:
+        SpecError: the file or a line of it cannot be read, it has no line, or a label that is none
+            of the bundle's.
+    """
+    for name in names.values():
+        if name not in labels:
+            raise SpecError(f"{name!r} is none of the bundle's labels: {', '.join(labels)}")
+    if path.suffix.lower() == ".txt":
+        raise SpecError(f"{path} has no labels; give a .jsonl, .csv or .parquet")
+    texts = _texts(path, text_column)
+    if not texts:
+        raise SpecError(f"{path} holds no text; give a file with one line at least")
+    found = _labels(path, label_column)
+    return Labelled(
+        texts=tuple(texts.values()),
+        gold=np.array([_place(path, it, found.get(it), labels, names) for it in texts], np.int64),
+    )
+
+
+def _texts(path: Path, column: str) -> dict[int, str]:
+    """The texts by their lines."""
+    texts = {}
+    try:
+        for line in read_file(path, column):
+            if isinstance(line, BadLine):
+                raise SpecError(f"{path}, line {line.number}: {line.reason}")
+            texts[line.number] = line.text
+    except InputError as error:
+        raise SpecError(str(error)) from None
+    return texts
+
+
+def _labels(path: Path, column: str) -> dict[int, str]:
+    """The labels by their lines, as they are written; numbers too."""
+    try:
+        return dict(_written(path, column))
+    except InputError as error:
+        text = str(error).replace("--column", "--label-column").replace("texts", "labels")
+        raise SpecError(text) from None
+
+
+def _written(path: Path, column: str) -> Iterator[tuple[int, str]]:
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        table = pyarrow().parquet.read_table(path)
+        if column not in table.column_names:
+            has = ", ".join(table.column_names)
+            raise SpecError(f'{path} has no column "{column}"; it has: {has}')
+        values: list[Any] = table.column(column).to_pylist()
+        yield from ((at, str(value)) for at, value in enumerate(values, 1) if value is not None)
+    elif kind == ".jsonl":
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
+            for number, line in enumerate(stream, 1):
+                value = json.loads(line).get(column) if line.strip() else None
+                if value is not None:
+                    yield number, str(value)
+    else:
+        for found in read_file(path, column):
+            if not isinstance(found, BadLine):
+                yield found.number, found.text
+
+
+def _place(
+    path: Path,
+    line: int,
+    written: str | None,
+    labels: Sequence[str],
+    names: Mapping[str, str],
+) -> int:
+    if written is None:
+        raise SpecError(
+            f"{path}, line {line}: no label; name its column with --label-column, or leave the "
+            "line out"
+        )
+    name = names.get(written, written)
+    if name not in labels:
+        raise SpecError(
+            f"{path}, line {line}: the label {written!r} is none of the bundle's: "
+            f"{', '.join(labels)}; say which it is with --map {written}={labels[0]}"
+        )
+    return labels.index(name)
+
+
+def missing(gold: npt.NDArray[np.int64], labels: Sequence[str]) -> list[str]:
+    """The labels that no text has."""
+    count = Counter(gold.tolist())
+    return [label for place, label in enumerate(labels) if not count[place]]

@@ -1,0 +1,232 @@
+"""`trimexport eval`: what is computed, from which files, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from packages import ROOT
+from trimexport import SpecError
+from trimexport.cli import main
+from trimexport.evaluation.data import read_labelled
+from trimexport.evaluation.metrics import compare, score, wilson
+from trimexport_runtime import Classifier, check_files, read_manifest
+
+LABELS = ("positive", "negative")
+ROWS = [
+    ("a gorgeous, witty, seductive movie", "positive"),
+    ("two hours that feel like five", "negative"),
+    ("a warm and funny film", "negative"),  # wrong on purpose: a mistake to be found
+    ("dull", "negative"),
+]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["eval", *map(str, arguments)])
+
+
+def write(path: Path, rows: list[tuple[str, Any]]) -> Path:
+    texts, labels = zip(*rows, strict=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts, "label": labels}), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("text", "label"), *rows])
+    else:
+        lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+        path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def test_numbers_that_can_be_checked_by_hand() -> None:
+    gold = np.array([0, 0, 0, 1])
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.05, 0.95]])
+    found = score(gold, probabilities, LABELS)
+    assert found.accuracy == 0.75
+    assert found.confusion == ((2, 1), (0, 1))
+    positive, negative = found.labels
+    assert (positive.precision, positive.recall, positive.support) == (1.0, pytest.approx(2 / 3), 3)
+    assert (negative.precision, negative.recall, negative.support) == (0.5, 1.0, 1)
+    assert found.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    # Each probability has a bin of its own but for 0.95, which shares none with 0.9.
+    assert found.calibration_error == pytest.approx((0.1 + 0.2 + 0.6 + 0.05) / 4)
+    at_70 = next(point for point in found.coverage if point.threshold == 0.7)
+    assert (at_70.coverage, at_70.accuracy) == (0.75, 1.0)
+
+
+def test_a_label_that_nobody_has_or_gives_costs_nothing() -> None:
+    found = score(np.array([0, 1]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]]), ("a", "b", "c"))
+    assert found.macro_f1 == 1.0
+
+
+def test_wilson_s_interval() -> None:
+    """The worked example of 81 in 263 (Newcombe 1998, Statistics in Medicine 17)."""
+    assert wilson(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+
+
+def test_mcnemar_s_test() -> None:
+    first = np.array([True] * 10 + [False] * 2 + [True] * 30)
+    second = np.array([False] * 10 + [True] * 2 + [True] * 30)
+    found = compare(first, second)
+    assert (found.only_first, found.only_second) == (10, 2)
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert found.difference == pytest.approx(-8 / 42)
+    assert found.interval[0] < found.difference < found.interval[1] < 0.0
+    assert compare(first, first).p_value == 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 99)), min_size=1, max_size=60))
+def test_what_holds_for_all_answers(items: list[tuple[int, int]]) -> None:
+    gold = np.array([place for place, _ in items])
+    first = np.array([share / 100 for _, share in items])
+    probabilities = np.stack([first, (1 - first) * 0.6, (1 - first) * 0.4], axis=1)
+    found = score(gold, probabilities, ("a", "b", "c"))
+    low, high = found.interval
+    assert 0 <= low <= found.accuracy <= high <= 1
+    assert sum(map(sum, found.confusion)) == len(items) == sum(it.count for it in found.bins)
+    coverages = [point.coverage for point in found.coverage]
+    assert coverages[0] == 1.0
+    assert coverages == sorted(coverages, reverse=True)
+    order = np.random.default_rng(0).permutation(len(items))
+    again = score(gold[order], probabilities[order], ("a", "b", "c"))
+    assert again.calibration_error == pytest.approx(found.calibration_error)
+    assert (again.accuracy, again.confusion) == (found.accuracy, found.confusion)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_files(tmp_path: Path, name: str) -> None:
+    found = read_labelled(write(tmp_path / name, ROWS), LABELS, "text", "label", {})
+    assert found.texts == tuple(text for text, _ in ROWS)
+    assert found.gold.tolist() == [0, 1, 1, 1]
+    assert found.repeated == 0
+    numbered = write(tmp_path / f"n{name}", [(text, int(it == "positive")) for text, it in ROWS])
+    names = {"1": "positive", "0": "negative"}
+    assert read_labelled(numbered, LABELS, "text", "label", names).gold.tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "text\n", "has no labels; give a .jsonl, .csv or .parquet"),
+        ("a.jsonl", "", "holds no text"),
+        ("a.jsonl", "{\n", "line 1: the line is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n', "line 1: no label; name its column with --label-column"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "meh"}\n',
+            "line 1: the label 'meh' is none of the bundle's: positive, negative; say which",
+        ),
+        ("a.csv", "text\na\n", 'no column "label"'),
+        ("a.csv", "label\na\n", 'no column "text"'),
+    ],
+)
+def test_files_that_cannot_be_judged_by(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SpecError) as error:
+        read_labelled(tmp_path / name, LABELS, "text", "label", {})
+    assert message in str(error.value)
+
+
+def test_a_map_to_no_label(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="'good' is none of the bundle's labels: positive, neg"):
+        read_labelled(write(tmp_path / "a.csv", ROWS), LABELS, "text", "label", {"1": "good"})
+
+
+def test_the_command(sentiment: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(sentiment, tmp_path / "bundle")
+    data = write(tmp_path / "test.jsonl", ROWS)
+    result = run(bundle, data, "--abstain-below", "0.6")
+    assert result.exit_code == 0, result.output
+    assert "accuracy                 75.00% (95 %: 30.06% to 95.44%)" in result.stdout
+    assert "from 60% on" in result.stdout
+    page = bundle / "reports" / "eval-test.html"
+    assert result.stdout.endswith(f"{page}\n")
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<svg") == 4
+    assert "a warm and funny film" in html
+    assert 'src="' not in html
+    assert 'href="http' not in html
+    check_files(bundle, read_manifest(bundle), hashes=True)  # reports are no part of it
+
+    value = json.loads(page.with_suffix(".json").read_text())
+    (variant,) = value["variants"]
+    expected = Classifier.load(bundle).classify([text for text, _ in ROWS])
+    assert [LABELS[at] for at in variant["answers"]] == [it.label for it in expected]
+    assert variant["confidence"] == [it.probability for it in expected]
+    assert variant["mistakes"][0]["index"] == 2
+    assert (variant["mistakes"][0]["gold"], variant["mistakes"][0]["answer"]) == LABELS[::-1]
+
+
+def test_a_comparison(sentiment: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "test.csv", ROWS)
+    first = tmp_path / "first.html"
+    assert run(sentiment, data, "-o", first).exit_code == 0
+    again = run(
+        sentiment, data, "-o", tmp_path / "b.html", "--json", "--compare", tmp_path / "first.json"
+    )
+    (variant,) = json.loads(again.stdout)["variants"]
+    assert variant["comparison"]["difference"] == 0
+    assert variant["comparison"]["p_value"] == 1
+    other = write(tmp_path / "other.csv", ROWS[:3])
+    for file, message in (
+        (tmp_path / "first.json", "is of other texts or labels, so the two cannot be compared"),
+        (first, "is no evaluation; give the .json that `trimexport eval` wrote"),
+        (tmp_path / "none.json", "cannot be read (No such file or directory)"),
+    ):
+        refused = run(sentiment, other, "-o", tmp_path / "c.html", "--compare", file)
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+        assert not (tmp_path / "c.html").exists()
+
+
+def test_what_is_odd_about_the_data_is_said(sentiment: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "test.jsonl", [ROWS[0], ROWS[0]])
+    result = run(sentiment, data, "-o", tmp_path / "a.html")
+    assert result.exit_code == 0
+    assert "has the label negative" in result.stderr
+    assert "1 texts of" in result.stderr
+
+
+def test_a_place_that_cannot_be_written(sentiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    data = write(tmp_path / "test.jsonl", ROWS)
+    result = run(sentiment, data, "-o", tmp_path / "file" / "page.html")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot be written" in result.stderr
+
+
+def test_without_its_libraries(sentiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('not here')")
+    start = "from trimexport.cli import main; main()"
+    data = ROOT / "docs" / "examples" / "reviews.csv"
+    found = subprocess.run(
+        [sys.executable, "-c", start, "eval", str(sentiment), str(data)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 1
+    assert found.stderr == (
+        "Error: evaluating needs scikit-learn and matplotlib (not here); install "
+        "`trimexport[eval]`\n"
+    )
