@@ -21,6 +21,7 @@ from . import __version__
 from .bundle import read_manifest
 from .classify_command import classify
 from .errors import BundleError, TrimexportRuntimeError
+from .explain_command import explain_text
 from .integrity import check_engine, check_files
 from .progress import Progress, prepare_stdout
 from .render import info_json, info_text
@@ -126,6 +127,7 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
 
 
 main.add_command(classify)
+main.add_command(explain_text)
 main.add_command(serve)
 
 

@@ -1,0 +1,95 @@
+"""Which words an answer rests on: each is left out in turn, and the answer is looked at again.
+
+This is occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) over words. All texts run together, so
+it costs as much as so many texts of that length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .classifier import Classifier, Prediction
+from .errors import InputError
+
+MOST_PARTS = 128
+"""A text of more words is left out in runs of words, so that the cost stays bounded."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A word, or a run of them: `text[start:end]`.
+
+    `effect` is by how much it raises the log-odds of the answer's label: positive for a word that
+    speaks for it. `probability` is that label's without the part, `label` the answer without it.
+    """
+
+    start: int
+    end: int
+    effect: float
+    probability: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer, and what each part of the text does to it, in the order of the text."""
+
+    text: str
+    prediction: Prediction
+    parts: tuple[Part, ...]
+
+
+def explain(classifier: Classifier, text: str) -> Explanation:
+    """Which words of a text move its label.
+
+    Raises:
+        InputError: the text has no words, or cannot be classified.
+        BackendError: the model cannot be run on it.
+    """
+    (whole,) = classifier.classify([text])
+    spans = list(_spans(text))
+    if not spans:
+        raise InputError("the text has no words, so none can be left out; give a text with some")
+    logits = classifier.logits([text, *(_without(text, start, end) for start, end in spans)])
+    label = classifier.labels.index(whole.label)
+    odds = _log_odds(logits.astype(np.float64), label)
+    parts = (
+        Part(
+            start=start,
+            end=end,
+            effect=float(odds[0] - found),
+            probability=float(1 / (1 + np.exp(-found))),
+            label=classifier.labels[int(row.argmax())],
+        )
+        for (start, end), found, row in zip(spans, odds[1:], logits[1:], strict=True)
+    )
+    return Explanation(text, whole, tuple(parts))
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the words are, or runs of as many as keep to `MOST_PARTS`."""
+    words = [found.span() for found in re.finditer(r"\S+", text)]
+    run = max(1, -(-len(words) // MOST_PARTS))
+    for at in range(0, len(words), run):
+        yield words[at][0], words[min(at + run, len(words)) - 1][1]
+
+
+def _without(text: str, start: int, end: int) -> str:
+    """The text without a part and the white space behind it, or before it at the text's end."""
+    behind = text[end:].lstrip()
+    return text[:start] + behind if behind else text[:start].rstrip()
+
+
+def _log_odds(logits: npt.NDArray[np.float64], label: int) -> npt.NDArray[np.float64]:
+    """Of one label against all others, `[texts]`, from logits `[texts, labels]`."""
+    others = np.delete(logits, label, axis=1)
+    most = others.max(axis=1)
+    found: npt.NDArray[np.float64] = (
+        logits[:, label] - most - np.log(np.exp(others - most[:, None]).sum(axis=1))
+    )
+    return found

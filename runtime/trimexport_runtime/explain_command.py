@@ -1,0 +1,81 @@
+"""`trimexport-run explain`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .backends import DEFAULT
+from .explain import Explanation, Part, explain
+from .progress import prepare_stdout
+from .render import visible
+from .streaming import load
+
+SHOWN = 10  # words in the table
+STRONG = 0.25  # log-odds from which on a word is coloured
+
+
+@click.command("explain")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("text")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest]")
+def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) -> None:
+    """Show which words of TEXT move its label, and by how much.
+
+    Each word is left out in turn. Prints the answer, the text with the words that speak for it in
+    green and against it in red (on a terminal), and the ten words that matter most: by how much
+    each raises the log-odds of the label, and the label's probability without it.
+
+    \b
+    Example:
+      trimexport-run explain build/sentiment "a gorgeous, witty, seductive movie"
+    """
+    prepare_stdout(as_json)
+    classifier = load(bundle, variant, DEFAULT, None)
+    found = explain(classifier, text)
+    if as_json:
+        value = asdict(found) | {
+            "variant": classifier.variant.name,
+            "provider": classifier.provider,
+        }
+        value["prediction"]["probabilities"] = dict(
+            zip(classifier.labels, found.prediction.probabilities, strict=True)
+        )
+        for part, given in zip(found.parts, value["parts"], strict=True):
+            given["text"] = text[part.start : part.end]
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        click.echo("\n".join(lines(found)))
+
+
+def lines(found: Explanation) -> list[str]:
+    """What is printed for people; colours are taken out where nobody sees them."""
+    answer = found.prediction
+    first = f"{visible(answer.label)}  {answer.probability:.1%}"
+    if answer.truncated:
+        first += f"  (of the first {answer.tokens:,} tokens or the last: the text was cut)"
+    most = sorted(found.parts, key=lambda part: -abs(part.effect))[:SHOWN]
+    return [first, _coloured(found), "", *(_line(found.text, part, answer.label) for part in most)]
+
+
+def _coloured(found: Explanation) -> str:
+    pieces, at = [], 0
+    for part in found.parts:
+        pieces.append(visible(found.text[at : part.start]))
+        word = visible(found.text[part.start : part.end])
+        if abs(part.effect) >= STRONG:
+            word = click.style(word, fg="green" if part.effect > 0 else "red")
+        pieces.append(word)
+        at = part.end
+    return "".join([*pieces, visible(found.text[at:])])
+
+
+def _line(text: str, part: Part, label: str) -> str:
+    word = visible(text[part.start : part.end])
+    word = word if len(word) <= 40 else word[:39] + "…"
+    turns = "" if part.label == label else f"; the answer would be {visible(part.label)}"
+    return f"{part.effect:+8.2f}  {word}  (without it {part.probability:.1%}{turns})"
