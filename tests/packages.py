@@ -52,12 +52,13 @@ def needs_chromium() -> str:
 
 
 def run_with(
-    directories: Sequence[Path], *command: str, **variables: str
+    directories: Sequence[Path], *command: str, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these directories in front of what is installed."""
     path = os.pathsep.join(map(str, directories))
     return subprocess.run(
         [sys.executable, *command],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, **variables},
         capture_output=True,
         text=True,

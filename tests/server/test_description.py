@@ -15,7 +15,7 @@ CHECKS = (
 )
 
 
-def test_fuzzing(serve: Serve, bundle: Path) -> None:
+def test_fuzzing(serve: Serve, bundle: Path, tmp_path: Path) -> None:
     wheels = needs_wheels("schemathesis")
     server = serve(bundle)
     found = run_with(
@@ -29,6 +29,7 @@ def test_fuzzing(serve: Serve, bundle: Path) -> None:
         "--seed=1",
         "--no-color",
         "--generation-database=none",
+        cwd=tmp_path,  # it keeps notes there
     )
     assert found.returncode == 0, found.stdout[-4000:]
     assert "11 selected / 11 total" in found.stdout
