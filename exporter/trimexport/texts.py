@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from trimexport_runtime import InputError
-from trimexport_runtime.files import BadLine, read_file
+from trimexport_runtime.files import BadLine, Line, read_file
 
 from .errors import SpecError
 from .parity import Texts
@@ -21,17 +21,26 @@ def read_texts(path: Path) -> Texts:
         SpecError: the file or a line of it cannot be read, it has no line, or only some lines
             have a label.
     """
+    return Texts(texts=tuple(line.text for line in read_lines(path)), gold=_gold(path))
+
+
+def read_lines(path: Path, column: str | None = None) -> list[Line]:
+    """The texts of a file with their lines, every one of which can be read.
+
+    Raises:
+        SpecError: the file or a line of it cannot be read, or it has no line.
+    """
+    lines = []
     try:
-        lines = list(read_file(path))
+        for line in read_file(path, column):
+            if isinstance(line, BadLine):
+                raise SpecError(f"{path}, line {line.number}: {line.reason}")
+            lines.append(line)
     except InputError as error:
         raise SpecError(str(error)) from None
-    for line in lines:
-        if isinstance(line, BadLine):
-            raise SpecError(f"{path}, line {line.number}: {line.reason}")
-    texts = tuple(line.text for line in lines if not isinstance(line, BadLine))
-    if not texts:
+    if not lines:
         raise SpecError(f"{path} holds no text; give a file with one text a line at least")
-    return Texts(texts=texts, gold=_gold(path))
+    return lines
 
 
 def _gold(path: Path) -> tuple[str, ...] | None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from .backends import DEFAULT, PROVIDERS
-from .files import BadLine
-from .jobs.job import Job, Outcome
-from .jobs.job import run as run_job
-from .jobs.parts import LISTED
+from .classifier import Classifier
+from .files import BadLine, Line
 from .progress import Progress, is_terminal, prepare_stdout
 from .streaming import answers, load, records, show
 
@@ -99,13 +96,19 @@ def classify(
         for name in ("resume", "force", "engine", "workers"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
-        _print(bundle, texts, file, column, as_json, variant, backend, threads)
+        found = records(texts, file, column)
+        prepare_stdout(as_json)
+        classifier = load(bundle, variant, backend, threads)
+        _print(classifier, found, as_json, numbered=file is not None or texts == ("-",))
         return
     if file is None or texts:
         raise click.UsageError("-o takes its texts from --file FILE or --file DIRECTORY.")
     if resume and force:
         raise click.UsageError("Give --resume or --force, not both.")
-    _do(
+    from .jobs.doing import do  # here, so that other calls do not load it
+    from .jobs.job import Job
+
+    do(
         Job(
             bundle, file, output, column, variant, backend, engine, workers, threads, resume, force
         ),
@@ -114,20 +117,9 @@ def classify(
 
 
 def _print(
-    bundle: Path,
-    texts: tuple[str, ...],
-    file: Path | None,
-    column: str | None,
-    as_json: bool,
-    variant: str | None,
-    backend: str,
-    threads: int | None,
+    classifier: Classifier, found: Iterator[Line | BadLine], as_json: bool, *, numbered: bool
 ) -> None:
     """Texts in, lines on standard output."""
-    found = records(texts, file, column)
-    prepare_stdout(as_json)
-    classifier = load(bundle, variant, backend, threads)
-    numbered = file is not None or texts == ("-",)
     bad = cut = 0
     with Progress("texts classified:", visible=not is_terminal(sys.stdout)) as progress:
         for answer in answers(classifier, found):
@@ -136,72 +128,12 @@ def _print(
             cut += not isinstance(answer.result, BadLine) and answer.result.truncated
             progress.advance()
     if cut and not as_json:
-        _note_cut(
-            cut, classifier.manifest.text_limit.tokens, classifier.manifest.text_limit.truncate
+        limit = classifier.manifest.text_limit
+        click.echo(
+            f"Note: {cut:,} of the texts had more than {limit.tokens:,} tokens and were cut at "
+            f"the {limit.truncate}",
+            err=True,
         )
     if bad:
         what = "lines" if numbered else "texts"
         raise click.ClickException(f"{bad:,} of the {what} could not be classified")
-
-
-def _do(job: Job, as_json: bool) -> None:
-    """Files in, a file of results out; what came of it in a line."""
-    began = time.monotonic()
-    try:
-        with Progress("texts classified:", rate=True) as progress:
-            outcome = run_job(job, progress)
-    except BaseException as error:
-        for note in getattr(error, "__notes__", ()):
-            click.echo(note, err=True)
-        raise
-    if outcome is None:
-        click.echo(
-            f"{job.output} is there already and no job to go on with, so nothing was done or "
-            "compared; --force begins anew",
-            err=True,
-        )
-        if as_json:
-            click.echo(json.dumps({"output": str(job.output), "scored": 0}))
-        return
-    _report(job, outcome, time.monotonic() - began, as_json)
-
-
-def _report(job: Job, outcome: Outcome, seconds: float, as_json: bool) -> None:
-    tally = outcome.tally
-    rate = outcome.scored / seconds
-    prepare_stdout(as_json)
-    if as_json:
-        value = {
-            "output": str(job.output),
-            "records": tally.records,
-            "bad": tally.bad,
-            "truncated": tally.truncated,
-            "scored": outcome.scored,
-            "seconds": round(seconds, 3),
-            "texts_per_second": round(rate, 1),
-        }
-        click.echo(json.dumps(value, ensure_ascii=False))
-    else:
-        resumed = tally.records - outcome.scored
-        earlier = f" ({resumed:,} of them before)" if resumed else ""
-        click.echo(
-            f"{job.output}: {tally.records:,} records{earlier}; {outcome.scored:,} in "
-            f"{seconds:,.1f} s, {rate:,.1f} a second"
-        )
-        if tally.truncated:
-            click.echo(f"Note: {tally.truncated:,} of the texts were cut at the limit", err=True)
-    if tally.bad:
-        for line in tally.listed:
-            click.echo(line, err=True)
-        more = f"; the first {LISTED} are named here" if tally.bad > LISTED else ""
-        raise click.ClickException(
-            f"{tally.bad:,} of the records could not be classified: `error` in {job.output} says "
-            f"why{more}"
-        )
-
-
-def _note_cut(cut: int, tokens: int, where: str) -> None:
-    click.echo(
-        f"Note: {cut:,} of the texts had more than {tokens:,} tokens and were cut at the {where}",
-        err=True,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ import click
 from .backends import DEFAULT
 from .explain import Explanation, Part, explain
 from .progress import prepare_stdout
-from .render import visible
+from .render import prediction_dict, visible
 from .streaming import load
 
 SHOWN = 10  # words in the table
@@ -38,15 +37,13 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
     classifier = load(bundle, variant, DEFAULT, None)
     found = explain(classifier, text)
     if as_json:
-        value = asdict(found) | {
+        value = {
+            "text": text,
+            "prediction": prediction_dict(found.prediction, classifier.labels),
+            "parts": [{**vars(it), "text": text[it.start : it.end]} for it in found.parts],
             "variant": classifier.variant.name,
             "provider": classifier.provider,
         }
-        value["prediction"]["probabilities"] = dict(
-            zip(classifier.labels, found.prediction.probabilities, strict=True)
-        )
-        for part, given in zip(found.parts, value["parts"], strict=True):
-            given["text"] = text[part.start : part.end]
         click.echo(json.dumps(value, ensure_ascii=False))
     else:
         click.echo("\n".join(lines(found)))

@@ -32,6 +32,12 @@ class Answer:
     file: str | None = None
 
 
+def prediction_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A prediction for JSON, with its probabilities by their labels."""
+    found = dict(zip(labels, prediction.probabilities, strict=True))
+    return {**vars(prediction), "probabilities": found}
+
+
 def answer_line(answer: Answer, prediction: Prediction) -> str:
     """Label, probability and text, with tabs between them."""
     text = answer.text
@@ -49,8 +55,7 @@ def answer_json(
         value["file"] = answer.file
     if numbered:
         value["line"] = answer.number
-    value |= {"text": answer.text, **asdict(prediction)}
-    value["probabilities"] = dict(zip(classifier.labels, prediction.probabilities, strict=True))
+    value |= {"text": answer.text, **prediction_dict(prediction, classifier.labels)}
     value |= {"variant": classifier.variant.name, "provider": classifier.provider}
     return json.dumps(value, ensure_ascii=False)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport.errors import SpecError
+from trimexport.texts import read_lines
 from trimexport_runtime import InputError
 from trimexport_runtime.files import BadLine, read_file
 from trimexport_runtime.parquet import pyarrow
@@ -53,27 +54,10 @@ def read_labelled(
             raise SpecError(f"{name!r} is none of the bundle's labels: {', '.join(labels)}")
     if path.suffix.lower() == ".txt":
         raise SpecError(f"{path} has no labels; give a .jsonl, .csv or .parquet")
-    texts = _texts(path, text_column)
-    if not texts:
-        raise SpecError(f"{path} holds no text; give a file with one line at least")
+    lines = read_lines(path, text_column)
     found = _labels(path, label_column)
-    return Labelled(
-        texts=tuple(texts.values()),
-        gold=np.array([_place(path, it, found.get(it), labels, names) for it in texts], np.int64),
-    )
-
-
-def _texts(path: Path, column: str) -> dict[int, str]:
-    """The texts by their lines."""
-    texts = {}
-    try:
-        for line in read_file(path, column):
-            if isinstance(line, BadLine):
-                raise SpecError(f"{path}, line {line.number}: {line.reason}")
-            texts[line.number] = line.text
-    except InputError as error:
-        raise SpecError(str(error)) from None
-    return texts
+    places = [_place(path, it.number, found.get(it.number), labels, names) for it in lines]
+    return Labelled(tuple(line.text for line in lines), np.array(places, np.int64))
 
 
 def _labels(path: Path, column: str) -> dict[int, str]:

@@ -80,10 +80,10 @@ class Comparison:
 def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
     """Judge probabilities `[texts, labels]` by the places of the right answers, int64 `[texts]`."""
     places = range(len(labels))
-    answers = probabilities.argmax(axis=1)
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == gold
     each = precision_recall_fscore_support(gold, answers, labels=places, zero_division=0.0)
-    bins = _bins(probabilities.max(axis=1), right)
+    bins = _bins(confidence, right)
     gaps = [abs(item.confidence - item.accuracy) * item.count for item in bins]
     return Scores(
         texts=len(gold),
@@ -99,9 +99,7 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
         ),
         calibration_error=sum(gaps) / len(gold),
         bins=bins,
-        coverage=tuple(
-            abstaining(probabilities.max(axis=1), right, at / 100) for at in range(0, 100, 2)
-        ),
+        coverage=tuple(abstaining(confidence, right, at / 100) for at in range(0, 100, 2)),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
 from trimexport_runtime.files import Source
 
-from .parts import parts_of
+from .parts import parts_in
 from .scoring import Done, Scorer, Scoring
 
 _BLOCK_BYTES = 1 << 17  # of parts that an actor is given at once: few, so that all have some
@@ -97,10 +97,9 @@ def _read(
 ) -> Iterator[dict[str, list[bytes]]]:
     """The parts of one file, as they are asked for."""
     place, name, path = int(batch["place"][0]), str(batch["name"][0]), Path(str(batch["path"][0]))
-    for part in parts_of([Source(name, path)], column):
-        placed = replace(part, place=place)
-        if placed.name not in done:
-            yield {"part": [pickle.dumps(placed)]}
+    for part in parts_in(Source(name, path), place, column):
+        if part.name not in done:
+            yield {"part": [pickle.dumps(part)]}
 
 
 def _connect() -> Any:

@@ -14,12 +14,13 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
+from trimexport_runtime.render import prediction_dict
 
 from .parts import Row
 
@@ -78,8 +79,7 @@ def _json_line(row: Row, labels: Sequence[str]) -> bytes:
     if row.text is not None:
         value["text"] = row.text
     if row.prediction is not None:
-        value |= asdict(row.prediction)
-        value["probabilities"] = dict(zip(labels, row.prediction.probabilities, strict=True))
+        value |= prediction_dict(row.prediction, labels)
     else:
         value["error"] = row.error
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"

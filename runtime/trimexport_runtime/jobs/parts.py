@@ -73,10 +73,15 @@ def parts_of(found: Sequence[Source], column: str | None) -> Iterator[Part]:
         InputError: a file cannot be read (see `files.read_file`).
     """
     for place, source in enumerate(found):
-        records = read_file(source.path, column)
-        cut = windows(records, _characters, PART_RECORDS, PART_CHARACTERS)
-        for number, window in enumerate(cut):
-            yield Part(source.name, place, number, window)
+        yield from parts_in(source, place, column)
+
+
+def parts_in(source: Source, place: int, column: str | None) -> Iterator[Part]:
+    """The parts of one file, whose place in the input is `place`: see `parts_of`."""
+    records = read_file(source.path, column)
+    cut = windows(records, _characters, PART_RECORDS, PART_CHARACTERS)
+    for number, window in enumerate(cut):
+        yield Part(source.name, place, number, window)
 
 
 def score(classifier: Classifier, part: Part) -> list[Row]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trimexport_runtime.render import prediction_dict
+
 from .refusals import Refusal
 from .service import Classified, Model
 
@@ -31,8 +33,5 @@ def answer(model: Model, found: Classified) -> dict[str, Any]:
         "model": model.name,
         "variant": model.classifier.variant.name,
         "provider": model.classifier.provider,
-        "predictions": [
-            {**vars(it), "probabilities": dict(zip(labels, it.probabilities, strict=True))}
-            for it in found.predictions
-        ],
+        "predictions": [prediction_dict(it, labels) for it in found.predictions],
     }

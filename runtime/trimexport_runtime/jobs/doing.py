@@ -1,0 +1,69 @@
+"""A job for people and programs: done with its progress shown, and what came of it told."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from trimexport_runtime.progress import Progress, prepare_stdout
+
+from .job import Job, Outcome, run
+from .parts import LISTED
+
+
+def do(job: Job, as_json: bool) -> None:
+    """Files in, a file of results out; what came of it in a line."""
+    began = time.monotonic()
+    try:
+        with Progress("texts classified:", rate=True) as progress:
+            outcome = run(job, progress)
+    except BaseException as error:
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
+        raise
+    if outcome is None:
+        click.echo(
+            f"{job.output} is there already and no job to go on with, so nothing was done or "
+            "compared; --force begins anew",
+            err=True,
+        )
+        if as_json:
+            click.echo(json.dumps({"output": str(job.output), "scored": 0}))
+        return
+    _report(job, outcome, time.monotonic() - began, as_json)
+
+
+def _report(job: Job, outcome: Outcome, seconds: float, as_json: bool) -> None:
+    tally = outcome.tally
+    rate = outcome.scored / seconds
+    prepare_stdout(as_json)
+    if as_json:
+        value = {
+            "output": str(job.output),
+            "records": tally.records,
+            "bad": tally.bad,
+            "truncated": tally.truncated,
+            "scored": outcome.scored,
+            "seconds": round(seconds, 3),
+            "texts_per_second": round(rate, 1),
+        }
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        resumed = tally.records - outcome.scored
+        earlier = f" ({resumed:,} of them before)" if resumed else ""
+        click.echo(
+            f"{job.output}: {tally.records:,} records{earlier}; {outcome.scored:,} in "
+            f"{seconds:,.1f} s, {rate:,.1f} a second"
+        )
+        if tally.truncated:
+            click.echo(f"Note: {tally.truncated:,} of the texts were cut at the limit", err=True)
+    if tally.bad:
+        for line in tally.listed:
+            click.echo(line, err=True)
+        more = f"; the first {LISTED} are named here" if tally.bad > LISTED else ""
+        raise click.ClickException(
+            f"{tally.bad:,} of the records could not be classified: `error` in {job.output} says "
+            f"why{more}"
+        )
