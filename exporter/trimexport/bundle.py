@@ -124,14 +124,16 @@ def _labels(planned: Plan) -> tuple[Label, ...]:
     verbalizer = planned.verbalizer
     if verbalizer is None:
         return tuple(Label(name, words=(), token_ids=(), tokens=()) for name in planned.labels)
+    whole = verbalizer.sequences or ((),) * len(verbalizer.labels)
     return tuple(
         Label(
             name=name,
             words=tuple(word.word for word in words),
             token_ids=tuple(word.token_ids[0] for word in words),
             tokens=tuple(word.tokens[0] for word in words),
+            sequences=sequences,
         )
-        for name, words in zip(verbalizer.labels, verbalizer.words, strict=True)
+        for name, words, sequences in zip(verbalizer.labels, verbalizer.words, whole, strict=True)
     )
 
 

@@ -93,6 +93,15 @@ class Checkpoint:
         return is_classifier(self.architecture)
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what the model says, by config.json and generation_config.json."""
+        path = self.directory / "generation_config.json"
+        more = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        given = (getattr(self.config, "eos_token_id", None), more.get("eos_token_id"))
+        lists = (it if isinstance(it, list) else [it] for it in given)
+        return tuple(dict.fromkeys(it for ids in lists for it in ids if it is not None))
+
+    @property
     def softcap(self) -> float | None:
         """The soft-cap of the output layer's logits (Gemma 2); a classifier's has none."""
         if self.is_classifier:

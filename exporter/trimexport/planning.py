@@ -17,6 +17,7 @@ from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_templa
 from .shipped import notice_of, prompt_for
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from .trie import Trie
 from .verbalizer import Verbalizer, check_labels, make_verbalizer
 
 
@@ -48,8 +49,13 @@ class Plan:
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
-        """How many of `rows` belong to each label."""
+        """How many of `rows`, or of the trie's sequences, belong to each label."""
         return (1,) * len(self.labels) if self.verbalizer is None else self.verbalizer.group_sizes
+
+    @property
+    def trie(self) -> Trie | None:
+        """Of the labels' tokens, where their first ones do not tell them apart."""
+        return None if self.verbalizer is None else self.verbalizer.trie
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -77,7 +83,9 @@ def plan(spec: BuildSpec) -> Plan:
         labels = classifier_labels(spec, checkpoint)
     else:
         labels = spec.labels
-        verbalizer = make_verbalizer(labels, spec.verbalizers, template, tokenizer)
+        verbalizer = make_verbalizer(
+            labels, spec.verbalizers, template, tokenizer, checkpoint.end_ids
+        )
     prompt = _compile(template, tokenizer, checkpoint)
     return Plan(
         spec=spec,
@@ -86,7 +94,7 @@ def plan(spec: BuildSpec) -> Plan:
         prompt=prompt,
         labels=labels,
         verbalizer=verbalizer,
-        limit=_text_limit(spec, checkpoint, prompt),
+        limit=_text_limit(spec, checkpoint, prompt, verbalizer),
         text_tokenizer=text_tokenizer(
             tokenizer, prompt.text_lead, opens=prompt.opens, control=_control(prompt)
         ),
@@ -133,10 +141,13 @@ def _control(prompt: CompiledPrompt) -> frozenset[int]:
     return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 
-def _text_limit(spec: BuildSpec, checkpoint: Checkpoint, prompt: CompiledPrompt) -> int:
-    """How many tokens the prompt leaves for a text."""
+def _text_limit(
+    spec: BuildSpec, checkpoint: Checkpoint, prompt: CompiledPrompt, verbalizer: Verbalizer | None
+) -> int:
+    """How many tokens the prompt, and labels that are read whole, leave for a text."""
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    trie = None if verbalizer is None else verbalizer.trie
+    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
     if total - around < 1:
         raise SpecError(
             f"the prompt takes {around} of {total} tokens and leaves none for a text; shorten it"

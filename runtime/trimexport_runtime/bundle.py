@@ -28,12 +28,17 @@ MANIFEST = "trimexport.json"
 
 @dataclass(frozen=True)
 class Label:
-    """One answer and the vocabulary tokens that stand for it after the prompt."""
+    """One answer and the vocabulary tokens that stand for it after the prompt.
+
+    `token_ids` and `tokens` are each word's first. `sequences` are the token ids of whole words,
+    where those are read, because some labels begin alike; elsewhere there are none.
+    """
 
     name: str
     words: tuple[str, ...]
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
+    sequences: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
