@@ -144,9 +144,13 @@ def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Ten
     that a label's probability is the sum of its words'."""
     if all(size == 1 for size in group_sizes):
         return logits
+    count, most = sum(group_sizes), max(group_sizes)
     ends = list(itertools.accumulate(group_sizes))
-    groups = [logits[:, end - size : end] for size, end in zip(group_sizes, ends, strict=True)]
-    return torch.cat([group.logsumexp(1, keepdim=True) for group in groups], 1)
+    own = [list(range(end - size, end)) for size, end in zip(group_sizes, ends, strict=True)]
+    places = torch.tensor([[*words, *[count] * (most - len(words))] for words in own])
+    none = torch.full_like(logits[:, :1], torch.finfo(logits.dtype).min)
+    words = torch.cat([logits, none], 1).index_select(1, places.flatten())
+    return words.unflatten(1, places.shape).logsumexp(2)
 
 
 def trace(classifier: CompiledClassifier) -> ir.Model:

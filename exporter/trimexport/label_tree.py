@@ -64,10 +64,11 @@ class LabelTree(nn.Module):
         """Logits float32 [batch, K, R] of every row at every branch -> the log-probability of each
         sequence, float32 [batch, S]."""
         none = torch.full_like(logits[:, :, :1], _NOWHERE)
-        own = torch.cat([logits, none], 2).flatten(1)[:, self.options]
+        own = torch.cat([logits, none], 2).flatten(1).index_select(1, self.options)
         chosen = own.unflatten(1, (self.branches, -1)).log_softmax(2).flatten(1)
         chosen = torch.cat([chosen, torch.zeros_like(chosen[:, :1])], 1)
-        return functools.reduce(torch.add, (chosen[:, step] for step in self.steps.unbind()))
+        taken = chosen.index_select(1, self.steps.flatten()).unflatten(1, self.steps.shape)
+        return functools.reduce(torch.add, taken.unbind(1))
 
 
 def _lines(trie: Trie) -> torch.Tensor:
