@@ -149,8 +149,9 @@ def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Ten
     own = [list(range(end - size, end)) for size, end in zip(group_sizes, ends, strict=True)]
     places = torch.tensor([[*words, *[count] * (most - len(words))] for words in own])
     none = torch.full_like(logits[:, :1], torch.finfo(logits.dtype).min)
-    words = torch.cat([logits, none], 1).index_select(1, places.flatten())
-    return words.unflatten(1, places.shape).logsumexp(2)
+    by_label = torch.cat([logits, none], 1).index_select(1, places.flatten())
+    combined: torch.Tensor = by_label.unflatten(1, places.shape).logsumexp(2)
+    return combined
 
 
 def trace(classifier: CompiledClassifier) -> ir.Model:

@@ -68,7 +68,8 @@ class LabelTree(nn.Module):
         chosen = own.unflatten(1, (self.branches, -1)).log_softmax(2).flatten(1)
         chosen = torch.cat([chosen, torch.zeros_like(chosen[:, :1])], 1)
         taken = chosen.index_select(1, self.steps.flatten()).unflatten(1, self.steps.shape)
-        return functools.reduce(torch.add, taken.unbind(1))
+        score: torch.Tensor = functools.reduce(torch.add, taken.unbind(1))
+        return score
 
 
 def _lines(trie: Trie) -> torch.Tensor:

@@ -73,6 +73,18 @@ def sequences_per_prompt(manifest: Manifest) -> int:
     return 1 if trie is None else len(trie.branches)
 
 
+def along(trie: Trie, logits: torch.Tensor) -> torch.Tensor:
+    """Logits [n, branches, rows] of the trie -> each sequence's sum of log-probabilities
+    [n, sequences]."""
+    chosen, start = [], 0
+    for branch, tokens in enumerate(trie.rows):
+        own = logits[:, branch, start : start + len(tokens)]
+        chosen.append(own.log_softmax(1))
+        start += len(tokens)
+    steps = torch.cat(chosen, 1)
+    return torch.stack([steps[:, list(path)].sum(1) for path in trie.paths], 1)
+
+
 def _whole_labels(
     model: LayerwiseModel,
     manifest: Manifest,
@@ -95,21 +107,10 @@ def _whole_labels(
         trimmed = combine_words(LabelTree(trie).scores(cut), sizes).numpy()
     mass = _mass(result, range(len(rows), len(rows) + len(first)))
     return LabelReference(
-        logits=combine_words(_along(trie, logits), sizes).numpy(),
+        logits=combine_words(along(trie, logits), sizes).numpy(),
         mass=mass.reshape(-1, len(begun))[:, 0],
         trimmed=trimmed,
     )
-
-
-def _along(trie: Trie, logits: torch.Tensor) -> torch.Tensor:
-    """Logits [n, branches, rows] -> each sequence's sum of log-probabilities [n, sequences]."""
-    chosen, start = [], 0
-    for branch, tokens in enumerate(trie.rows):
-        own = logits[:, branch, start : start + len(tokens)]
-        chosen.append(own.log_softmax(1))
-        start += len(tokens)
-    steps = torch.cat(chosen, 1)
-    return torch.stack([steps[:, list(path)].sum(1) for path in trie.paths], 1)
 
 
 def _mass(result: Reference, tokens: range) -> npt.NDArray[np.float64]:

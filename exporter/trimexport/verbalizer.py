@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -111,6 +112,7 @@ def make_verbalizer(
     )
     verbalizer = Verbalizer(labels=tuple(labels), words=found)
     _refuse_same(verbalizer)
+    _refuse_fragments(verbalizer)
     if first_tokens_differ([word.token_ids for words in found for word in words]):
         return verbalizer
     return replace(verbalizer, sequences=_whole(verbalizer, template, tokenizer, end_ids))
@@ -146,13 +148,8 @@ def _tokenise(
             'a line break, or write the word with its space: --verbalize "label= word"'
         )
     tokens = tuple(tokenizer.token(token_id) for token_id in ids)
-    unknown = tokenizer.definition["model"].get("unk_token")
-    if tokens[0] == unknown or _BYTE.fullmatch(tokens[0]) or tokens[0].strip("▁Ġ") == "":
-        raise SpecError(
-            f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
-            f"with {_quoted(tokens[:3])}); give the label a word that is: "
-            f'--verbalize "{label}=word"'
-        )
+    if tokenizer.definition["model"].get("unk_token") in tokens:
+        raise _not_in_vocabulary(label, word, tokens)
     return LabelWord(word=word, token_ids=ids, tokens=tokens)
 
 
@@ -184,6 +181,26 @@ def _refuse_same(verbalizer: Verbalizer) -> None:
                 f"the same tokens ({_quoted(word.tokens)}); give each label its own word with "
                 f'--verbalize "{label}=word"'
             )
+
+
+def _refuse_fragments(verbalizer: Verbalizer) -> None:
+    """Raise SpecError when all that is read of a word is a bare space or a byte, which many words
+    begin with. Where another word begins with it too, more of both is read."""
+    begun = Counter(word.token_ids[0] for words in verbalizer.words for word in words)
+    for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
+        for word in words:
+            first = word.tokens[0]
+            fragment = _BYTE.fullmatch(first) or first.strip("▁Ġ") == ""
+            if fragment and begun[word.token_ids[0]] == 1:
+                raise _not_in_vocabulary(label, word.word, word.tokens)
+
+
+def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str]) -> SpecError:
+    return SpecError(
+        f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
+        f"with {_quoted(tokens[:3])}); give the label a word that is: "
+        f'--verbalize "{label}=word"'
+    )
 
 
 def _whole(

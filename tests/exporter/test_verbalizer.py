@@ -75,6 +75,13 @@ def test_labels_that_begin_alike_are_read_whole(tokenizer: SourceTokenizer) -> N
     )
 
 
+def test_words_of_fragments_are_read_whole(tokenizer: SourceTokenizer) -> None:
+    """Words that the vocabulary only has in pieces are told apart by later ones."""
+    found = make(tokenizer, ["日本", "中国"])
+    assert found.trie is not None
+    assert all(word.tokens[0] == "▁" for words in found.words for word in words)
+
+
 def test_a_word_that_another_begins_with(tokenizer: SourceTokenizer) -> None:
     """It stands for a whole answer: the model's end token or a line break has to follow."""
     labels, template = ["very", "very bad"], parse_template(PLAIN)

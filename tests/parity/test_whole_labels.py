@@ -24,10 +24,10 @@ LABELS = (
     "World",
     "World sports today",
     "World sports now",
-    "movie news",
-    "movie law today",
+    "negative news",
+    "negative law today",
     "positive",
-    "movie law now",
+    "negative law now",
 )
 PROMPT = "Read the story. Then say in a word or two what it is about.\n\nStory: {text}\nTopic:"
 

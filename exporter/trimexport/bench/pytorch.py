@@ -6,7 +6,8 @@ differ in nothing but what they do with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimexport.families import is_classifier
+from trimexport.graph import combine_words
+from trimexport.reference import along, trie_of
 from trimexport.skeleton import body_of, output_layer
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
@@ -28,6 +31,7 @@ class Untrimmed:
             torch.set_num_threads(threads)
         self._manifest = read_manifest(Path(bundle))
         self._encoder = TextEncoder.load(Path(bundle), self._manifest)
+        self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
@@ -40,13 +44,29 @@ class Untrimmed:
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         found = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            best = self._label_logits([rows[index] for index in batch]).argmax(1).tolist()
+            best = self._scores([rows[index] for index in batch]).argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
                 found[index] = names[label]
         return found
 
-    def _label_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, labels]. Rows are padded to the left, so that each one's last token is last."""
+    def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, labels]: the probabilities of a label's words are added, and labels that are read
+        whole are one sequence for each place where they part."""
+        labels = self._manifest.labels
+        if self._fine_tuned:
+            return self._output(rows)
+        if self._trie is None:
+            logits = self._output(rows)
+            tokens = [token for label in labels for token in label.token_ids]
+            return combine_words(logits[:, tokens], [len(it.token_ids) for it in labels])
+        begun = [self._trie.tokens_to(place) for place in self._trie.branches]
+        logits = self._output([[*row, *more] for row in rows for more in begun])
+        own = logits[:, list(itertools.chain(*self._trie.rows))].unflatten(0, (-1, len(begun)))
+        return combine_words(along(self._trie, own), [len(it.sequences) for it in labels])
+
+    def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, vocabulary or labels]. Rows are padded to the left, so that each one's last token
+        is last."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._manifest.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -58,10 +78,5 @@ class Untrimmed:
         if self._fine_tuned:
             hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
-        logits = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1].float()
-        return torch.stack(list(self._by_label(logits)), 1)
-
-    def _by_label(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The probabilities of a label's words are added."""
-        for label in self._manifest.labels:
-            yield logits[:, list(label.token_ids)].logsumexp(1)
+        logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
+        return logits.float()
