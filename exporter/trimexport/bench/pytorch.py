@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trimexport.families import is_classifier
+from trimexport.adapter import merged
+from trimexport.checkpoint import open_checkpoint, read_config
+from trimexport.families import family_of, is_classifier
 from trimexport.skeleton import body_of, output_layer
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
@@ -23,7 +25,9 @@ from trimexport_runtime.tokenize import TextEncoder
 class Untrimmed:
     """The model that a bundle was made from, with the bundle's prompt and labels."""
 
-    def __init__(self, bundle: str, model: str, dtype: str, threads: int | None) -> None:
+    def __init__(
+        self, bundle: str, model: str, dtype: str, threads: int | None, adapter: str | None = None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self._manifest = read_manifest(Path(bundle))
@@ -31,6 +35,8 @@ class Untrimmed:
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        if adapter is not None:
+            _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[str]) -> list[str]:
@@ -65,3 +71,17 @@ class Untrimmed:
         """The probabilities of a label's words are added."""
         for label in self._manifest.labels:
             yield logits[:, list(label.token_ids)].logsumexp(1)
+
+
+@torch.no_grad()
+def _merge(model: Any, directory: Path, adapter: Path) -> None:
+    """Give the parameters that the adapter changes the values that a build reads for them."""
+    checkpoint = merged(open_checkpoint(directory, str(directory), None), adapter, str(adapter))
+    _, family = family_of(read_config(directory), str(directory))
+    left = set(checkpoint.adapter.parameters) if checkpoint.adapter else set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own = family.tensor_name(name)
+        if own in left:
+            parameter.copy_(checkpoint.read(own))
+            left.remove(own)
+    assert not left, f"the model has no {', '.join(sorted(left))}"
