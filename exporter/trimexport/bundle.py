@@ -89,6 +89,7 @@ def first_manifest(
 ) -> Manifest:
     """The manifest before anything was measured. `hashes` are those known from writing."""
     spec, checkpoint = planned.spec, planned.checkpoint
+    adapter = checkpoint.adapter
     local = Path(spec.model).is_dir()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
@@ -112,6 +113,8 @@ def first_manifest(
             architecture=checkpoint.architecture,
             config_sha256=checkpoint.config_sha256,
             notice=planned.notice,
+            adapter=None if adapter is None else adapter.name,
+            adapter_sha256=None if adapter is None else adapter.sha256,
         ),
         variants=variants,
         files=tuple(_file(work, name, hashes.get(name)) for name in names),

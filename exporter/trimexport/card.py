@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trimexport_runtime import Manifest
 
 from .parity import ParityReport
@@ -24,7 +26,7 @@ base_model: {model}
 {tokens}| prompt | `{prompt}` |
 | longest text | {limit} tokens, cut at its {truncate} |
 | source | `{model}`{revision} |
-{notice}
+{adapter}{notice}
 ## Use
 
 ```python
@@ -79,12 +81,18 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
         limit=manifest.text_limit.tokens,
         truncate=manifest.text_limit.truncate,
         revision=f" at revision `{source.revision}`" if source.revision else "",
+        adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
         count=len(manifest.labels),
         texts=len(report.texts),
         table=markdown(report),
         engines=_engines(manifest),
     )
+
+
+def _adapter(name: str) -> str:
+    """The LoRA adapter by its hub id, or by its directory's name."""
+    return f"`{_cell(Path(name).name if Path(name).is_absolute() else name)}` (LoRA, merged)"
 
 
 def _engines(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .cli_options import JSON, TEXTS, names_a_classifier
+from .cli_options import JSON, MOVED_ADAPTER, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
 from .evaluation.command import evaluate
 from .options import Options, make_spec
@@ -141,6 +141,7 @@ def _bundle_name(spec: BuildSpec) -> str:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
 @click.option(
     "--backends",
     metavar="NAMES",
@@ -159,6 +160,7 @@ def verify(
     bundle: Path,
     texts: Path | None,
     model: str | None,
+    adapter: str | None,
     backends: str,
     optimum_python: str,
     as_json: bool,
@@ -193,6 +195,7 @@ def verify(
         bundle,
         sample=sample,
         model=model,
+        adapter=adapter,
         backends=names,
         optimum=optimum_python,
         progress=ConsoleProgress(),
@@ -242,6 +245,7 @@ def inspect(as_json: bool, **given: Any) -> None:
 )
 @TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to use.  [default: each engine's own]"
 )
@@ -254,6 +258,7 @@ def bench(
     against: tuple[str, ...],
     texts: Path | None,
     model: str | None,
+    adapter: str | None,
     threads: int | None,
     rounds: int,
     as_json: bool,
@@ -278,8 +283,10 @@ def bench(
 
     if model is not None and not set(against) & set(PYTORCH):
         raise click.UsageError("--model is where --against pytorch finds the model; give both.")
+    if adapter is not None and not set(against) & set(PYTORCH):
+        raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
     sample = Texts(tuple(sample_texts())) if texts is None else read_texts(texts)
-    subjects = find_subjects(bundle, against, model)
+    subjects = find_subjects(bundle, against, model, adapter)
     found = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
     machine = this_machine()
     if as_json:

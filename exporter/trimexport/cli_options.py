@@ -12,6 +12,14 @@ MODEL = click.option(
     "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
 )
 REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
+ADAPTER = click.option(
+    "--adapter",
+    metavar="DIR",
+    help="A LoRA adapter in peft's format that is merged into the model: a directory or hub id.",
+)
+MOVED_ADAPTER = click.option(
+    "--adapter", metavar="DIR", help="Where its adapter is now, if it has one that has moved."
+)
 LABELS = click.option(
     "--labels",
     help="Labels, separated by commas, in the logits' order. A fine-tuned classifier has its own.",
@@ -45,5 +53,5 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
     """The options that name a model, what it is asked, and its answers: `options.Options`."""
-    named = (MODEL, REVISION, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM, VERBALIZE)
+    named = (MODEL, REVISION, ADAPTER, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM, VERBALIZE)
     return functools.reduce(lambda inner, option: option(inner), reversed(named), command)

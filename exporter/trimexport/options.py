@@ -29,6 +29,7 @@ class Options:
     recipe: Path | None = None
     chat: bool = False
     system: str | None = None
+    adapter: str | None = None
     precision: str | None = None
     tensorrt: str | None = None
     tensorrt_onnx_only: bool = False
@@ -64,6 +65,8 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
             f"--revision {options.revision} is given and {spec.model} is a directory; a revision "
             "belongs to a hub id, so drop it or name one with --model"
         )
+    if options.adapter is not None:
+        spec = replace(spec, adapter=options.adapter)
     if options.precision is not None:
         spec = replace(spec, precision=parse_names(options.precision))
     if options.tensorrt is not None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .adapter import merged
 from .chat import wrap_in_chat
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
 from .families import family_of, is_classifier, notice_for
-from .hub import locate_config, locate_model
+from .hub import locate_adapter, locate_config, locate_model
 from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
 from .shipped import notice_of, prompt_for
 from .spec import BuildSpec
@@ -70,11 +71,14 @@ def plan(spec: BuildSpec) -> Plan:
 
     Raises:
         SpecError: labels, prompt or limit that cannot be built.
-        CheckpointError: a model that cannot be read or is not supported.
+        CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
     template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    adapter = None if spec.adapter is None else locate_adapter(spec.adapter)
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
+    if adapter is not None and spec.adapter is not None:
+        checkpoint = merged(checkpoint, adapter, spec.adapter)
     tokenizer = load_tokenizer(directory)
     if spec.chat:
         template = wrap_in_chat(template, spec.system, directory)

@@ -51,6 +51,7 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
     return "\n".join(
         [
             f"{planned.checkpoint.architecture} in {planned.checkpoint.directory}",
+            *_merge_line(found),
             *_columns(lines),
             "",
             f"checkpoint on disk: {_megabytes(found.checkpoint_bytes)}",
@@ -64,6 +65,17 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
             *words,
         ]
     )
+
+
+def _merge_line(found: Inspection) -> list[str]:
+    """What an adapter changes, where there is one."""
+    if found.merge is None:
+        return []
+    ranks = ", ".join(map(str, found.merge.ranks)) or "0"
+    return [
+        f"with the adapter {found.merge.adapter}: {found.merge.matrices} matrices changed by rank "
+        f"{ranks}, {found.merge.replaced} tensors replaced"
+    ]
 
 
 def _label_lines(planned: Plan) -> list[str]:

@@ -40,6 +40,7 @@ _TEXTS: tuple[Callable[[object], bool], str] = (_is_texts, "a list of strings")
 _RECIPE_KEYS = {
     "model": _TEXT,
     "revision": _TEXT,
+    "adapter": _TEXT,
     "prompt": _TEXT,
     "chat": (_is_flag, "true or false"),
     "system": _TEXT,
@@ -72,6 +73,8 @@ class BuildSpec:
         notice: terms that the bundle has to carry, besides what is known of the model.
         chat: the prompt is the user's turn in the tokenizer's chat template.
         system: what the system turn says before it; None is no such turn.
+        adapter: directory or hub id of a LoRA adapter in peft's format, which is merged into the
+            model; None is the model as it is.
     """
 
     model: str
@@ -86,6 +89,7 @@ class BuildSpec:
     notice: str | None = None
     chat: bool = False
     system: str | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         _check_names("precision", self.precision, PRECISIONS)
@@ -121,7 +125,7 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 def read_recipe(path: Path) -> BuildSpec:
     """Read a recipe: a TOML file that names a build completely.
 
-    A relative `model` that is a directory beside the recipe is found there.
+    A relative `model` or `adapter` that is a directory beside the recipe is found there.
 
     Raises:
         SpecError: not TOML, an unknown or missing key, or a value of the wrong type.
@@ -147,9 +151,9 @@ def read_recipe(path: Path) -> BuildSpec:
 
 
 def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
-    beside = path.parent / raw["model"]
+    adapter = raw.get("adapter")
     return BuildSpec(
-        model=str(beside) if beside.is_dir() else raw["model"],
+        model=_beside(path, raw["model"]),
         labels=tuple(raw.get("labels", ())),
         prompt=raw.get("prompt"),
         revision=raw.get("revision"),
@@ -164,7 +168,14 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
         notice=raw.get("notice"),
         chat=raw.get("chat", False),
         system=raw.get("system"),
+        adapter=None if adapter is None else _beside(path, adapter),
     )
+
+
+def _beside(recipe: Path, name: str) -> str:
+    """The directory of that name beside the recipe, if there is one, or the name."""
+    found = recipe.parent / name
+    return str(found) if name and found.is_dir() else name
 
 
 def parse_names(text: str) -> tuple[str, ...]:

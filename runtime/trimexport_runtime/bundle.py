@@ -66,7 +66,11 @@ class TextLimit:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights come from. `directory` is None for a hub id."""
+    """Where the weights come from. `directory` is None for a hub id.
+
+    `adapter` is the LoRA adapter that was merged into them, a directory or a hub id, and
+    `adapter_sha256` the hash of its configuration and weights; both None where there was none.
+    """
 
     model: str
     revision: str | None
@@ -74,6 +78,8 @@ class Source:
     architecture: str
     config_sha256: str
     notice: str | None
+    adapter: str | None = None
+    adapter_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trimexport.families import is_classifier
+from trimexport.adapter import merged
+from trimexport.checkpoint import open_checkpoint, read_config
+from trimexport.families import family_of, is_classifier
 from trimexport.graph import combine_words
 from trimexport.reference import along, trie_of
 from trimexport.skeleton import body_of, output_layer
@@ -26,7 +28,9 @@ from trimexport_runtime.tokenize import TextEncoder
 class Untrimmed:
     """The model that a bundle was made from, with the bundle's prompt and labels."""
 
-    def __init__(self, bundle: str, model: str, dtype: str, threads: int | None) -> None:
+    def __init__(
+        self, bundle: str, model: str, dtype: str, threads: int | None, adapter: str | None = None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self._manifest = read_manifest(Path(bundle))
@@ -35,6 +39,8 @@ class Untrimmed:
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        if adapter is not None:
+            _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[str]) -> list[str]:
@@ -80,3 +86,17 @@ class Untrimmed:
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
         logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
         return logits.float()
+
+
+@torch.no_grad()
+def _merge(model: Any, directory: Path, adapter: Path) -> None:
+    """Give the parameters that the adapter changes the values that a build reads for them."""
+    checkpoint = merged(open_checkpoint(directory, str(directory), None), adapter, str(adapter))
+    _, family = family_of(read_config(directory), str(directory))
+    left = set(checkpoint.adapter.parameters) if checkpoint.adapter else set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own = family.tensor_name(name)
+        if own in left:
+            parameter.copy_(checkpoint.read(own))
+            left.remove(own)
+    assert not left, f"the model has no {', '.join(sorted(left))}"
