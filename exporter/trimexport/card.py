@@ -70,6 +70,8 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     source = manifest.source
     cut = all(label.tokens for label in manifest.labels)
     words = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
+    if any(label.sequences for label in manifest.labels):
+        words = "whole labels, for some begin alike"
     return _CARD.format(
         model=source.model,
         what=(_CUT if cut else _FINE_TUNED).format(

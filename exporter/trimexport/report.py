@@ -13,6 +13,7 @@ from .prompt import shell_prompt
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
     from .planning import Plan
+    from .verbalizer import LabelWord
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
 
@@ -79,14 +80,20 @@ def _merge_line(found: Inspection) -> list[str]:
 
 
 def _label_lines(planned: Plan) -> list[str]:
-    """The token that stands for each label; a fine-tuned classifier has a row for each."""
+    """The tokens that stand for each label; a fine-tuned classifier has a row for each."""
     verbalizer = planned.verbalizer
     if verbalizer is None:
         return [f"label {name}: row {row}" for row, name in enumerate(planned.labels)]
+    read = None if verbalizer.sequences else 1  # of each word's tokens
     return [
-        f"label {name}: " + ", ".join(f"{word.tokens[0]} ({word.token_ids[0]})" for word in group)
+        f"label {name}: " + ", ".join(_spelled(word, read) for word in group)
         for name, group in zip(verbalizer.labels, verbalizer.words, strict=True)
     ]
+
+
+def _spelled(word: LabelWord, read: int | None) -> str:
+    tokens = zip(word.tokens[:read], word.token_ids[:read], strict=True)
+    return " ".join(f"{token} ({token_id})" for token, token_id in tokens)
 
 
 def _megabytes(count: int) -> str:
