@@ -12,6 +12,7 @@ from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
 from .families import family_of, is_classifier, notice_for
+from .few_shot import choose_shots, refuse_control, write_shots
 from .hub import locate_config, locate_model
 from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
 from .shipped import notice_of, prompt_for
@@ -67,11 +68,15 @@ def plan(spec: BuildSpec) -> Plan:
         CheckpointError: a model that cannot be read or is not supported.
     """
     template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    shots = choose_shots(spec)
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     tokenizer = load_tokenizer(directory)
+    refuse_control(shots, tokenizer)
     if spec.chat:
-        template = wrap_in_chat(template, spec.system, directory)
+        template = wrap_in_chat(template, spec.system, directory, shots)
+    else:
+        template = write_shots(template, shots)
     verbalizer = None
     if checkpoint.is_classifier:
         labels = classifier_labels(spec, checkpoint)
@@ -104,6 +109,11 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
             raise SpecError(
                 f"{spec.model} is a fine-tuned classifier, which was not trained to answer in a "
                 "chat; drop --chat, and if its texts were turns of one, write them into the prompt"
+            )
+        if spec.few_shot is not None:
+            raise SpecError(
+                f"{spec.model} is a fine-tuned classifier, which reads a text alone and learns "
+                "nothing from examples before it; drop --few-shot and --shots"
             )
         return "{text}" if spec.prompt is None else spec.prompt
     if not spec.labels:
