@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
 
 from .chat import wrap_in_chat
 from .checkpoint import Checkpoint, open_checkpoint, read_config
@@ -19,6 +22,19 @@ from .shipped import notice_of, prompt_for
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .verbalizer import Verbalizer, check_labels, make_verbalizer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a spec asks of which model, before the tokens of its labels are looked for. The fields
+    are those of `Plan`."""
+
+    spec: BuildSpec
+    checkpoint: Checkpoint
+    tokenizer: SourceTokenizer
+    prompt: CompiledPrompt
+    limit: int
+    text_tokenizer: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,32 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model that cannot be read or is not supported.
     """
+    found = set_up(spec)
+    verbalizer = None
+    if found.checkpoint.is_classifier:
+        labels = classifier_labels(spec, found.checkpoint)
+    else:
+        labels, template = spec.labels, found.prompt.template
+        verbalizer = make_verbalizer(labels, spec.verbalizers, template, found.tokenizer)
+    return Plan(
+        spec=spec,
+        checkpoint=found.checkpoint,
+        tokenizer=found.tokenizer,
+        prompt=found.prompt,
+        labels=labels,
+        verbalizer=verbalizer,
+        limit=found.limit,
+        text_tokenizer=found.text_tokenizer,
+        notice=_notice(spec, found.checkpoint),
+    )
+
+
+def set_up(spec: BuildSpec) -> Setting:
+    """Resolve a spec but for its labels' words: find the model, tokenise the prompt.
+
+    Raises:
+        SpecError, CheckpointError: as `plan`.
+    """
     template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
     shots = choose_shots(spec)
     directory = locate_model(spec.model, spec.revision)
@@ -77,26 +119,30 @@ def plan(spec: BuildSpec) -> Plan:
         template = wrap_in_chat(template, spec.system, directory, shots)
     else:
         template = write_shots(template, shots)
-    verbalizer = None
-    if checkpoint.is_classifier:
-        labels = classifier_labels(spec, checkpoint)
-    else:
-        labels = spec.labels
-        verbalizer = make_verbalizer(labels, spec.verbalizers, template, tokenizer)
     prompt = _compile(template, tokenizer, checkpoint)
-    return Plan(
+    return Setting(
         spec=spec,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         prompt=prompt,
-        labels=labels,
-        verbalizer=verbalizer,
         limit=_text_limit(spec, checkpoint, prompt),
         text_tokenizer=text_tokenizer(
             tokenizer, prompt.text_lead, opens=prompt.opens, control=_control(prompt)
         ),
-        notice=_notice(spec, checkpoint),
     )
+
+
+def whole_ids(setting: Setting | Plan, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Each text's ids with the prompt's around them, tokenised and cut to the limit as in the
+    bundle."""
+    tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
+    prompt, limit = setting.prompt, setting.limit
+    found = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
+        found.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
+    return found
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:

@@ -26,10 +26,10 @@ def rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 def table(report: ParityReport) -> str:
     """The report as text for a terminal."""
-    return "\n".join([*_columns(rows(report)), "", *facts(report)])
+    return "\n".join([*columns(rows(report)), "", *facts(report)])
 
 
-def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as lines of text, their cells aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
@@ -51,7 +51,7 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
     return "\n".join(
         [
             f"{planned.checkpoint.architecture} in {planned.checkpoint.directory}",
-            *_columns(lines),
+            *columns(lines),
             "",
             f"checkpoint on disk: {_megabytes(found.checkpoint_bytes)}",
             f"float32 weights: {_megabytes(found.bytes_before)} before, "

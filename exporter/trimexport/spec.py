@@ -204,8 +204,11 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(label.strip() for label in text.split(","))
 
 
-def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """`positive=good,great` items -> label -> words. A space before a word is kept.
+def parse_verbalizers(
+    items: Sequence[str], option: str = "--verbalize"
+) -> dict[str, tuple[str, ...]]:
+    """`positive=good,great` items -> label -> words. A space before a word is kept. `option` is
+    what they were given with.
 
     Raises:
         SpecError: no `=`, or a label given twice.
@@ -214,10 +217,10 @@ def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for item in items:
         label, equals, words = item.partition("=")
         if not equals or not label.strip():
-            raise SpecError(f"--verbalize {item!r} has no label and words; write label=word,word")
+            raise SpecError(f"{option} {item!r} has no label and words; write label=word,word")
         if label.strip() in found:
             raise SpecError(
-                f'--verbalize names "{label.strip()}" twice; give its words in one: label=word,word'
+                f'{option} names "{label.strip()}" twice; give its words in one: label=word,word'
             )
         found[label.strip()] = tuple(word.rstrip() for word in words.split(","))
     return found

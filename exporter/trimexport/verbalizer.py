@@ -77,7 +77,7 @@ def make_verbalizer(
                 f'--verbalize names "{label}", which is no label; the labels are {_quoted(labels)}'
             )
     found = tuple(
-        tuple(_tokenise(label, word, template, tokenizer) for word in words.get(label, [label]))
+        tuple(tokenise_word(label, word, template, tokenizer) for word in words.get(label, [label]))
         for label in labels
     )
     verbalizer = Verbalizer(labels=tuple(labels), words=found)
@@ -99,10 +99,15 @@ def check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _tokenise(
+def tokenise_word(
     label: str, word: str, template: PromptTemplate, tokenizer: SourceTokenizer
 ) -> LabelWord:
-    """The tokens of `word` after the prompt's suffix."""
+    """The tokens of `word` after the prompt's suffix.
+
+    Raises:
+        SpecError: an empty word, one that the vocabulary does not hold, or that fuses with the
+            prompt.
+    """
     if not word.strip():
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
     ending = template.suffix.rstrip(" ") or "a text"
