@@ -38,6 +38,11 @@ def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
+def small_share(value: float) -> str:
+    """A share that is often next to nothing, as a percentage."""
+    return "<0.01%" if value < 5e-5 else f"{value:.2%}"
+
+
 def inspection_table(found: Inspection, planned: Plan) -> str:
     """What would be cut, as text for a terminal."""
     lines = [("part", "modules", "parameters before", "after")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -69,16 +70,32 @@ def mean_probabilities(
     return total
 
 
+@dataclass(frozen=True)
+class Likeliest:
+    """The likeliest tokens of n rows, the likeliest first: `token_ids` int64 [n, count] and their
+    `probabilities` float32 [n, count]; `asked` float32 [n, tokens], those of the tokens that were
+    asked for."""
+
+    token_ids: torch.Tensor
+    probabilities: torch.Tensor
+    asked: torch.Tensor
+
+
 def likeliest(
-    model: LayerwiseModel, hidden: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` likeliest tokens of each row, int64 [n, count], and their probabilities, float32
-    [n, count], the likeliest first."""
-    found = []
+    model: LayerwiseModel, hidden: torch.Tensor, count: int, token_ids: Sequence[int]
+) -> Likeliest:
+    """The `count` likeliest tokens after hidden [n, hidden], and the probabilities of others."""
+    best, asked = [], []
     for rows in _cut(hidden, _WHOLE_ROWS):
         logits = torch.cat([block for _, block in model.head_blocks(rows)], 1)
-        found.append(logits.softmax(1).topk(count, dim=1))
-    return torch.cat([it.indices for it in found]), torch.cat([it.values for it in found])
+        probabilities = logits.softmax(1)
+        best.append(probabilities.topk(count, dim=1))
+        asked.append(probabilities[:, list(token_ids)])
+    return Likeliest(
+        token_ids=torch.cat([it.indices for it in best]),
+        probabilities=torch.cat([it.values for it in best]),
+        asked=torch.cat(asked),
+    )
 
 
 def _cut(values: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:

@@ -54,11 +54,12 @@ def test_numbers_are_those_of_the_full_forward(
     means = mean_probabilities(model, hidden, normaliser, GROUPS, 3)
     for group in range(3):
         assert torch.allclose(means[group], expected[group == GROUPS].mean(0), atol=1e-5)
-    tokens, probabilities = likeliest(model, hidden, 10)
+    said = likeliest(model, hidden, 10, [923, 5])
     best = expected.topk(10, dim=1)
-    assert torch.allclose(probabilities, best.values, atol=1e-5)
-    assert torch.equal(tokens[:, 0], best.indices[:, 0])
-    assert torch.allclose(expected.gather(1, tokens), best.values, atol=1e-5)
+    assert torch.allclose(said.probabilities, best.values, atol=1e-5)
+    assert torch.equal(said.token_ids[:, 0], best.indices[:, 0])
+    assert torch.allclose(expected.gather(1, said.token_ids), best.values, atol=1e-5)
+    assert torch.allclose(said.asked, expected[:, [923, 5]], atol=1e-6)
 
 
 def test_longer_texts_are_cut_as_in_the_bundle(tiny_model: Path) -> None:

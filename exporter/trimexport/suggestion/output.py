@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimexport.report import columns
+from trimexport.report import columns, small_share
 from trimexport.spec import BuildSpec
 from trimexport_runtime.render import visible
 
@@ -59,7 +59,7 @@ def _row(name: str, choice: Choice) -> tuple[str, ...]:
         *(it.word for it in choice.words),
         f"{choice.scores.accuracy:.2%}",
         f"{low:.2%} to {high:.2%}",
-        _share(choice.scores.mass),
+        small_share(choice.scores.mass),
     )
 
 
@@ -68,18 +68,14 @@ def _word_lines(found: Suggestion) -> list[str]:
         (
             visible(label),
             visible(it.candidate.word),
-            _share(it.own),
-            _share(it.others),
+            small_share(it.own),
+            small_share(it.others),
             _ORIGINS[it.candidate.origin],
         )
         for label, words in zip(found.spec.labels, found.words, strict=True)
         for it in words[:WORDS_SHOWN]
     ]
     return columns(rows)
-
-
-def _share(value: float) -> str:
-    return "<0.01%" if value < 5e-5 else f"{value:.2%}"
 
 
 def caution(found: Suggestion) -> str:
