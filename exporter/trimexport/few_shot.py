@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,12 +104,15 @@ def turns_of(template: PromptTemplate, shots: Sequence[Shot]) -> list[dict[str, 
     ]
 
 
-def refuse_control(shots: Sequence[Shot], tokenizer: SourceTokenizer) -> None:
-    """Raise SpecError where an example holds a control token, which would work in a prompt."""
+def refuse_control(
+    shots: Sequence[Shot], tokenizer: SourceTokenizer, control: Container[int]
+) -> None:
+    """Raise SpecError where an example holds a control token, which would work in a prompt: one
+    that is marked special, or of `control`."""
     added = tokenizer.definition["added_tokens"]
-    control = [token["content"] for token in added if token["special"]]
+    steering = [it["content"] for it in added if it["special"] or it["id"] in control]
     for shot in shots:
-        if inside := [token for token in control if token in shot.text]:
+        if inside := [token for token in steering if token in shot.text]:
             raise SpecError(
                 f"the example {shot.text!r} holds {inside[0]}, a control token of the model; leave "
                 "it out of the examples"

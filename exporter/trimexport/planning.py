@@ -15,7 +15,7 @@ from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
 from .families import family_of, is_classifier, notice_for
-from .few_shot import choose_shots, refuse_control, write_shots
+from .few_shot import Shot, choose_shots, refuse_control, write_shots
 from .hub import locate_config, locate_model
 from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
 from .shipped import notice_of, prompt_for
@@ -114,12 +114,12 @@ def set_up(spec: BuildSpec) -> Setting:
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     tokenizer = load_tokenizer(directory)
-    refuse_control(shots, tokenizer)
-    if spec.chat:
-        template = wrap_in_chat(template, spec.system, directory, shots)
-    else:
-        template = write_shots(template, shots)
-    prompt = _compile(template, tokenizer, checkpoint)
+    bare = wrap_in_chat(template, spec.system, directory) if spec.chat else template
+    prompt = _compile(bare, tokenizer, checkpoint)
+    control = _control(prompt)
+    if shots:
+        refuse_control(shots, tokenizer, control)
+        prompt = _compile(_shown(template, spec, directory, shots), tokenizer, checkpoint)
     return Setting(
         spec=spec,
         checkpoint=checkpoint,
@@ -127,7 +127,7 @@ def set_up(spec: BuildSpec) -> Setting:
         prompt=prompt,
         limit=_text_limit(spec, checkpoint, prompt),
         text_tokenizer=text_tokenizer(
-            tokenizer, prompt.text_lead, opens=prompt.opens, control=_control(prompt)
+            tokenizer, prompt.text_lead, opens=prompt.opens, control=control
         ),
     )
 
@@ -170,6 +170,15 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
     return prompt_for(directory, spec.labels) if spec.prompt is None else spec.prompt
 
 
+def _shown(
+    template: PromptTemplate, spec: BuildSpec, directory: Path, shots: Sequence[Shot]
+) -> PromptTemplate:
+    """The template with examples before it, as turns where it is one itself."""
+    if spec.chat:
+        return wrap_in_chat(template, spec.system, directory, shots)
+    return write_shots(template, shots)
+
+
 def _compile(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
 ) -> CompiledPrompt:
@@ -185,7 +194,8 @@ def _compile(
 
 def _control(prompt: CompiledPrompt) -> frozenset[int]:
     """Tokens that a text must not contain besides those marked special: what a chat template writes
-    steers the model, marked or not (Qwen3's `</think>` is not)."""
+    steers the model, marked or not (Qwen3's `</think>` is not). `prompt` has no examples in it, for
+    what they say does not."""
     return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 

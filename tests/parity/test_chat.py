@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,12 @@ def test_what_a_template_cannot_do(
 
 # Of several turns it writes the last alone.
 LAST = "{% set message = messages[-1] %}{{ 'user: ' + message['content'] + '\n' }}"
-EXAMPLES = [("a cup", "Sports"), ("the vote {s}", "World"), ("a goal", "Sports"), ("war", "World")]
+EXAMPLES = [
+    ("a <table> cup", "Sports"),
+    ("the vote {s}", "World"),
+    ("a goal", "Sports"),
+    ("war", "World"),
+]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +228,8 @@ def test_examples_are_earlier_turns(
     tokenizer = Tokenizer.from_str(json.dumps(found.text_tokenizer))
     text = tokenizer.encode("a fine text", add_special_tokens=False).ids
     assert [*found.prompt.prefix_ids, *text, *found.prompt.suffix_ids] == list(expected)
+    inside = tokenizer.encode("so <table> x", add_special_tokens=False).tokens
+    assert "<table>" in inside, "an added token in an example is none of the template's"
     prompt = Prompt(found.prompt.template.source, (), (), "", rendered=True)
     texts = [*(text for text, _ in EXAMPLES), "cup", "vote {s}", "a fine text"]
     assert shown_as_examples(prompt, LABELS, texts) == {text for text, _ in EXAMPLES}
@@ -236,8 +243,16 @@ def test_examples_that_the_template_leaves_out(
         planned(chat_model(LAST), few_shot=_examples(tmp_path), shots=2)
 
 
-def _examples(directory: Path) -> Path:
-    rows = (json.dumps({"text": text, "label": label}) + "\n" for text, label in EXAMPLES)
+def test_an_example_with_what_the_template_writes(
+    chat_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = _examples(tmp_path, [*EXAMPLES[:3], ("a <unused1> b", "World")])
+    with pytest.raises(SpecError, match="'a <unused1> b' holds <unused1>, a control token of the"):
+        planned(chat_model(THINKING), few_shot=path, shots=2)
+
+
+def _examples(directory: Path, examples: Sequence[tuple[str, str]] = tuple(EXAMPLES)) -> Path:
+    rows = (json.dumps({"text": text, "label": label}) + "\n" for text, label in examples)
     (directory / "examples.jsonl").write_text("".join(rows), encoding="utf-8")
     return directory / "examples.jsonl"
 
