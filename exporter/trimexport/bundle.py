@@ -28,6 +28,7 @@ from trimexport_runtime.bundle import (
 from trimexport_runtime.integrity import sha256_of
 from trimexport_runtime.replacing import replacing
 
+from .few_shot import text_sha256
 from .parity import ParityReport
 from .report import html
 from .tokenizer import tokenizer_config
@@ -102,6 +103,7 @@ def first_manifest(
             suffix_ids=planned.prompt.suffix_ids,
             text_lead=planned.prompt.text_lead,
             rendered=planned.prompt.template.rendered,
+            examples=tuple(map(text_sha256, planned.prompt.examples)),
         ),
         text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
         pad_token_id=planned.tokenizer.pad_token_id,

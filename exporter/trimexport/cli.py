@@ -21,6 +21,7 @@ from .evaluation.command import evaluate
 from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
+from .suggestion.command import suggest
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -209,13 +210,23 @@ def verify(
 
 @main.command()
 @names_a_classifier
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    help="Show the words that the untrimmed model would say after this text. May be repeated.",
+)
 @JSON
-def inspect(as_json: bool, **given: Any) -> None:
+def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Show what would be cut: layers, parameters and bytes, before and after.
+
+    With --text the whole model is run on the prompt and each text, and the ten likeliest words are
+    shown, with the share of the probability that the labels have.
 
     \b
     Example:
       trimexport inspect --model models/gemma-mini --labels positive,negative
+      trimexport inspect --labels positive,negative --text "a gorgeous, witty, seductive movie"
     """
     progress = ConsoleProgress()
     spec = make_spec(Options(**given), progress.say)
@@ -228,10 +239,14 @@ def inspect(as_json: bool, **given: Any) -> None:
     for line in planned.notes:
         progress.say(line)
     found = inspect_plan(planned)
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-    else:
-        click.echo(inspection_table(found, planned))
+    value, table = asdict(found), inspection_table(found, planned)
+    if texts:
+        from .saying import saying_lines, what_is_said
+
+        said = what_is_said(planned, texts, progress)
+        value["texts"] = [asdict(it) for it in said]
+        table = "\n".join([table, *("\n" + "\n".join(saying_lines(it)) for it in said)])
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else table)
 
 
 @main.command()
@@ -296,3 +311,4 @@ def bench(
 
 
 main.add_command(evaluate)
+main.add_command(suggest)

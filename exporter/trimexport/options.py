@@ -35,6 +35,9 @@ class Options:
     tensorrt_onnx_only: bool = False
     max_tokens: int | None = None
     truncate: str | None = None
+    few_shot: Path | None = None
+    shots: int | None = None
+    seed: int | None = None
 
 
 def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
@@ -77,7 +80,12 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
         spec = replace(spec, max_tokens=options.max_tokens)
     if options.truncate is not None:
         spec = replace(spec, truncate=options.truncate)
-    return spec
+    return replace(
+        spec,
+        few_shot=options.few_shot or spec.few_shot,
+        shots=spec.shots if options.shots is None else options.shots,
+        seed=spec.seed if options.seed is None else options.seed,
+    )
 
 
 def _overridden(

@@ -27,16 +27,21 @@ def rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 def table(report: ParityReport) -> str:
     """The report as text for a terminal."""
-    return "\n".join([*_columns(rows(report)), "", *facts(report)])
+    return "\n".join([*columns(rows(report)), "", *facts(report)])
 
 
-def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as lines of text, their cells aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def small_share(value: float) -> str:
+    """A share that is often next to nothing, as a percentage."""
+    return "<0.01%" if value < 5e-5 else f"{value:.2%}"
 
 
 def inspection_table(found: Inspection, planned: Plan) -> str:
@@ -53,7 +58,7 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
         [
             f"{planned.checkpoint.architecture} in {planned.checkpoint.directory}",
             *_merge_line(found),
-            *_columns(lines),
+            *columns(lines),
             "",
             f"checkpoint on disk: {_megabytes(found.checkpoint_bytes)}",
             f"float32 weights: {_megabytes(found.bytes_before)} before, "

@@ -107,7 +107,7 @@ def make_verbalizer(
                 f'--verbalize names "{label}", which is no label; the labels are {_quoted(labels)}'
             )
     found = tuple(
-        tuple(_tokenise(label, word, template, tokenizer) for word in words.get(label, [label]))
+        tuple(tokenise_word(label, word, template, tokenizer) for word in words.get(label, [label]))
         for label in labels
     )
     verbalizer = Verbalizer(labels=tuple(labels), words=found)
@@ -132,10 +132,15 @@ def check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _tokenise(
+def tokenise_word(
     label: str, word: str, template: PromptTemplate, tokenizer: SourceTokenizer
 ) -> LabelWord:
-    """The tokens of `word` after the prompt's suffix."""
+    """The tokens of `word` after the prompt's suffix.
+
+    Raises:
+        SpecError: an empty word, one that the vocabulary does not hold, or that fuses with the
+            prompt.
+    """
     if not word.strip():
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
     before = tokenizer.encode_inside(_ending(template))
@@ -189,10 +194,15 @@ def _refuse_fragments(verbalizer: Verbalizer) -> None:
     begun = Counter(word.token_ids[0] for words in verbalizer.words for word in words)
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
-            first = word.tokens[0]
-            fragment = _BYTE.fullmatch(first) or first.strip("▁Ġ") == ""
-            if fragment and begun[word.token_ids[0]] == 1:
-                raise _not_in_vocabulary(label, word.word, word.tokens)
+            if begun[word.token_ids[0]] == 1:
+                refuse_fragment(label, word)
+
+
+def refuse_fragment(label: str, word: LabelWord) -> None:
+    """Raise SpecError for a word whose first token is a bare space or a byte."""
+    first = word.tokens[0]
+    if _BYTE.fullmatch(first) or first.strip("▁Ġ") == "":
+        raise _not_in_vocabulary(label, word.word, word.tokens)
 
 
 def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str]) -> SpecError:

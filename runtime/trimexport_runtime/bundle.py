@@ -47,6 +47,7 @@ class Prompt:
 
     `text_lead` is the white space that the bundle's tokenizer writes before each text, because
     the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
+    `examples` are the SHA-256 of texts that stand in it as examples.
     """
 
     template: str
@@ -54,6 +55,7 @@ class Prompt:
     suffix_ids: tuple[int, ...]
     text_lead: str
     rendered: bool = False
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,32 @@ def test_labels_with_the_same_word(tiny_refused: Refused, tiny_model: Path) -> N
     assert '--verbalize "negative=word"' in said
 
 
+@pytest.mark.parametrize("command", ["build", "inspect"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shots", "2"), "shots is given without a file of examples; name one with --few-shot"),
+        (("--seed", "2"), "seed is given without a file of examples; name one with --few-shot"),
+        (("--few-shot", "FILE"), "without how many to take of each label; say it with --shots"),
+        (("--few-shot", "FILE", "--shots", "0"), "shots is 0; give 1 or more"),
+        (("--few-shot", "FILE", "--shots", "2"), 'has 1 different texts of label "negative"'),
+    ],
+)
+def test_wrong_examples(
+    tiny_refused: Refused,
+    tiny_model: Path,
+    tmp_path: Path,
+    command: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    path = tmp_path / "examples.csv"
+    path.write_text("text,label\na,positive\nb,positive\nc,negative\n", encoding="utf-8")
+    given = [path if it == "FILE" else it for it in options]
+    said = tiny_refused(command, "--model", tiny_model, *LABELS, *PROMPT, *given)
+    assert message in said
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
