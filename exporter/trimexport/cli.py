@@ -21,6 +21,7 @@ from .evaluation.command import evaluate
 from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
+from .tuning.calibrate_command import calibrate
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -289,3 +290,4 @@ def bench(
 
 
 main.add_command(evaluate)
+main.add_command(calibrate)

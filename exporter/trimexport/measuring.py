@@ -39,6 +39,7 @@ from .parity import (
 from .progress import Progress, Silent
 from .prompt import join, parse_template
 from .tokenizer import SourceTokenizer
+from .tuning.reference import bias_of
 
 
 def measure(
@@ -70,7 +71,7 @@ def measure(
     encoded = [encoder.encode(text) for text in sample.texts]
     segments = [(_whole(manifest, it), it.truncated) for it in encoded]
     with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
-        logits, mass, trimmed = _reference(model, manifest, segments, tick)
+        logits, mass, trimmed = _tuned_reference(model, manifest, segments, tick)
     question = Question(bundle, manifest, sample.texts, tuple(encoded), trimmed, optimum)
     variants, absent = [], []
     for name, backend in rows(manifest, backends):
@@ -109,6 +110,18 @@ def _tolerance(manifest: Manifest, name: str) -> Tolerance:
 def _whole(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
     """The ids of the whole prompt around a text, tokenised as the bundle does."""
     return (*manifest.prompt.prefix_ids, *text.ids.tolist(), *manifest.prompt.suffix_ids)
+
+
+def _tuned_reference(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    segments: Sequence[tuple[tuple[int, ...], bool]],
+    tick: Callable[[int], None],
+) -> tuple[Floats, Floats | None, Logits]:
+    """`_reference`, with what the bundle was given since it was built."""
+    logits, mass, trimmed = _reference(model, manifest, segments, tick)
+    bias = bias_of(manifest)
+    return logits + bias, mass, trimmed + bias.astype(np.float32)
 
 
 def _reference(
@@ -210,7 +223,8 @@ def _gap(
     if not different:
         return TokenisationGap(len(joined), different=0, flips=0, example=None)
     with progress.bar("texts with a tokenisation gap", len(different)) as tick:
-        other, _, _ = _reference(model, manifest, [(joined[i], False) for i in different], tick)
+        pairs = [(joined[i], False) for i in different]
+        other, _, _ = _tuned_reference(model, manifest, pairs, tick)
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
         len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed

@@ -107,6 +107,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
+        *_calibration_rows(manifest),
         ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
         *(("backend", _backend(found)) for found in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
@@ -120,6 +121,15 @@ def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
     revision = f", revision {source.revision}" if source.revision else ""
     rows = [("source", f"{source.model} ({source.architecture}{revision})")]
     return [*rows, ("notice", source.notice)] if source.notice else rows
+
+
+def _calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    found = manifest.calibration
+    if found is None:
+        return []
+    moved = zip(manifest.label_names, found.bias, strict=True)
+    biases = ", ".join(f"{visible(label)} {bias:+.3f}" for label, bias in moved)
+    return [("calibration", f"{found.method} on {found.texts:,} texts: {biases}")]
 
 
 def _variant_text(variant: Variant) -> str:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trimexport.families import is_classifier
 from trimexport.skeleton import body_of, output_layer
+from trimexport.tuning.reference import bias_of
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -27,6 +28,7 @@ class Untrimmed:
         if threads is not None:
             torch.set_num_threads(threads)
         self._manifest = read_manifest(Path(bundle))
+        self._bias = torch.from_numpy(bias_of(self._manifest)).float()
         self._encoder = TextEncoder.load(Path(bundle), self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
@@ -40,7 +42,8 @@ class Untrimmed:
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         found = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            best = self._label_logits([rows[index] for index in batch]).argmax(1).tolist()
+            logits = self._label_logits([rows[index] for index in batch]) + self._bias
+            best = logits.argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
                 found[index] = names[label]
         return found
