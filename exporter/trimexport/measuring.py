@@ -39,7 +39,7 @@ from .parity import (
 from .progress import Progress, Silent
 from .prompt import join, parse_template
 from .tokenizer import SourceTokenizer
-from .tuning.reference import bias_of
+from .tuning.reference import bias_of, fitted_logits
 
 
 def measure(
@@ -71,7 +71,7 @@ def measure(
     encoded = [encoder.encode(text) for text in sample.texts]
     segments = [(_whole(manifest, it), it.truncated) for it in encoded]
     with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
-        logits, mass, trimmed = _tuned_reference(model, manifest, segments, tick)
+        logits, mass, trimmed = _tuned_reference(bundle, model, manifest, segments, tick)
     question = Question(bundle, manifest, sample.texts, tuple(encoded), trimmed, optimum)
     variants, absent = [], []
     for name, backend in rows(manifest, backends):
@@ -89,7 +89,7 @@ def measure(
         reference_probabilities=_softmax(logits),
         logit_deviation=float(logits.std(axis=0).mean()),
         variants=tuple(variants),
-        gap=_gap(model, manifest, tokenizer, sample.texts, segments, logits, progress),
+        gap=_gap(bundle, model, manifest, tokenizer, sample.texts, segments, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
         not_run=tuple(absent),
     )
@@ -113,13 +113,20 @@ def _whole(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
 
 
 def _tuned_reference(
+    bundle: Path,
     model: LayerwiseModel,
     manifest: Manifest,
     segments: Sequence[tuple[tuple[int, ...], bool]],
     tick: Callable[[int], None],
 ) -> tuple[Floats, Floats | None, Logits]:
-    """`_reference`, with what the bundle was given since it was built."""
-    logits, mass, trimmed = _reference(model, manifest, segments, tick)
+    """`_reference`, with what the bundle was given since it was built: a bias, or another head,
+    which has no label mass."""
+    if manifest.fit is None:
+        logits, mass, trimmed = _reference(model, manifest, segments, tick)
+    else:
+        hidden = model.reference([ids for ids, _ in segments], [0], tick).hidden
+        trimmed = fitted_logits(bundle, manifest, hidden.numpy())
+        logits, mass = trimmed.astype(np.float64), None
     bias = bias_of(manifest)
     return logits + bias, mass, trimmed + bias.astype(np.float32)
 
@@ -197,6 +204,7 @@ def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:
 
 
 def _gap(
+    bundle: Path,
     model: LayerwiseModel,
     manifest: Manifest,
     tokenizer: SourceTokenizer,
@@ -224,7 +232,7 @@ def _gap(
         return TokenisationGap(len(joined), different=0, flips=0, example=None)
     with progress.bar("texts with a tokenisation gap", len(different)) as tick:
         pairs = [(joined[i], False) for i in different]
-        other, _, _ = _tuned_reference(model, manifest, pairs, tick)
+        other, _, _ = _tuned_reference(bundle, model, manifest, pairs, tick)
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
         len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from trimexport_runtime import BundleError, Classifier, IntegrityError, check_fi
 from trimexport_runtime.bundle import Engine, Profile
 from trimexport_runtime.cli import main as runtime
 from trimexport_runtime.engine import keep_engine
+from tuning import Interrupted, files_up_to
 
 TEXTS = (
     *tiny.TEXTS,
@@ -228,34 +226,6 @@ def test_an_engine_of_the_old_graph_is_left_behind(capped: Path) -> None:
 
 
 # What goes wrong.
-
-
-class Interrupted:
-    """Progress that is interrupted when a span of work ends."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def say(self, line: str) -> None: ...
-
-    @contextlib.contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        yield lambda _: self._tick(what)
-
-    def _tick(self, what: str) -> None:
-        if what == self.at:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """Let no file be larger, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_bundle_survives_an_interruption_and_a_failed_write(capped: Path) -> None:

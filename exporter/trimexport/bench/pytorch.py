@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trimexport.families import is_classifier
 from trimexport.skeleton import body_of, output_layer
-from trimexport.tuning.reference import bias_of
+from trimexport.tuning.reference import bias_of, fitted_logits
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -27,9 +27,10 @@ class Untrimmed:
     def __init__(self, bundle: str, model: str, dtype: str, threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._manifest = read_manifest(Path(bundle))
+        self._bundle = Path(bundle)
+        self._manifest = read_manifest(self._bundle)
         self._bias = torch.from_numpy(bias_of(self._manifest)).float()
-        self._encoder = TextEncoder.load(Path(bundle), self._manifest)
+        self._encoder = TextEncoder.load(self._bundle, self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
@@ -58,8 +59,11 @@ class Untrimmed:
             mask[place, width - len(row) :] = 1
         position_ids = (mask.cumsum(1) - 1).clamp(min=0)
         given = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False}
-        if self._fine_tuned:
+        if self._fine_tuned or self._manifest.fit is not None:
             hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
+            if self._manifest.fit is not None:
+                found = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
+                return torch.from_numpy(found)
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
         logits = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1].float()
         return torch.stack(list(self._by_label(logits)), 1)
