@@ -102,7 +102,7 @@ def link_file(source: Path, target: Path) -> None:
     """Give a file a second name; copy it where the file system has none."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:
+    except (OSError, NotImplementedError):
         shutil.copy2(source, target, follow_symlinks=False)
 
 
