@@ -18,12 +18,13 @@ bits anyway.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from .errors import UnsupportedError
 from .families import attention_scale
 from .layerwise import PrefixCache
 from .skeleton import attention_of, layers_of
@@ -31,6 +32,13 @@ from .skeleton import attention_of, layers_of
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
 COLUMNS = 16  # of the values at once: a product that is no wider is never cut between threads
+
+
+class _Window(NamedTuple):
+    """The positions of the text's tokens, int64 [1 or batch, T], and how many a query sees."""
+
+    positions: torch.Tensor
+    size: int
 
 
 def attend(
@@ -43,6 +51,7 @@ def attend(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention with grouped heads, over prefix and text together.
@@ -51,18 +60,21 @@ def attend(
         module: the attention layer, holding the prefix where there is one.
         query: [batch, heads, T, head], after the rotary embedding; T counts text and suffix.
         key, value: [batch, kv_heads, T, head].
-        attention_mask: bool, broadcasts to [T, T], True where a query may look at a text key.
-            The prefix stands before every query.
+        attention_mask: bool [1 or batch, 1, T, T], True where a query may look at a text key. The
+            prefix stands before every query.
         scaling: of the scores; None where a family leaves it to the attention.
         sliding_window: a query sees this many positions, its own included; None is all. All keys
             are kept and masked by position: a cache cut to the window is wrong for later texts.
         softcap: c of Gemma 2's c * tanh(scores / c).
+        position_ids: int64 [1 or batch, T], which a window is counted in: where the trie of the
+            labels stands, a token's place is not its position.
 
     Returns:
         [batch, T, heads, head], and no weights.
     """
     groups, size = key.shape[1], query.shape[3]
-    own, before = _all_scores(module, query, key, attention_mask, scaling, sliding_window, softcap)
+    window = None if sliding_window is None else _window(position_ids, sliding_window)
+    own, before = _all_scores(module, query, key, attention_mask, scaling, window, softcap)
     if before is None:
         mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), _columns(value), groups)
     else:
@@ -84,11 +96,13 @@ def attend_plainly(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What `attend` computes, with one softmax and a product each for text and prefix."""
     groups = key.shape[1]
-    own, before = _all_scores(module, query, key, attention_mask, scaling, sliding_window, softcap)
+    window = None if sliding_window is None else _window(position_ids, sliding_window)
+    own, before = _all_scores(module, query, key, attention_mask, scaling, window, softcap)
     if before is None:
         return _by_token(_grouped(own.softmax(-1), groups) @ value, query.shape[1]), None
     length = before.shape[-1]
@@ -104,7 +118,7 @@ def _all_scores(
     key: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None,
-    sliding_window: int | None,
+    window: _Window | None,
     softcap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Masked scores on the text's keys [batch, heads, T, T] and the prefix's [..., P], if any."""
@@ -112,18 +126,16 @@ def _all_scores(
     scaling = attention_scale(module, size) if scaling is None else scaling
     query = (query * scaling).reshape(query.shape[0], key.shape[1], -1, size)
     own = _scores(query, key.transpose(2, 3), heads, softcap)
-    position = torch.arange(key.shape[2])
-    if sliding_window is not None:
-        attention_mask = attention_mask & _near(position, position, sliding_window)
+    if window is not None:
+        attention_mask = attention_mask & _near(window, window.positions)
     own = _masked(own, attention_mask)
     prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
     if prefix_key is None:
         return own, None
     length = prefix_key.shape[-1]
     before = _scores(query, prefix_key, heads, softcap)
-    if sliding_window is not None:
-        visible = _near(position + length, torch.arange(length), sliding_window)
-        before = _masked(before, visible)
+    if window is not None:
+        before = _masked(before, _near(window, torch.arange(length).unsqueeze(0)))
     return own, before
 
 
@@ -170,9 +182,20 @@ def _sums(weights: torch.Tensor, value: torch.Tensor, groups: int) -> torch.Tens
     return blocks.transpose(2, 3).flatten(3)
 
 
-def _near(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
-    """Whether a key's position lies inside a query's window, bool [queries, keys]."""
-    return queries.unsqueeze(1) - keys.unsqueeze(0) < window
+def _window(position_ids: torch.Tensor | None, size: int) -> _Window:
+    if position_ids is None:
+        raise UnsupportedError(
+            "this version of transformers does not tell a windowed attention where its tokens "
+            "stand; install one that this release supports"
+        )
+    return _Window(position_ids, size)
+
+
+def _near(window: _Window, keys: torch.Tensor) -> torch.Tensor:
+    """Whether a key's position [1 or batch, K] lies inside each query's window, bool
+    [1 or batch, 1, T, K]."""
+    distance = window.positions.unsqueeze(2) - keys.unsqueeze(1)
+    return (distance < window.size).unsqueeze(1)
 
 
 def _masked(scores: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

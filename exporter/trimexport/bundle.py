@@ -28,6 +28,7 @@ from trimexport_runtime.bundle import (
 from trimexport_runtime.integrity import sha256_of
 from trimexport_runtime.replacing import replacing
 
+from .few_shot import text_sha256
 from .parity import ParityReport
 from .report import html
 from .tokenizer import tokenizer_config
@@ -89,6 +90,7 @@ def first_manifest(
 ) -> Manifest:
     """The manifest before anything was measured. `hashes` are those known from writing."""
     spec, checkpoint = planned.spec, planned.checkpoint
+    adapter = checkpoint.adapter
     local = Path(spec.model).is_dir()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
@@ -101,6 +103,7 @@ def first_manifest(
             suffix_ids=planned.prompt.suffix_ids,
             text_lead=planned.prompt.text_lead,
             rendered=planned.prompt.template.rendered,
+            examples=tuple(map(text_sha256, planned.prompt.examples)),
         ),
         text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
         pad_token_id=planned.tokenizer.pad_token_id,
@@ -112,6 +115,8 @@ def first_manifest(
             architecture=checkpoint.architecture,
             config_sha256=checkpoint.config_sha256,
             notice=planned.notice,
+            adapter=None if adapter is None else adapter.name,
+            adapter_sha256=None if adapter is None else adapter.sha256,
         ),
         variants=variants,
         files=tuple(_file(work, name, hashes.get(name)) for name in names),
@@ -124,14 +129,16 @@ def _labels(planned: Plan) -> tuple[Label, ...]:
     verbalizer = planned.verbalizer
     if verbalizer is None:
         return tuple(Label(name, words=(), token_ids=(), tokens=()) for name in planned.labels)
+    whole = verbalizer.sequences or ((),) * len(verbalizer.labels)
     return tuple(
         Label(
             name=name,
             words=tuple(word.word for word in words),
             token_ids=tuple(word.token_ids[0] for word in words),
             tokens=tuple(word.tokens[0] for word in words),
+            sequences=sequences,
         )
-        for name, words in zip(verbalizer.labels, verbalizer.words, strict=True)
+        for name, words, sequences in zip(verbalizer.labels, verbalizer.words, whole, strict=True)
     )
 
 

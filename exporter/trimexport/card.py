@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import Fit
 
@@ -25,7 +27,7 @@ base_model: {model}
 {tokens}| prompt | `{prompt}` |
 | longest text | {limit} tokens, cut at its {truncate} |
 | source | `{model}`{revision} |
-{notice}
+{adapter}{notice}
 ## Use
 
 ```python
@@ -100,6 +102,8 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
     source = manifest.source
     words = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
     asked = _is_cut(manifest) and manifest.fit is None
+    if any(label.sequences for label in manifest.labels):
+        words = "whole labels, for some begin alike"
     return _CARD.format(
         model=source.model,
         what=what.format(model=source.model, architecture=source.architecture),
@@ -109,11 +113,17 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         limit=manifest.text_limit.tokens,
         truncate=manifest.text_limit.truncate,
         revision=f" at revision `{source.revision}`" if source.revision else "",
+        adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
         count=len(manifest.labels),
         measured=measured,
         engines=_engines(manifest),
     )
+
+
+def _adapter(name: str) -> str:
+    """The LoRA adapter by its hub id, or by its directory's name."""
+    return f"`{_cell(Path(name).name if Path(name).is_absolute() else name)}` (LoRA, merged)"
 
 
 def _engines(manifest: Manifest) -> str:

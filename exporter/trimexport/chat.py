@@ -6,11 +6,13 @@ stands after it (the end of the turn, and the start of the model's answer) is th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
+from .few_shot import Shot, turns_of
 from .prompt import PromptTemplate, literal_template
 from .tokenizer import transformers_tokenizer
 
@@ -19,17 +21,21 @@ _TEXT = "\ue000text\ue001"
 _ANSWER = "\ue000answer\ue001"
 
 
-def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) -> PromptTemplate:
+def wrap_in_chat(
+    template: PromptTemplate, system: str | None, directory: Path, shots: Sequence[Shot] = ()
+) -> PromptTemplate:
     """The template as the user's turn, with the start of the model's answer behind it.
 
     Args:
         template: what the user says, with its `{text}`.
         system: what the system turn says, or None for no such turn.
         directory: the checkpoint, for its tokenizer's chat template.
+        shots: examples, each of which becomes two turns before it: what the user said, and the
+            answer.
 
     Raises:
         SpecError: no chat template, one without a system turn although one is asked for, or one
-            that does not write the user's turn once as it is.
+            that does not write the user's turn once as it is, or leaves out earlier turns.
     """
     tokenizer = transformers_tokenizer(directory)
     if not tokenizer.chat_template:
@@ -37,7 +43,9 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
             f"the tokenizer of {directory} has no chat template; drop --chat, or take the "
             "checkpoint that was tuned for chat"
         )
-    turns = [{"role": "user", "content": template.prefix + _TEXT + template.suffix}]
+    asked = {"role": "user", "content": template.prefix + _TEXT + template.suffix}
+    earlier = turns_of(template, shots)
+    turns = [*earlier, asked]
     opened = _render(tokenizer, turns, None, directory)
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
@@ -49,8 +57,23 @@ def wrap_in_chat(template: PromptTemplate, system: str | None, directory: Path) 
         )
     if system is not None and system.strip() not in opened:
         raise SpecError(_no_system(directory, "it leaves the text out"))
+    _check_earlier(opened.partition(_TEXT)[0], earlier, directory)
     opened += _answer_lead(tokenizer, turns, opened)
     return replace(literal_template(*opened.split(_TEXT)), rendered=True)
+
+
+def _check_earlier(before: str, earlier: Sequence[dict[str, str]], directory: Path) -> None:
+    """Raise SpecError unless every earlier turn is written before the text, in their order."""
+    at = 0
+    for turn in earlier:
+        said = turn["content"].strip()
+        found = before.find(said, at)
+        if found < 0:
+            raise SpecError(
+                f"the chat template of {directory} does not write the earlier turn {said!r} as it "
+                "is; drop --few-shot, or --chat, and the examples are written into the prompt"
+            )
+        at = found + len(said)
 
 
 def _render(tokenizer: Any, turns: list[dict[str, str]], system: str | None, place: Path) -> str:

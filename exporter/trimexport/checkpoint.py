@@ -1,24 +1,19 @@
 """A checkpoint on disk: its configuration and its tensors, read one at a time.
 
-Only safetensors are read (https://github.com/huggingface/safetensors#format): eight bytes of
-header length, a JSON header, raw little-endian data. The `safetensors` library checks each file;
-the data are then read with plain reads, not mapped, so that a page that was read does not stay in
-the process.
+Only safetensors are read; see `tensors`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -35,26 +30,14 @@ from .families import (
     read_rope_parameters,
     text_config,
 )
+from .tensors import TensorEntry, read_entry, read_header
 
-_DTYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
+if TYPE_CHECKING:  # it uses this module
+    from .adapter import Adapter
+
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where a tensor lies: file, safetensors dtype, shape, absolute offset and size in bytes."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Checkpoint:
     """A model's directory, opened. Holds no weights.
 
     `config` is the language model's own configuration, and `tensors` are under the names of its
-    parameters, whatever the checkpoint calls them.
+    parameters, whatever the checkpoint calls them. `adapter` changes what is read of some of them.
     """
 
     directory: Path
@@ -71,6 +54,7 @@ class Checkpoint:
     config: PretrainedConfig
     architecture: str
     tensors: Mapping[str, TensorEntry]
+    adapter: Adapter | None = None
 
     @property
     def config_sha256(self) -> str:
@@ -83,6 +67,14 @@ class Checkpoint:
         return sum(entry.bytes for entry in self.tensors.values())
 
     @property
+    def files(self) -> frozenset[Path]:
+        """The files that the weights are read from, the adapter's among them."""
+        found = {entry.file for entry in self.tensors.values()}
+        if self.adapter is not None:
+            found |= {change.a.file for change in self.adapter.changes.values()}
+        return frozenset(found)
+
+    @property
     def context(self) -> int:
         """The longest sequence the model takes, in tokens."""
         return context_of(self.config)
@@ -93,6 +85,15 @@ class Checkpoint:
         return is_classifier(self.architecture)
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what the model says, by config.json and generation_config.json."""
+        path = self.directory / "generation_config.json"
+        more = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        given = (getattr(self.config, "eos_token_id", None), more.get("eos_token_id"))
+        lists = (it if isinstance(it, list) else [it] for it in given)
+        return tuple(dict.fromkeys(it for ids in lists for it in ids if it is not None))
+
+    @property
     def softcap(self) -> float | None:
         """The soft-cap of the output layer's logits (Gemma 2); a classifier's has none."""
         if self.is_classifier:
@@ -100,24 +101,17 @@ class Checkpoint:
         return getattr(self.config, "final_logit_softcapping", None)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension.
+        """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension, with
+        the adapter's change added.
 
         Raises:
             CheckpointError: the file is gone or ends early, or its dtype is not supported.
         """
-        entry = self.tensors[name]
-        rows = entry.shape[0] if entry.shape else 1
-        stop = rows if stop is None else min(stop, rows)
-        width = entry.bytes // max(rows, 1)
-        shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        try:
-            with entry.file.open("rb", buffering=0) as stream:
-                stream.seek(entry.offset + start * width)
-                return _read_tensor(stream, (stop - start) * width, shape, entry, name)
-        except OSError as error:
-            raise CheckpointError(
-                f"{entry.file} cannot be read any more ({error.strerror}); put it back"
-            ) from None
+        block = read_entry(self.tensors[name], name, start, stop)
+        change = None if self.adapter is None else self.adapter.changes.get(name)
+        if change is not None:
+            block += change.rows(name, start, start + len(block))
+        return block
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
         """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
@@ -145,7 +139,7 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     _check_kind(architecture, whole, model)
     tensors: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
-        tensors.update(_renamed(_read_header(file), family))
+        tensors.update(_renamed(read_header(file), family))
     return Checkpoint(directory, model, revision, config, architecture, tensors)
 
 
@@ -169,15 +163,6 @@ def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None
         raise UnsupportedError(
             f"config.json of {model} names {architecture} and model_type {config.model_type}, "
             f"which is another family; supported are {', '.join(SUPPORTED)}"
-        )
-
-
-def check_dtype(name: str, entry: TensorEntry) -> None:
-    """Raise CheckpointError unless the tensor's dtype is one that can be read."""
-    if entry.dtype not in _DTYPES:
-        raise CheckpointError(
-            f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
-            "(a checkpoint that is quantised already has to be dequantised first)"
         )
 
 
@@ -242,47 +227,7 @@ def _shards(index: Path) -> list[str]:
     return shards
 
 
-def _read_header(file: Path) -> dict[str, TensorEntry]:
-    """The tensors of one safetensors file."""
-    try:
-        with safe_open(file, framework="pt"):  # checks header, offsets and size
-            pass
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-    except (SafetensorError, OSError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            f"{file} is truncated or damaged ({error}); download it again"
-        ) from None
-    entries = {}
-    for name, item in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = item["data_offsets"]
-        shape = tuple(item["shape"])
-        entries[name] = TensorEntry(file, item["dtype"], shape, 8 + length + begin, end - begin)
-    return entries
-
-
 def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:
     """The tensors that the language model has, under its names for them."""
     named = ((family.tensor_name(name), entry) for name, entry in entries.items())
     return {name: entry for name, entry in named if name is not None}
-
-
-def _read_tensor(
-    stream: Any, size: int, shape: tuple[int, ...], entry: TensorEntry, name: str
-) -> torch.Tensor:
-    """Read `size` bytes as a float32 tensor."""
-    check_dtype(name, entry)
-    buffer = bytearray(size)
-    view, done = memoryview(buffer), 0
-    while done < size:
-        count = stream.readinto(view[done:])
-        if not count:
-            raise CheckpointError(f"{entry.file} ends inside tensor {name}; download it again")
-        done += count
-    if not size:
-        return torch.empty(shape, dtype=torch.float32)
-    tensor = torch.frombuffer(buffer, dtype=_DTYPES[entry.dtype]).reshape(shape)
-    return tensor.to(torch.float32)

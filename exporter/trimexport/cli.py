@@ -15,12 +15,13 @@ from typing import Any
 import click
 
 from . import __version__
-from .cli_options import JSON, TEXTS, names_a_classifier
+from .cli_options import JSON, MOVED_ADAPTER, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
 from .evaluation.command import evaluate
 from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
+from .suggestion.command import suggest
 from .tuning.calibrate_command import calibrate
 from .tuning.fit_command import fit
 
@@ -143,6 +144,7 @@ def _bundle_name(spec: BuildSpec) -> str:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
 @click.option(
     "--backends",
     metavar="NAMES",
@@ -161,6 +163,7 @@ def verify(
     bundle: Path,
     texts: Path | None,
     model: str | None,
+    adapter: str | None,
     backends: str,
     optimum_python: str,
     as_json: bool,
@@ -195,6 +198,7 @@ def verify(
         bundle,
         sample=sample,
         model=model,
+        adapter=adapter,
         backends=names,
         optimum=optimum_python,
         progress=ConsoleProgress(),
@@ -208,13 +212,23 @@ def verify(
 
 @main.command()
 @names_a_classifier
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    help="Show the words that the untrimmed model would say after this text. May be repeated.",
+)
 @JSON
-def inspect(as_json: bool, **given: Any) -> None:
+def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Show what would be cut: layers, parameters and bytes, before and after.
+
+    With --text the whole model is run on the prompt and each text, and the ten likeliest words are
+    shown, with the share of the probability that the labels have.
 
     \b
     Example:
       trimexport inspect --model models/gemma-mini --labels positive,negative
+      trimexport inspect --labels positive,negative --text "a gorgeous, witty, seductive movie"
     """
     progress = ConsoleProgress()
     spec = make_spec(Options(**given), progress.say)
@@ -227,10 +241,14 @@ def inspect(as_json: bool, **given: Any) -> None:
     for line in planned.notes:
         progress.say(line)
     found = inspect_plan(planned)
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-    else:
-        click.echo(inspection_table(found, planned))
+    value, table = asdict(found), inspection_table(found, planned)
+    if texts:
+        from .saying import saying_lines, what_is_said
+
+        said = what_is_said(planned, texts, progress)
+        value["texts"] = [asdict(it) for it in said]
+        table = "\n".join([table, *("\n" + "\n".join(saying_lines(it)) for it in said)])
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else table)
 
 
 @main.command()
@@ -244,6 +262,7 @@ def inspect(as_json: bool, **given: Any) -> None:
 )
 @TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to use.  [default: each engine's own]"
 )
@@ -256,6 +275,7 @@ def bench(
     against: tuple[str, ...],
     texts: Path | None,
     model: str | None,
+    adapter: str | None,
     threads: int | None,
     rounds: int,
     as_json: bool,
@@ -280,8 +300,10 @@ def bench(
 
     if model is not None and not set(against) & set(PYTORCH):
         raise click.UsageError("--model is where --against pytorch finds the model; give both.")
+    if adapter is not None and not set(against) & set(PYTORCH):
+        raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
     sample = Texts(tuple(sample_texts())) if texts is None else read_texts(texts)
-    subjects = find_subjects(bundle, against, model)
+    subjects = find_subjects(bundle, against, model, adapter)
     found = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
     machine = this_machine()
     if as_json:
@@ -293,3 +315,4 @@ def bench(
 main.add_command(evaluate)
 main.add_command(calibrate)
 main.add_command(fit)
+main.add_command(suggest)

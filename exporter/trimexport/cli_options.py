@@ -12,6 +12,14 @@ MODEL = click.option(
     "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
 )
 REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
+ADAPTER = click.option(
+    "--adapter",
+    metavar="DIR",
+    help="A LoRA adapter in peft's format that is merged into the model: a directory or hub id.",
+)
+MOVED_ADAPTER = click.option(
+    "--adapter", metavar="DIR", help="Where its adapter is now, if it has one that has moved."
+)
 LABELS = click.option(
     "--labels",
     help="Labels, separated by commas, in the logits' order. A fine-tuned classifier has its own.",
@@ -35,6 +43,14 @@ CHAT = click.option(
     "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
 )
 SYSTEM = click.option("--system", metavar="TEXT", help="What --chat's system turn says.")
+FEW_SHOT = click.option(
+    "--few-shot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts with labels (.jsonl, .csv, .parquet), of which examples are written into the "
+    "prompt.",
+)
+SHOTS = click.option("--shots", type=int, help="How many examples of each label.")
+SEED = click.option("--seed", type=int, help="Which examples, in which order.  [default: 0]")
 TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -43,7 +59,14 @@ TEXTS = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
+def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name a model and what it is asked: of `options.Options`."""
+    named = (MODEL, REVISION, ADAPTER, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM)
+    return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
+
+
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
     """The options that name a model, what it is asked, and its answers: `options.Options`."""
-    named = (MODEL, REVISION, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM, VERBALIZE)
-    return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
+    named = (VERBALIZE, FEW_SHOT, SHOTS, SEED)
+    inside = functools.reduce(lambda inner, option: option(inner), reversed(named), command)
+    return names_a_question(inside)

@@ -62,7 +62,9 @@ def _trace(
     compile_prefix(body, prefix, attention)
     head = model.cut_head(planned.rows)
     suffix = planned.prompt.suffix_ids
-    classifier = CompiledClassifier(body, head, planned.group_sizes, prefix_length, lead, suffix)
+    classifier = CompiledClassifier(
+        body, head, planned.group_sizes, prefix_length, lead, suffix, planned.trie
+    )
     bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
     repetition = keep_first_of_each(body, skeleton.config)
     graph = trace(classifier)

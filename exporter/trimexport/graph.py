@@ -24,6 +24,8 @@ from trimexport_runtime.bundle import INPUTS, OUTPUT
 
 from .errors import ExportError
 from .head import TrimmedHead
+from .label_tree import LabelTree
+from .trie import Trie
 
 OPSET = 23
 # A product with one row is computed in another order than one with several, so where only the last
@@ -37,14 +39,16 @@ class CompiledClassifier(nn.Module):
     Args:
         body: the decoder without its output layer, the prefix compiled into its attention.
         head: the cut output layer, one row per label token.
-        group_sizes: how many of the head's rows belong to each label.
+        group_sizes: how many of the head's rows, or of the tree's sequences, belong to each label.
         prefix_length: how many positions the compiled prefix takes.
         lead_ids: tokens written before each text (see `split_prefix`).
         suffix_ids: tokens written after each text.
+        trie: of the labels' tokens, where their first ones do not tell them apart.
     """
 
     lead_ids: torch.Tensor
     suffix_ids: torch.Tensor
+    picks: torch.Tensor
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class CompiledClassifier(nn.Module):
         prefix_length: int,
         lead_ids: Sequence[int],
         suffix_ids: Sequence[int],
+        trie: Trie | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -61,33 +66,46 @@ class CompiledClassifier(nn.Module):
         self.group_sizes = tuple(group_sizes)
         self.prefix_length = prefix_length
         self.register_buffer("lead_ids", torch.tensor([list(lead_ids)], dtype=torch.int64))
-        self.register_buffer("suffix_ids", torch.tensor([list(suffix_ids)], dtype=torch.int64))
+        self.tree = None if trie is None else LabelTree(trie)
+        behind = () if trie is None else trie.token_ids
+        self.answer_at = len(lead_ids) + len(suffix_ids) - 1  # places after a text's own tokens
+        whole = [*suffix_ids, *behind]
+        self.register_buffer("suffix_ids", torch.tensor([whole], dtype=torch.int64))
+        # From a row's last token: where the hidden states that the head reads are.
+        picks = [0] * COPIES if trie is None else [1 + place for place in trie.branches]
+        self.register_buffer("picks", torch.tensor(picks))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Both int64 [batch, sequence], any padding -> float32 [batch, labels]."""
         ids, last = self.place(input_ids, attention_mask)
-        position = torch.arange(ids.shape[1])
-        causal = position.unsqueeze(0) <= position.unsqueeze(1)
+        position = torch.arange(ids.shape[1]).unsqueeze(0)
+        seen = (position.unsqueeze(1) <= position.unsqueeze(2)).unsqueeze(1)
+        if self.tree is not None:
+            position, seen = self.tree.among(position, seen, last)
         hidden = self.body(
             input_ids=ids,
-            attention_mask=causal.unsqueeze(0).unsqueeze(0),
-            position_ids=(position + self.prefix_length).unsqueeze(0),
+            attention_mask=seen,
+            position_ids=position + self.prefix_length,
             use_cache=False,
         ).last_hidden_state
-        index = last.unsqueeze(2).expand(-1, COPIES, hidden.shape[2])
+        places = (last + self.picks).clamp(min=0)
+        index = places.unsqueeze(2).expand(-1, -1, hidden.shape[2])
         logits = self.head(hidden.gather(1, index).flatten(0, 1))
-        first = logits.unflatten(0, (-1, COPIES)).select(1, 0)
-        return combine_words(first, self.group_sizes)
+        logits = logits.unflatten(0, (-1, len(self.picks)))
+        scores = logits.select(1, 0) if self.tree is None else self.tree.scores(logits)
+        return combine_words(scores, self.group_sizes)
 
     def place(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move each row's real tokens to the front and write the suffix right behind them.
+        """Move each row's real tokens to the front and write the suffix right behind them, and
+        the trie's tokens behind that.
 
         Returns:
             ids int64 [batch, lead + sequence + suffix], each row a permutation of lead, text,
             suffix and then padding, which under causal attention no real token sees; and the
-            index of each row's last real token, int64 [batch, 1].
+            index of the prompt's last token in each row, int64 [batch, 1], which is -1 where there
+            is no token at all.
         """
         batch = input_ids.shape[0]
         real = (attention_mask != 0).to(torch.int64)
@@ -106,7 +124,7 @@ class CompiledClassifier(nn.Module):
         ids = torch.scatter(ids, 1, target, ids)
         if lead:
             ids = torch.cat([self.lead_ids.expand(batch, -1), ids], 1)
-        return ids, (count + (lead + suffix - 1)).clamp(min=0)
+        return ids, count + self.answer_at
 
 
 def split_prefix(
@@ -126,9 +144,14 @@ def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Ten
     that a label's probability is the sum of its words'."""
     if all(size == 1 for size in group_sizes):
         return logits
+    count, most = sum(group_sizes), max(group_sizes)
     ends = list(itertools.accumulate(group_sizes))
-    groups = [logits[:, end - size : end] for size, end in zip(group_sizes, ends, strict=True)]
-    return torch.cat([group.logsumexp(1, keepdim=True) for group in groups], 1)
+    own = [list(range(end - size, end)) for size, end in zip(group_sizes, ends, strict=True)]
+    places = torch.tensor([[*words, *[count] * (most - len(words))] for words in own])
+    none = torch.full_like(logits[:, :1], torch.finfo(logits.dtype).min)
+    by_label = torch.cat([logits, none], 1).index_select(1, places.flatten())
+    combined: torch.Tensor = by_label.unflatten(1, places.shape).logsumexp(2)
+    return combined
 
 
 def trace(classifier: CompiledClassifier) -> ir.Model:

@@ -34,6 +34,7 @@ _WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "*.jinja", "m
 # Copies in other formats or folders, some as large as the weights themselves.
 _UNWANTED = ["consolidated*", "*/*"]
 _SMALL = ["config.json", "*.toml"]
+_ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def locate_model(model: str, revision: str | None) -> Path:
@@ -76,6 +77,23 @@ def locate_config(model: str, revision: str | None) -> Path:
     return local_directory(model) or _download(model, revision, _SMALL)
 
 
+def locate_adapter(adapter: str) -> Path:
+    """The directory of an adapter: `adapter` itself, or the hub's files on the default branch.
+
+    Raises:
+        CheckpointError: neither a directory nor a hub id.
+        HubError: gated, unknown, or the hub cannot be reached.
+    """
+    if adapter and os.path.isdir(adapter):
+        return Path(adapter)
+    if _HUB_ID.fullmatch(adapter):
+        return _download(adapter, None, _ADAPTER, "--adapter")
+    problem = f"{adapter} is no directory" if adapter.strip() else "the adapter's name is empty"
+    raise CheckpointError(
+        f"{problem}; --adapter takes a directory with {' and '.join(_ADAPTER)}, or a hub id"
+    )
+
+
 def local_directory(model: str) -> Path | None:
     """The directory that `model` names, or None for a hub id, which is not looked up.
 
@@ -96,8 +114,9 @@ def local_directory(model: str) -> Path | None:
     )
 
 
-def _download(model: str, revision: str | None, wanted: list[str]) -> Path:
-    """The hub's snapshot of a model, with every way in which that can fail told apart."""
+def _download(model: str, revision: str | None, wanted: list[str], option: str = "--model") -> Path:
+    """The hub's snapshot of a model, with every way in which that can fail told apart; `option` is
+    where the user named it."""
     try:
         return Path(
             snapshot_download(
@@ -117,7 +136,7 @@ def _download(model: str, revision: str | None, wanted: list[str]) -> Path:
             "check the name, or log in with `hf auth login` if it is private"
         ) from None
     except LocalEntryNotFoundError as error:  # in some releases also a HfHubHTTPError
-        raise _unreachable(model, error) from None
+        raise _unreachable(model, error, option) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise HubError(f"the hub refused {model}: {_first_line(error)}") from None
     except Exception as error:  # the network libraries below have error trees of their own
@@ -126,14 +145,14 @@ def _download(model: str, revision: str | None, wanted: list[str]) -> Path:
                 f"{model} cannot be stored in {constants.HF_HUB_CACHE} ({error.strerror}); free "
                 "some room, or set HF_HOME to another place"
             ) from None
-        raise _unreachable(model, error) from None
+        raise _unreachable(model, error, option) from None
 
 
-def _unreachable(model: str, error: Exception) -> HubError:
+def _unreachable(model: str, error: Exception, option: str) -> HubError:
     return HubError(
         f"{model} is no directory here and the hub cannot be reached ({_first_line(error)}); on a "
         f"machine that can, run `hf download {model} --local-dir DIR`, copy DIR here and give "
-        "--model DIR"
+        f"{option} DIR"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from .adapter import Adapter
 from .families import reference_attention
 from .graph import split_prefix
 from .planning import Plan
@@ -22,6 +23,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """What an adapter changes: how many matrices, by which ranks, and tensors that it replaces."""
+
+    adapter: str
+    matrices: int
+    ranks: tuple[int, ...]
+    replaced: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Bytes are of weights: `checkpoint_bytes` as they lie on disk, the others in float32.
     `head_before` and `head_after` count multiplications of the output layer per text."""
@@ -34,10 +45,11 @@ class Inspection:
     prefix_bytes: int
     head_before: int
     head_after: int
+    merge: Merge | None = None
 
 
 def inspect_plan(planned: Plan) -> Inspection:
-    """Count, from the checkpoint's headers alone; no weight is read."""
+    """Count, from the headers alone; no weight is read."""
     checkpoint = planned.checkpoint
     model = make_skeleton(checkpoint, reference_attention(checkpoint.config))
     names = parameter_names(model, checkpoint)
@@ -72,7 +84,13 @@ def inspect_plan(planned: Plan) -> Inspection:
         prefix_bytes=prefix,
         head_before=rows * hidden,
         head_after=len(planned.rows) * hidden,
+        merge=None if checkpoint.adapter is None else _merge(checkpoint.adapter),
     )
+
+
+def _merge(adapter: Adapter) -> Merge:
+    ranks = sorted({change.a.shape[0] for change in adapter.changes.values()})
+    return Merge(adapter.name, len(adapter.changes), tuple(ranks), len(adapter.whole))
 
 
 def _prefix_bytes(planned: Plan, layers: int) -> int:

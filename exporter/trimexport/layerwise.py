@@ -112,6 +112,38 @@ class LayerwiseModel:
             progress(len(group))
         return Reference(token_logits=logits, log_normaliser=normaliser, hidden=states)
 
+    @torch.no_grad()
+    def hidden_states(
+        self,
+        sequences: Sequence[Sequence[int]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> torch.Tensor:
+        """What the output layer reads after each sequence: float32 [n, hidden]. Arguments as in
+        `reference`."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        states = torch.empty(len(sequences), self.checkpoint.config.hidden_size)
+        for group in _passes(order, sequences):
+            states[group] = self._last_hidden([sequences[i] for i in group])
+            progress(len(group))
+        return states
+
+    @torch.no_grad()
+    def head_blocks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The whole output layer, a block of the vocabulary at a time: the block's first token, and
+        its logits, float32 [n, tokens of the block]."""
+        source = self.names[self.head_name + ".weight"]
+        bias_source = self.names.get(self.head_name + ".bias")
+        softcap = self.checkpoint.softcap
+        rows = self.checkpoint.tensors[source].shape[0]
+        for start in range(0, rows, VOCABULARY_BLOCK):
+            stop = min(start + VOCABULARY_BLOCK, rows)
+            logits = hidden @ self.checkpoint.read(source, start, stop).T
+            if bias_source is not None:
+                logits = logits + self.checkpoint.read(bias_source, start, stop)
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            yield start, logits
+
     def cut_head(self, rows: Sequence[int]) -> TrimmedHead:
         """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
         read = self.checkpoint.read_rows
@@ -180,23 +212,14 @@ class LayerwiseModel:
     def _head(
         self, hidden: torch.Tensor, token_ids: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The whole output layer, a block of the vocabulary at a time."""
-        source = self.names[self.head_name + ".weight"]
-        bias_source = self.names.get(self.head_name + ".bias")
-        softcap = self.checkpoint.softcap
-        rows = self.checkpoint.tensors[source].shape[0]
+        """Logits of the whole output layer gathered at `token_ids`, and the log of the sum of exp
+        over all."""
         wanted = torch.tensor(list(token_ids))
         gathered = torch.empty(len(hidden), len(token_ids))
         normaliser = torch.full((len(hidden),), -torch.inf)
-        for start in range(0, rows, VOCABULARY_BLOCK):
-            stop = min(start + VOCABULARY_BLOCK, rows)
-            logits = hidden @ self.checkpoint.read(source, start, stop).T
-            if bias_source is not None:
-                logits = logits + self.checkpoint.read(bias_source, start, stop)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
+        for start, logits in self.head_blocks(hidden):
             normaliser = torch.logaddexp(normaliser, logits.logsumexp(-1))
-            here = (wanted >= start) & (wanted < stop)
+            here = (wanted >= start) & (wanted < start + logits.shape[1])
             gathered[:, here] = logits[:, wanted[here] - start]
         return gathered, normaliser
 

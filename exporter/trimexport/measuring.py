@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
-from .answering import TRIMMED, Logits, Question, answer, rows
+from .answering import TRIMMED, Question, answer, rows
 from .boundary import examine
 from .classifiers import without_padding
 from .errors import SpecError
-from .graph import combine_words
 from .layerwise import LayerwiseModel
 from .parity import (
     GAP_WARNING,
@@ -39,7 +37,7 @@ from .parity import (
 from .progress import Progress, Silent
 from .prompt import join, parse_template
 from .tokenizer import SourceTokenizer
-from .tuning.reference import bias_of, fitted_logits
+from .tuning.reference import sequences_per_prompt, tuned_reference
 
 
 def measure(
@@ -70,9 +68,12 @@ def measure(
     encoder = TextEncoder.load(bundle, manifest)
     encoded = [encoder.encode(text) for text in sample.texts]
     segments = [(_whole(manifest, it), it.truncated) for it in encoded]
-    with progress.bar("reference (untrimmed, PyTorch fp32)", len(segments)) as tick:
-        logits, mass, trimmed = _tuned_reference(bundle, model, manifest, segments, tick)
-    question = Question(bundle, manifest, sample.texts, tuple(encoded), trimmed, optimum)
+    count = len(segments) * sequences_per_prompt(manifest)
+    with progress.bar("reference (untrimmed, PyTorch fp32)", count) as tick:
+        prompts = [ids for ids, _ in segments]
+        reference = tuned_reference(bundle, model, manifest, prompts, tick)
+    logits, mass = reference.logits, reference.mass
+    question = Question(bundle, manifest, sample.texts, tuple(encoded), reference.trimmed, optimum)
     variants, absent = [], []
     for name, backend in rows(manifest, backends):
         tolerance = _tolerance(manifest, name)
@@ -110,49 +111,6 @@ def _tolerance(manifest: Manifest, name: str) -> Tolerance:
 def _whole(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
     """The ids of the whole prompt around a text, tokenised as the bundle does."""
     return (*manifest.prompt.prefix_ids, *text.ids.tolist(), *manifest.prompt.suffix_ids)
-
-
-def _tuned_reference(
-    bundle: Path,
-    model: LayerwiseModel,
-    manifest: Manifest,
-    segments: Sequence[tuple[tuple[int, ...], bool]],
-    tick: Callable[[int], None],
-) -> tuple[Floats, Floats | None, Logits]:
-    """`_reference`, with what the bundle was given since it was built: a bias, or another head,
-    which has no label mass."""
-    if manifest.fit is None:
-        logits, mass, trimmed = _reference(model, manifest, segments, tick)
-    else:
-        hidden = model.reference([ids for ids, _ in segments], [0], tick).hidden
-        trimmed = fitted_logits(bundle, manifest, hidden.numpy())
-        logits, mass = trimmed.astype(np.float64), None
-    bias = bias_of(manifest)
-    return logits + bias, mass, trimmed + bias.astype(np.float32)
-
-
-def _reference(
-    model: LayerwiseModel,
-    manifest: Manifest,
-    segments: Sequence[tuple[tuple[int, ...], bool]],
-    tick: Callable[[int], None],
-) -> tuple[Floats, Floats | None, Logits]:
-    """Label logits of the untrimmed model [n, labels]; its label mass [n], which a fine-tuned
-    classifier does not have: it says nothing but labels; and what the cut head says in its place
-    [n, labels]."""
-    classifier = model.checkpoint.is_classifier
-    tokens = [token for label in manifest.labels for token in label.token_ids]
-    sizes = [len(label.token_ids) for label in manifest.labels]
-    if classifier:
-        tokens, sizes = list(range(len(manifest.labels))), [1] * len(manifest.labels)
-    result = model.reference([ids for ids, _ in segments], tokens, tick)
-    logits = combine_words(result.token_logits, sizes).double().numpy()
-    with torch.no_grad():
-        trimmed = combine_words(model.cut_head(tokens)(result.hidden), sizes).numpy()
-    if classifier:
-        return logits, None, trimmed
-    mass = torch.exp(result.token_logits.logsumexp(1) - result.log_normaliser)
-    return logits, mass.double().numpy(), trimmed
 
 
 def _compare(
@@ -230,9 +188,10 @@ def _gap(
     different = [index for index, ids in joined.items() if ids != segments[index][0]]
     if not different:
         return TokenisationGap(len(joined), different=0, flips=0, example=None)
-    with progress.bar("texts with a tokenisation gap", len(different)) as tick:
-        pairs = [(joined[i], False) for i in different]
-        other, _, _ = _tuned_reference(bundle, model, manifest, pairs, tick)
+    count = len(different) * sequences_per_prompt(manifest)
+    with progress.bar("texts with a tokenisation gap", count) as tick:
+        prompts = [joined[i] for i in different]
+        other = tuned_reference(bundle, model, manifest, prompts, tick).logits
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
         len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed

@@ -29,11 +29,15 @@ class Options:
     recipe: Path | None = None
     chat: bool = False
     system: str | None = None
+    adapter: str | None = None
     precision: str | None = None
     tensorrt: str | None = None
     tensorrt_onnx_only: bool = False
     max_tokens: int | None = None
     truncate: str | None = None
+    few_shot: Path | None = None
+    shots: int | None = None
+    seed: int | None = None
 
 
 def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
@@ -64,6 +68,8 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
             f"--revision {options.revision} is given and {spec.model} is a directory; a revision "
             "belongs to a hub id, so drop it or name one with --model"
         )
+    if options.adapter is not None:
+        spec = replace(spec, adapter=options.adapter)
     if options.precision is not None:
         spec = replace(spec, precision=parse_names(options.precision))
     if options.tensorrt is not None:
@@ -74,7 +80,12 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
         spec = replace(spec, max_tokens=options.max_tokens)
     if options.truncate is not None:
         spec = replace(spec, truncate=options.truncate)
-    return spec
+    return replace(
+        spec,
+        few_shot=options.few_shot or spec.few_shot,
+        shots=spec.shots if options.shots is None else options.shots,
+        seed=spec.seed if options.seed is None else options.seed,
+    )
 
 
 def _overridden(

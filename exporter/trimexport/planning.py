@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from .adapter import merged
 from .chat import wrap_in_chat
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
 from .families import family_of, is_classifier, notice_for
-from .hub import locate_config, locate_model
+from .few_shot import Shot, choose_shots, refuse_control, write_shots
+from .hub import locate_adapter, locate_config, locate_model
 from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
 from .shipped import notice_of, prompt_for
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from .trie import Trie
 from .verbalizer import Verbalizer, check_labels, make_verbalizer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a spec asks of which model, before the tokens of its labels are looked for. The fields
+    are those of `Plan`."""
+
+    spec: BuildSpec
+    checkpoint: Checkpoint
+    tokenizer: SourceTokenizer
+    prompt: CompiledPrompt
+    limit: int
+    text_tokenizer: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,8 +67,13 @@ class Plan:
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
-        """How many of `rows` belong to each label."""
+        """How many of `rows`, or of the trie's sequences, belong to each label."""
         return (1,) * len(self.labels) if self.verbalizer is None else self.verbalizer.group_sizes
+
+    @property
+    def trie(self) -> Trie | None:
+        """Of the labels' tokens, where their first ones do not tell them apart."""
+        return None if self.verbalizer is None else self.verbalizer.trie
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -64,34 +88,73 @@ def plan(spec: BuildSpec) -> Plan:
 
     Raises:
         SpecError: labels, prompt or limit that cannot be built.
-        CheckpointError: a model that cannot be read or is not supported.
+        CheckpointError: a model or an adapter that cannot be read or is not supported.
+    """
+    found = set_up(spec)
+    verbalizer = None
+    if found.checkpoint.is_classifier:
+        labels = classifier_labels(spec, found.checkpoint)
+    else:
+        labels, template = spec.labels, found.prompt.template
+        ends = found.checkpoint.end_ids
+        verbalizer = make_verbalizer(labels, spec.verbalizers, template, found.tokenizer, ends)
+    return Plan(
+        spec=spec,
+        checkpoint=found.checkpoint,
+        tokenizer=found.tokenizer,
+        prompt=found.prompt,
+        labels=labels,
+        verbalizer=verbalizer,
+        limit=_text_limit(spec, found.checkpoint, found.prompt, verbalizer),
+        text_tokenizer=found.text_tokenizer,
+        notice=_notice(spec, found.checkpoint),
+    )
+
+
+def set_up(spec: BuildSpec) -> Setting:
+    """Resolve a spec but for its labels' words: find the model, tokenise the prompt.
+
+    Raises:
+        SpecError, CheckpointError: as `plan`.
     """
     template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    shots = choose_shots(spec)
+    adapter = None if spec.adapter is None else locate_adapter(spec.adapter)
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
+    if adapter is not None and spec.adapter is not None:
+        checkpoint = merged(checkpoint, adapter, spec.adapter)
     tokenizer = load_tokenizer(directory)
-    if spec.chat:
-        template = wrap_in_chat(template, spec.system, directory)
-    verbalizer = None
-    if checkpoint.is_classifier:
-        labels = classifier_labels(spec, checkpoint)
-    else:
-        labels = spec.labels
-        verbalizer = make_verbalizer(labels, spec.verbalizers, template, tokenizer)
-    prompt = _compile(template, tokenizer, checkpoint)
-    return Plan(
+    bare = wrap_in_chat(template, spec.system, directory) if spec.chat else template
+    prompt = _compile(bare, tokenizer, checkpoint)
+    control = _control(prompt)
+    if shots:
+        refuse_control(shots, tokenizer, control)
+        shown = _compile(_shown(template, spec, directory, shots), tokenizer, checkpoint)
+        prompt = replace(shown, examples=tuple(shot.text for shot in shots))
+    return Setting(
         spec=spec,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         prompt=prompt,
-        labels=labels,
-        verbalizer=verbalizer,
         limit=_text_limit(spec, checkpoint, prompt),
         text_tokenizer=text_tokenizer(
-            tokenizer, prompt.text_lead, opens=prompt.opens, control=_control(prompt)
+            tokenizer, prompt.text_lead, opens=prompt.opens, control=control
         ),
-        notice=_notice(spec, checkpoint),
     )
+
+
+def whole_ids(setting: Setting | Plan, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Each text's ids with the prompt's around them, tokenised and cut to the limit as in the
+    bundle."""
+    tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
+    prompt, limit = setting.prompt, setting.limit
+    found = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
+        found.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
+    return found
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:
@@ -105,6 +168,11 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
                 f"{spec.model} is a fine-tuned classifier, which was not trained to answer in a "
                 "chat; drop --chat, and if its texts were turns of one, write them into the prompt"
             )
+        if spec.few_shot is not None:
+            raise SpecError(
+                f"{spec.model} is a fine-tuned classifier, which reads a text alone and learns "
+                "nothing from examples before it; drop --few-shot and --shots"
+            )
         return "{text}" if spec.prompt is None else spec.prompt
     if not spec.labels:
         raise SpecError(
@@ -112,6 +180,15 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
         )
     check_labels(spec.labels)
     return prompt_for(directory, spec.labels) if spec.prompt is None else spec.prompt
+
+
+def _shown(
+    template: PromptTemplate, spec: BuildSpec, directory: Path, shots: Sequence[Shot]
+) -> PromptTemplate:
+    """The template with examples before it, as turns where it is one itself."""
+    if spec.chat:
+        return wrap_in_chat(template, spec.system, directory, shots)
+    return write_shots(template, shots)
 
 
 def _compile(
@@ -129,14 +206,21 @@ def _compile(
 
 def _control(prompt: CompiledPrompt) -> frozenset[int]:
     """Tokens that a text must not contain besides those marked special: what a chat template writes
-    steers the model, marked or not (Qwen3's `</think>` is not)."""
+    steers the model, marked or not (Qwen3's `</think>` is not). `prompt` has no examples in it, for
+    what they say does not."""
     return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 
-def _text_limit(spec: BuildSpec, checkpoint: Checkpoint, prompt: CompiledPrompt) -> int:
-    """How many tokens the prompt leaves for a text."""
+def _text_limit(
+    spec: BuildSpec,
+    checkpoint: Checkpoint,
+    prompt: CompiledPrompt,
+    verbalizer: Verbalizer | None = None,
+) -> int:
+    """How many tokens the prompt, and labels that are read whole, leave for a text."""
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    trie = None if verbalizer is None else verbalizer.trie
+    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
     if total - around < 1:
         raise SpecError(
             f"the prompt takes {around} of {total} tokens and leaves none for a text; shorten it"

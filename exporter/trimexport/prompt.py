@@ -54,13 +54,15 @@ class PromptTemplate:
 class CompiledPrompt:
     """The prompt as token ids. `prefix_ids` begin with the tokenizer's own start tokens (bos);
     `text_lead` is written before each text by the bundle's tokenizer; `opens` says that it is the
-    tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`)."""
+    tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`). `examples` are the texts that it
+    gives as examples."""
 
     template: PromptTemplate
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
     text_lead: str
     opens: bool = False
+    examples: tuple[str, ...] = ()
 
 
 def unescape(text: str) -> str:

@@ -24,10 +24,12 @@ _OWN = ("layer_idx", "layer_number")
 
 @dataclass(frozen=True)
 class Repetition:
-    """`layers`: the dotted name of the list; `kinds[i]`: which of the traced layers layer i is."""
+    """`layers`: the dotted name of the list; `kinds[i]`: which of the traced layers layer i is;
+    `width`: of the hidden states."""
 
     layers: str
     kinds: tuple[int, ...]
+    width: int
 
 
 def keep_first_of_each(body: nn.Module, config: Any) -> Repetition:
@@ -39,7 +41,7 @@ def keep_first_of_each(body: nn.Module, config: Any) -> Repetition:
     setattr(body, layers_name(body), nn.ModuleList(layers[index] for index in first))
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in first]
-    return Repetition(layers_name(body), kinds)
+    return Repetition(layers_name(body), kinds, config.hidden_size)
 
 
 def _kind(layer: nn.Module) -> object:
@@ -70,8 +72,8 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
     blocks = [_block(graph, f"{name}.{kind}") for kind in range(max(repetition.kinds) + 1)]
     weights = [_take_weights(graph, f"{name}.{kind}.") for kind in range(len(blocks))]
     leaving = [_leaving(block) for block in blocks]
-    exits = [_hidden(graph, values) for values in leaving]
-    hidden = _hidden(graph, _entering(blocks[0]))
+    exits = [_hidden(graph, values, repetition.width) for values in leaving]
+    hidden = _hidden(graph, _entering(blocks[0]), repetition.width)
     entries = [hidden, *exits[:-1]]
     made: dict[ir.Value, ir.Value] = {}  # old -> new, of what is used outside its own block
     place = blocks[-1][-1]
@@ -113,13 +115,17 @@ def _leaving(block: Sequence[ir.Node]) -> list[ir.Value]:
     return [value for value in values if any(use.node not in inside for use in value.uses())]
 
 
-def _hidden(graph: ir.Graph, values: Sequence[ir.Value]) -> ir.Value:
-    """The hidden states [batch, sequence, hidden] among what enters or leaves a layer."""
+def _hidden(graph: ir.Graph, values: Sequence[ir.Value], width: int) -> ir.Value:
+    """The hidden states [batch, sequence, width] among what enters or leaves a layer; rotary tables
+    may have a row for each token too."""
     batch = graph.inputs[0].shape[0]  # type: ignore[index]
     (found,) = (
         value
         for value in values
-        if value.shape is not None and len(value.shape) == 3 and value.shape[0] == batch
+        if value.shape is not None
+        and len(value.shape) == 3
+        and value.shape[0] == batch
+        and value.shape[2] == width
     )
     return found
 

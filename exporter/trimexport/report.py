@@ -13,6 +13,7 @@ from .prompt import shell_prompt
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
     from .planning import Plan
+    from .verbalizer import LabelWord
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
 
@@ -26,16 +27,21 @@ def rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 def table(report: ParityReport) -> str:
     """The report as text for a terminal."""
-    return "\n".join([*_columns(rows(report)), "", *facts(report)])
+    return "\n".join([*columns(rows(report)), "", *facts(report)])
 
 
-def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as lines of text, their cells aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def small_share(value: float) -> str:
+    """A share that is often next to nothing, as a percentage."""
+    return "<0.01%" if value < 5e-5 else f"{value:.2%}"
 
 
 def inspection_table(found: Inspection, planned: Plan) -> str:
@@ -51,7 +57,8 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
     return "\n".join(
         [
             f"{planned.checkpoint.architecture} in {planned.checkpoint.directory}",
-            *_columns(lines),
+            *_merge_line(found),
+            *columns(lines),
             "",
             f"checkpoint on disk: {_megabytes(found.checkpoint_bytes)}",
             f"float32 weights: {_megabytes(found.bytes_before)} before, "
@@ -66,15 +73,32 @@ def inspection_table(found: Inspection, planned: Plan) -> str:
     )
 
 
+def _merge_line(found: Inspection) -> list[str]:
+    """What an adapter changes, where there is one."""
+    if found.merge is None:
+        return []
+    ranks = ", ".join(map(str, found.merge.ranks)) or "0"
+    return [
+        f"with the adapter {found.merge.adapter}: {found.merge.matrices} matrices changed by rank "
+        f"{ranks}, {found.merge.replaced} tensors replaced"
+    ]
+
+
 def _label_lines(planned: Plan) -> list[str]:
-    """The token that stands for each label; a fine-tuned classifier has a row for each."""
+    """The tokens that stand for each label; a fine-tuned classifier has a row for each."""
     verbalizer = planned.verbalizer
     if verbalizer is None:
         return [f"label {name}: row {row}" for row, name in enumerate(planned.labels)]
+    read = None if verbalizer.sequences else 1  # of each word's tokens
     return [
-        f"label {name}: " + ", ".join(f"{word.tokens[0]} ({word.token_ids[0]})" for word in group)
+        f"label {name}: " + ", ".join(_spelled(word, read) for word in group)
         for name, group in zip(verbalizer.labels, verbalizer.words, strict=True)
     ]
+
+
+def _spelled(word: LabelWord, read: int | None) -> str:
+    tokens = zip(word.tokens[:read], word.token_ids[:read], strict=True)
+    return " ".join(f"{token} ({token_id})" for token, token_id in tokens)
 
 
 def _megabytes(count: int) -> str:

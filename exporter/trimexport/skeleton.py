@@ -20,9 +20,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoint import Checkpoint, check_dtype
+from .checkpoint import Checkpoint
 from .errors import CheckpointError, UnsupportedError
 from .families import fix_rope
+from .tensors import check_dtype
 
 _ROWS = 8192  # of an embedding, compared at once
 
@@ -110,7 +111,7 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
     head = module_name(model, output_layer(model)) + ".weight"
     for name, parameter in model.named_parameters(remove_duplicate=False):
         source = name
-        if name == head and _is_tied(checkpoint):
+        if name == head and is_tied(checkpoint):
             _refuse_another_head(head, embedding, checkpoint)
             source = embedding
         entry = checkpoint.tensors.get(source)
@@ -153,17 +154,24 @@ def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> N
     stored, table = checkpoint.tensors.get(head), checkpoint.tensors.get(embedding)
     if stored is None or table is None or stored.shape != table.shape:
         return
-    for start in range(0, table.shape[0], _ROWS):
-        ours, theirs = (checkpoint.read(name, start, start + _ROWS) for name in (head, embedding))
-        if not torch.equal(ours, theirs):
-            raise CheckpointError(
-                f"config.json of {checkpoint.directory} ties the output layer to the embedding, "
-                f"but {head} is stored and differs from it; set tie_word_embeddings to false if "
-                "the stored one is meant, or remove it"
-            )
+    if not equal_tensors(checkpoint, head, embedding):
+        raise CheckpointError(
+            f"config.json of {checkpoint.directory} ties the output layer to the embedding, "
+            f"but {head} is stored and differs from it; set tie_word_embeddings to false if "
+            "the stored one is meant, or remove it"
+        )
 
 
-def _is_tied(checkpoint: Checkpoint) -> bool:
+def equal_tensors(checkpoint: Checkpoint, one: str, other: str) -> bool:
+    """Whether two tensors of one shape hold the same numbers; some rows are read at a time."""
+    rows = checkpoint.tensors[one].shape[0]
+    return all(
+        torch.equal(*(checkpoint.read(name, start, start + _ROWS) for name in (one, other)))
+        for start in range(0, rows, _ROWS)
+    )
+
+
+def is_tied(checkpoint: Checkpoint) -> bool:
     """Whether the output layer is the embedding; a classifier's is its own."""
     tied = bool(getattr(checkpoint.config, "tie_word_embeddings", False))
     return tied and not checkpoint.is_classifier

@@ -40,6 +40,7 @@ _TEXTS: tuple[Callable[[object], bool], str] = (_is_texts, "a list of strings")
 _RECIPE_KEYS = {
     "model": _TEXT,
     "revision": _TEXT,
+    "adapter": _TEXT,
     "prompt": _TEXT,
     "chat": (_is_flag, "true or false"),
     "system": _TEXT,
@@ -50,6 +51,9 @@ _RECIPE_KEYS = {
     "max_tokens": (_is_count, "a whole number"),
     "truncate": _TEXT,
     "notice": _TEXT,
+    "few_shot": _TEXT,
+    "shots": (_is_count, "a whole number"),
+    "seed": (_is_count, "a whole number"),
 }
 
 
@@ -72,6 +76,11 @@ class BuildSpec:
         notice: terms that the bundle has to carry, besides what is known of the model.
         chat: the prompt is the user's turn in the tokenizer's chat template.
         system: what the system turn says before it; None is no such turn.
+        adapter: directory or hub id of a LoRA adapter in peft's format, which is merged into the
+            model; None is the model as it is.
+        few_shot: a file of texts with labels, of which examples are written into the prompt.
+        shots: how many of each label.
+        seed: which of them, and in which order: see `few_shot`.
     """
 
     model: str
@@ -86,6 +95,10 @@ class BuildSpec:
     notice: str | None = None
     chat: bool = False
     system: str | None = None
+    adapter: str | None = None
+    few_shot: Path | None = None
+    shots: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_names("precision", self.precision, PRECISIONS)
@@ -97,12 +110,28 @@ class BuildSpec:
             raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
         if self.system is not None and not self.chat:
             raise SpecError("a system turn is given without --chat, whose template writes it")
+        self._check_shots()
         for label, words in self.verbalizers.items():
             if not words:
                 raise SpecError(
                     f'label "{label}" is given no words; name one at least, or leave it out of the '
                     "verbalizers and its own name stands for it"
                 )
+
+    def _check_shots(self) -> None:
+        if self.few_shot is None and (self.shots is not None or self.seed != 0):
+            name = "shots" if self.shots is not None else "seed"
+            raise SpecError(
+                f"{name} is given without a file of examples; name one with --few-shot, or drop "
+                f"--{name}"
+            )
+        if self.few_shot is not None and self.shots is None:
+            raise SpecError(
+                f"the examples of {self.few_shot} are given without how many to take of each "
+                "label; say it with --shots"
+            )
+        if self.shots is not None and self.shots < 1:
+            raise SpecError(f"shots is {self.shots}; give 1 or more")
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -121,7 +150,8 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 def read_recipe(path: Path) -> BuildSpec:
     """Read a recipe: a TOML file that names a build completely.
 
-    A relative `model` that is a directory beside the recipe is found there.
+    A relative `model` or `adapter` that is a directory beside the recipe is found there, and so is
+    a relative `few_shot` that is a file.
 
     Raises:
         SpecError: not TOML, an unknown or missing key, or a value of the wrong type.
@@ -147,9 +177,11 @@ def read_recipe(path: Path) -> BuildSpec:
 
 
 def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
-    beside = path.parent / raw["model"]
+    adapter, examples = raw.get("adapter"), raw.get("few_shot")
+    if examples is not None and (path.parent / examples).is_file():
+        examples = path.parent / examples
     return BuildSpec(
-        model=str(beside) if beside.is_dir() else raw["model"],
+        model=_beside(path, raw["model"]),
         labels=tuple(raw.get("labels", ())),
         prompt=raw.get("prompt"),
         revision=raw.get("revision"),
@@ -164,7 +196,17 @@ def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
         notice=raw.get("notice"),
         chat=raw.get("chat", False),
         system=raw.get("system"),
+        adapter=None if adapter is None else _beside(path, adapter),
+        few_shot=None if examples is None else Path(examples),
+        shots=raw.get("shots"),
+        seed=raw.get("seed", 0),
     )
+
+
+def _beside(recipe: Path, name: str) -> str:
+    """The directory of that name beside the recipe, if there is one, or the name."""
+    found = recipe.parent / name
+    return str(found) if name and found.is_dir() else name
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -172,8 +214,11 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(label.strip() for label in text.split(","))
 
 
-def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """`positive=good,great` items -> label -> words. A space before a word is kept.
+def parse_verbalizers(
+    items: Sequence[str], option: str = "--verbalize"
+) -> dict[str, tuple[str, ...]]:
+    """`positive=good,great` items -> label -> words. A space before a word is kept. `option` is
+    what they were given with.
 
     Raises:
         SpecError: no `=`, or a label given twice.
@@ -182,10 +227,10 @@ def parse_verbalizers(items: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for item in items:
         label, equals, words = item.partition("=")
         if not equals or not label.strip():
-            raise SpecError(f"--verbalize {item!r} has no label and words; write label=word,word")
+            raise SpecError(f"{option} {item!r} has no label and words; write label=word,word")
         if label.strip() in found:
             raise SpecError(
-                f'--verbalize names "{label.strip()}" twice; give its words in one: label=word,word'
+                f'{option} names "{label.strip()}" twice; give its words in one: label=word,word'
             )
         found[label.strip()] = tuple(word.rstrip() for word in words.split(","))
     return found

@@ -6,13 +6,16 @@ tokenising the prompt's end with the word behind it, never by looking a spelling
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .errors import SpecError
 from .prompt import PromptTemplate
+from .trie import Trie, first_tokens_differ, make_trie
 
 if TYPE_CHECKING:  # wrong labels are refused without loading transformers
     from .tokenizer import SourceTokenizer
@@ -22,7 +25,7 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class LabelWord:
-    """A word and its tokens after the prompt; the first one stands for it."""
+    """A word and its tokens after the prompt."""
 
     word: str
     token_ids: tuple[int, ...]
@@ -31,24 +34,46 @@ class LabelWord:
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """Per label, in the order of the logits, the words that stand for it."""
+    """Per label, in the order of the logits, the words that stand for it.
+
+    Where the words' first tokens tell all of them apart, these alone are read. Elsewhere
+    `sequences` holds whole words, per label, none of which begins with another: a word that does
+    (`go`, with `going`) is followed by each token that may end an answer.
+    """
 
     labels: tuple[str, ...]
     words: tuple[tuple[LabelWord, ...], ...]
+    sequences: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+    @property
+    def trie(self) -> Trie | None:
+        """Of the sequences, if there are any."""
+        return make_trie(list(itertools.chain(*self.sequences))) if self.sequences else None
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """The rows of the output layer that are kept: label by label, word by word."""
+        """The rows of the output layer that are kept: label by label, word by word; or branch by
+        branch of the trie."""
+        if (trie := self.trie) is not None:
+            return tuple(itertools.chain(*trie.rows))
         return tuple(word.token_ids[0] for words in self.words for word in words)
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
-        """How many of `token_ids` belong to each label."""
-        return tuple(len(words) for words in self.words)
+        """How many of `token_ids`, or of the sequences, belong to each label."""
+        return tuple(map(len, self.sequences or self.words))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A line for each word of several tokens, of which only the first is read."""
+        """What the user should know: words of several tokens of which the first is read, or what
+        reading whole ones costs."""
+        if (trie := self.trie) is not None:
+            parted = sum(len(rows) > 1 for rows in trie.rows)
+            return (
+                f"some labels begin with the same token, so they are read whole: "
+                f"{len(trie.token_ids)} tokens more with each text, {parted} places where labels "
+                "part",
+            )
         return tuple(
             f'label "{label}": "{word.word}" is {len(word.tokens)} tokens '
             f"({_quoted(word.tokens)}); the first tells all labels apart and stands for it"
@@ -63,12 +88,17 @@ def make_verbalizer(
     words: Mapping[str, Sequence[str]],
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
+    end_ids: Sequence[int] = (),
 ) -> Verbalizer:
     """Find the tokens of every label; a label without an entry in `words` stands for itself.
 
+    Args:
+        end_ids: the tokens with which the model ends an answer.
+
     Raises:
         SpecError: fewer than two labels, an empty or repeated one, a word that the vocabulary
-            does not hold, or two labels that cannot be told apart by their first token.
+            does not hold or that is given twice, or one that begins with another where nothing
+            could end an answer.
     """
     check_labels(labels)
     for label in words:
@@ -77,12 +107,15 @@ def make_verbalizer(
                 f'--verbalize names "{label}", which is no label; the labels are {_quoted(labels)}'
             )
     found = tuple(
-        tuple(_tokenise(label, word, template, tokenizer) for word in words.get(label, [label]))
+        tuple(tokenise_word(label, word, template, tokenizer) for word in words.get(label, [label]))
         for label in labels
     )
     verbalizer = Verbalizer(labels=tuple(labels), words=found)
-    _refuse_collisions(verbalizer)
-    return verbalizer
+    _refuse_same(verbalizer)
+    _refuse_fragments(verbalizer)
+    if first_tokens_differ([word.token_ids for words in found for word in words]):
+        return verbalizer
+    return replace(verbalizer, sequences=_whole(verbalizer, template, tokenizer, end_ids))
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -99,16 +132,19 @@ def check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _tokenise(
+def tokenise_word(
     label: str, word: str, template: PromptTemplate, tokenizer: SourceTokenizer
 ) -> LabelWord:
-    """The tokens of `word` after the prompt's suffix."""
+    """The tokens of `word` after the prompt's suffix.
+
+    Raises:
+        SpecError: an empty word, one that the vocabulary does not hold, or that fuses with the
+            prompt.
+    """
     if not word.strip():
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
-    ending = template.suffix.rstrip(" ") or "a text"
-    lead = "" if word.startswith(" ") else template.label_lead
-    before = tokenizer.encode_inside(ending)
-    joined = tokenizer.encode_inside(ending + lead + word)
+    before = tokenizer.encode_inside(_ending(template))
+    joined = tokenizer.encode_inside(_before(template, word) + word)
     ids = joined[len(before) :]
     if not ids or joined[: len(before)] != before:
         raise SpecError(
@@ -117,37 +153,103 @@ def _tokenise(
             'a line break, or write the word with its space: --verbalize "label= word"'
         )
     tokens = tuple(tokenizer.token(token_id) for token_id in ids)
-    unknown = tokenizer.definition["model"].get("unk_token")
-    if tokens[0] == unknown or _BYTE.fullmatch(tokens[0]) or tokens[0].strip("▁Ġ") == "":
-        raise SpecError(
-            f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
-            f"with {_quoted(tokens[:3])}); give the label a word that is: "
-            f'--verbalize "{label}=word"'
-        )
+    if tokenizer.definition["model"].get("unk_token") in tokens:
+        raise _not_in_vocabulary(label, word, tokens)
     return LabelWord(word=word, token_ids=ids, tokens=tokens)
 
 
-def _refuse_collisions(verbalizer: Verbalizer) -> None:
-    """Raise SpecError when two words begin with the same token."""
-    owner: dict[int, tuple[str, LabelWord]] = {}
+def _ending(template: PromptTemplate) -> str:
+    """What the prompt ends in, behind any text."""
+    return template.suffix.rstrip(" ") or "a text"
+
+
+def _before(template: PromptTemplate, word: str) -> str:
+    """What stands before a word: the prompt's end, and the space that the word lacks."""
+    return _ending(template) + ("" if word.startswith(" ") else template.label_lead)
+
+
+def _refuse_same(verbalizer: Verbalizer) -> None:
+    """Raise SpecError when two words are the same tokens."""
+    owner: dict[tuple[int, ...], tuple[str, LabelWord]] = {}
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
-            first = word.token_ids[0]
-            if first not in owner:
-                owner[first] = (label, word)
+            other, same = owner.setdefault(word.token_ids, (label, word))
+            if same is word:
                 continue
-            other, other_word = owner[first]
             if other == label:
                 raise SpecError(
-                    f'label "{label}": the words "{other_word.word}" and "{word.word}" begin with '
-                    f"the same token ({_quoted(word.tokens[:1])}); keep one of them"
+                    f'label "{label}": the words "{same.word}" and "{word.word}" are the same '
+                    f"tokens ({_quoted(word.tokens)}); keep one of them"
                 )
             raise SpecError(
-                f'label "{label}" is {len(word.tokens)} token{"s" * (len(word.tokens) > 1)} '
-                f'({_quoted(word.tokens)}) and shares its first with "{other}" '
-                f"({_quoted(other_word.tokens)}); give each label its own word with "
+                f'the words "{word.word}" of label "{label}" and "{same.word}" of "{other}" are '
+                f"the same tokens ({_quoted(word.tokens)}); give each label its own word with "
                 f'--verbalize "{label}=word"'
             )
+
+
+def _refuse_fragments(verbalizer: Verbalizer) -> None:
+    """Raise SpecError when all that is read of a word is a bare space or a byte, which many words
+    begin with. Where another word begins with it too, more of both is read."""
+    begun = Counter(word.token_ids[0] for words in verbalizer.words for word in words)
+    for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
+        for word in words:
+            if begun[word.token_ids[0]] == 1:
+                refuse_fragment(label, word)
+
+
+def refuse_fragment(label: str, word: LabelWord) -> None:
+    """Raise SpecError for a word whose first token is a bare space or a byte."""
+    first = word.tokens[0]
+    if _BYTE.fullmatch(first) or first.strip("▁Ġ") == "":
+        raise _not_in_vocabulary(label, word.word, word.tokens)
+
+
+def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str]) -> SpecError:
+    return SpecError(
+        f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
+        f"with {_quoted(tokens[:3])}); give the label a word that is: "
+        f'--verbalize "{label}=word"'
+    )
+
+
+def _whole(
+    verbalizer: Verbalizer,
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    end_ids: Sequence[int],
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The words' tokens, per label; behind a word that another begins with, each token that may end
+    an answer."""
+    known = [word.token_ids for words in verbalizer.words for word in words]
+    found = []
+    for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
+        sequences: list[tuple[int, ...]] = []
+        for word in words:
+            size = len(word.token_ids)
+            longer = [it for it in known if len(it) > size and it[:size] == word.token_ids]
+            ends = _ends(word, template, tokenizer, end_ids) if longer else ()
+            ends = tuple(end for end in ends if end not in {it[size] for it in longer})
+            if longer and not ends:
+                raise SpecError(
+                    f'the word "{word.word}" of label "{label}" is how another word begins, and '
+                    "nothing tells where it ends: the model has no end token; give the label "
+                    f'another word with --verbalize "{label}=word"'
+                )
+            sequences += [(*word.token_ids, end) for end in ends] if longer else [word.token_ids]
+        found.append(tuple(sequences))
+    return tuple(found)
+
+
+def _ends(
+    word: LabelWord, template: PromptTemplate, tokenizer: SourceTokenizer, end_ids: Sequence[int]
+) -> tuple[int, ...]:
+    """What may follow a word that is the whole answer: the model's end tokens, and a line break
+    where it is a token of its own there."""
+    answer = _before(template, word.word) + word.word
+    plain, broken = tokenizer.encode_inside(answer), tokenizer.encode_inside(answer + "\n")
+    alone = len(broken) == len(plain) + 1 and broken[:-1] == plain
+    return (*dict.fromkeys((*end_ids, *(broken[-1:] if alone else ()))),)
 
 
 def _quoted(items: Sequence[str]) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from trimexport_runtime import Manifest, check_files, read_manifest
 from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.bundle import Source
 
+from .adapter import adapter_sha256, merged
 from .bundle import save_report
 from .checkpoint import Checkpoint, open_checkpoint
-from .errors import CheckpointError
-from .hub import locate_model
+from .errors import CheckpointError, SpecError
+from .hub import locate_adapter, locate_model
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
@@ -27,6 +29,7 @@ def verify(
     *,
     sample: Texts | None = None,
     model: str | None = None,
+    adapter: str | None = None,
     backends: Sequence[str] = (DEFAULT,),
     optimum: str = sys.executable,
     progress: Progress | None = None,
@@ -36,19 +39,20 @@ def verify(
     Args:
         sample: texts to compare on; None takes those that ship with the package.
         model: where the checkpoint is now, if it has moved since the build.
+        adapter: where its adapter is now, if it has one that has moved.
         backends: what runs the variants, of `answering.BACKENDS`; what cannot run is reported as
             not run, with the reason.
         optimum: a Python that has optimum-onnx, for the backend of that name.
 
     Raises:
-        CheckpointError: the checkpoint is not there any more, or is another one.
+        CheckpointError: checkpoint or adapter is not there any more, or is another one.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
     progress = progress or Silent()
     keep_large_blocks_apart()
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
-    checkpoint = checkpoint_of(manifest, model)
+    checkpoint = checkpoint_of(manifest, model, adapter)
     tokenizer = load_tokenizer(checkpoint.directory)
     release()
     report = measure(
@@ -67,8 +71,9 @@ def verify(
     return report
 
 
-def checkpoint_of(manifest: Manifest, model: str | None) -> Checkpoint:
-    """The checkpoint that the manifest names, or `model`, if it is the same one."""
+def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = None) -> Checkpoint:
+    """The checkpoint that the manifest names, or `model`, if it is the same one; with the adapter
+    that the manifest names, or `adapter`, if it is the same one."""
     source = manifest.source
     name = model or source.directory or source.model
     if model is None and source.directory and not Path(source.directory).is_dir():
@@ -83,4 +88,25 @@ def checkpoint_of(manifest: Manifest, model: str | None) -> Checkpoint:
             f"{checkpoint.directory} is not the checkpoint that the bundle was made from "
             f"({source.model}): its config.json differs; name the right one with --model"
         )
-    return checkpoint
+    return _with_adapter(checkpoint, source, adapter)
+
+
+def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> Checkpoint:
+    """The checkpoint with the adapter that the bundle was made with, if it was made with one."""
+    if source.adapter is None:
+        if given is not None:
+            raise SpecError("the bundle was made without an adapter; drop --adapter")
+        return checkpoint
+    name = source.adapter if given is None else given
+    if given is None and Path(name).is_absolute() and not Path(name).is_dir():
+        raise CheckpointError(
+            f"the bundle was made with the adapter {name}, which is not there any more; name its "
+            "directory with --adapter"
+        )
+    directory = locate_adapter(name)
+    if adapter_sha256(directory) != source.adapter_sha256:
+        raise CheckpointError(
+            f"{directory} is not the adapter that the bundle was made with ({source.adapter}): its "
+            "files differ; name the right one with --adapter"
+        )
+    return merged(checkpoint, directory, name)

@@ -36,6 +36,10 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "tuple[float, ...]": lambda value: (
         isinstance(value, tuple) and all(_is_float(item) for item in value)
     ),
+    "tuple[tuple[int, ...], ...]": lambda value: (
+        isinstance(value, tuple)
+        and all(isinstance(item, tuple) and all(map(is_int, item)) for item in value)
+    ),
     "Mapping[str, str]": lambda value: isinstance(value, dict),
     "Mapping[str, int]": lambda value: (
         isinstance(value, dict) and all(is_int(item) for item in value.values())
@@ -60,11 +64,16 @@ def known(kind: type[T], raw: Any, **converted: Any) -> T:
         if item.name in converted or item.name not in raw:
             continue
         value = raw[item.name]
-        value = tuple(value) if isinstance(value, list) else value
+        value = _frozen(value)
         if not _CHECKS[str(item.type)](value):
             raise TypeError(f"{kind.__name__}.{item.name} is {value!r}, not {item.type}")
         values[item.name] = value
     return kind(**values, **converted)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def inside(path: str) -> str:

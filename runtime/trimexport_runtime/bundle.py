@@ -28,12 +28,17 @@ MANIFEST = "trimexport.json"
 
 @dataclass(frozen=True)
 class Label:
-    """One answer and the vocabulary tokens that stand for it after the prompt."""
+    """One answer and the vocabulary tokens that stand for it after the prompt.
+
+    `token_ids` and `tokens` are each word's first. `sequences` are the token ids of whole words,
+    where those are read, because some labels begin alike; elsewhere there are none.
+    """
 
     name: str
     words: tuple[str, ...]
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
+    sequences: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Prompt:
 
     `text_lead` is the white space that the bundle's tokenizer writes before each text, because
     the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
+    `examples` are the SHA-256 of texts that stand in it as examples.
     """
 
     template: str
@@ -49,6 +55,7 @@ class Prompt:
     suffix_ids: tuple[int, ...]
     text_lead: str
     rendered: bool = False
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,11 @@ class TextLimit:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights come from. `directory` is None for a hub id."""
+    """Where the weights come from. `directory` is None for a hub id.
+
+    `adapter` is the LoRA adapter that was merged into them, a directory or a hub id, and
+    `adapter_sha256` the hash of its configuration and weights; both None where there was none.
+    """
 
     model: str
     revision: str | None
@@ -69,6 +80,8 @@ class Source:
     architecture: str
     config_sha256: str
     notice: str | None
+    adapter: str | None = None
+    adapter_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,8 @@ def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
     source = manifest.source
     revision = f", revision {source.revision}" if source.revision else ""
     rows = [("source", f"{source.model} ({source.architecture}{revision})")]
+    if source.adapter is not None:
+        rows.append(("adapter", source.adapter))
     return [*rows, ("notice", source.notice)] if source.notice else rows
 
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import tiny
 import trimexport
-from models import ROOT
+from models import ROOT, Untrimmed
 from trimexport.cli import main
 from trimexport_runtime import Classifier, check_files, read_manifest
 from trimexport_runtime.bundle import MANIFEST
@@ -127,6 +127,54 @@ def test_a_word_of_several_tokens_is_told(tiny_invoke: Invoke, tiny_model: Path)
     assert 'label "very good": "very good" is 2 tokens ("▁very", "▁good"); the first tells' in (
         done.stderr
     )
+
+
+def test_inspect_shows_what_the_model_would_say(tiny_invoke: Invoke, tiny_model: Path) -> None:
+    command = ("inspect", "--model", tiny_model, *LABELS, *PROMPT)
+    command = (*command, "--verbalize", "positive=good,great")
+    without = json.loads(tiny_invoke(*command, "--json").stdout)
+    table = tiny_invoke(*command).stdout
+    command = (*command, "--text", "a\nfilm", "--text", "é")
+    found = json.loads(tiny_invoke(*command, "--json").stdout)
+    done = tiny_invoke(*command)
+    assert {**without, "texts": found["texts"]} == found
+    assert done.stdout.startswith(table)
+    assert '"a\\nfilm": label mass ' in done.stdout
+    assert "the untrimmed model: " in done.stderr
+    judge = Untrimmed(tiny_model)
+    stand = {judge.tokenizer.convert_tokens_to_ids(it): "positive" for it in ("▁good", "▁great")}
+    stand[judge.tokenizer.convert_tokens_to_ids("▁negative")] = "negative"
+    assert [it["text"] for it in found["texts"]] == ["a\nfilm", "é"]
+    for said in found["texts"]:
+        whole = judge.ids(f"Review: {said['text']}\nSentiment:")
+        probabilities = judge.logits(whole).softmax(0)
+        assert said["label_mass"] == pytest.approx(
+            probabilities[list(stand)].sum().item(), rel=1e-3
+        )
+        best = probabilities.topk(10)
+        assert [it["token_id"] for it in said["tokens"]] == best.indices.tolist()
+        for token, expected in zip(said["tokens"], best.values.tolist(), strict=True):
+            assert token["probability"] == pytest.approx(expected, rel=1e-3)
+            assert token["labels"] == [stand[it] for it in [token["token_id"]] if it in stand]
+            assert f"({token['token_id']})" in done.stdout
+
+
+def test_a_label_s_token_is_marked(tiny_invoke: Invoke) -> None:
+    """Of gemma-mini, which answers with its labels."""
+    done = tiny_invoke("inspect", *LABELS, "--text", "a gorgeous, witty, seductive movie")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.partition("the model would say\n")[2].splitlines()
+    assert len(lines) == 10
+    assert lines[0].split()[0] == "▁positive"
+    assert [line.split()[-2:] for line in lines[:2]] == [
+        ["label", it] for it in LABELS[1].split(",")
+    ]
+    assert all("label" not in line for line in lines[2:])
+
+
+def test_a_text_that_is_none(tiny_refused: Callable[..., str], tiny_model: Path) -> None:
+    command = ("inspect", "--model", tiny_model, *LABELS, *PROMPT)
+    assert "--text: character 0 is the lone surrogate" in tiny_refused(*command, "--text", "\udcff")
 
 
 def test_verify_as_json_is_what_the_table_shows(
@@ -242,7 +290,7 @@ def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path
 
 
 @pytest.mark.parametrize(
-    "name", [None, "bench", "build", "calibrate", "eval", "fit", "verify", "inspect"]
+    "name", [None, "bench", "build", "calibrate", "eval", "fit", "verify", "inspect", "suggest"]
 )
 def test_every_command_has_help_with_an_example(tiny_invoke: Invoke, name: str | None) -> None:
     done = tiny_invoke(*([name] if name else []), "--help")
@@ -252,7 +300,7 @@ def test_every_command_has_help_with_an_example(tiny_invoke: Invoke, name: str |
 
 
 def test_the_help_tests_know_every_command() -> None:
-    known = ["bench", "build", "calibrate", "eval", "fit", "inspect", "verify"]
+    known = ["bench", "build", "calibrate", "eval", "fit", "inspect", "suggest", "verify"]
     assert sorted(main.list_commands(click.Context(main))) == known
 
 

@@ -178,6 +178,11 @@ def test_texts_with_answers_that_are_no_labels(
     assert "labelled awful, the bundle's labels are bad, fair, good" in said
 
 
+def test_what_it_would_say(tiny_refused: Refused, stars: Path) -> None:
+    said = tiny_refused("inspect", "--model", stars, "--text", "a")
+    assert "is a fine-tuned classifier, which says nothing but its labels; drop --text" in said
+
+
 def test_regression(tiny_refused: Refused, tmp_path: Path) -> None:
     directory = families.make("gpt2", tmp_path / "model", classifier=True, layers=1, num_labels=1)
     said = tiny_refused("inspect", "--model", directory)

@@ -54,7 +54,7 @@ def test_wrong_labels(tiny_refused: Refused, labels: str, message: str) -> None:
     ("words", "message"),
     [
         ("mixed=fair", '--verbalize names "mixed", which is no label; the labels are "positive"'),
-        ("positive=good,good", 'the words "good" and "good" begin with the same token'),
+        ("positive=good,good", 'the words "good" and "good" are the same tokens'),
         ("positive=good,", 'label "positive" has an empty word'),
         ("positive=\u16a0", "is not in the model's vocabulary"),
         ("positive", "has no label and words; write label=word,word"),
@@ -67,11 +67,37 @@ def test_wrong_words(tiny_refused: Refused, tiny_model: Path, words: str, messag
     assert message in said
 
 
-def test_labels_that_begin_alike(tiny_refused: Refused, tiny_model: Path) -> None:
-    labels = ("--labels", "very good,very bad")
-    said = tiny_refused("build", "--model", tiny_model, *labels, *PROMPT, "-o", "out")
-    assert '"very bad" is 2 tokens ("▁very", "▁bad") and shares its first with "very good"' in said
-    assert '--verbalize "very bad=word"' in said
+def test_labels_with_the_same_word(tiny_refused: Refused, tiny_model: Path) -> None:
+    words = ("--verbalize", "positive=great", "--verbalize", "negative=great")
+    said = tiny_refused("build", "--model", tiny_model, *LABELS, *PROMPT, *words, "-o", "out")
+    assert '"great" of "positive" are the same tokens ("▁great")' in said
+    assert '--verbalize "negative=word"' in said
+
+
+@pytest.mark.parametrize("command", ["build", "inspect"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shots", "2"), "shots is given without a file of examples; name one with --few-shot"),
+        (("--seed", "2"), "seed is given without a file of examples; name one with --few-shot"),
+        (("--few-shot", "FILE"), "without how many to take of each label; say it with --shots"),
+        (("--few-shot", "FILE", "--shots", "0"), "shots is 0; give 1 or more"),
+        (("--few-shot", "FILE", "--shots", "2"), 'has 1 different texts of label "negative"'),
+    ],
+)
+def test_wrong_examples(
+    tiny_refused: Refused,
+    tiny_model: Path,
+    tmp_path: Path,
+    command: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    path = tmp_path / "examples.csv"
+    path.write_text("text,label\na,positive\nb,positive\nc,negative\n", encoding="utf-8")
+    given = [path if it == "FILE" else it for it in options]
+    said = tiny_refused(command, "--model", tiny_model, *LABELS, *PROMPT, *given)
+    assert message in said
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ RECIPES = sorted(MODELS.glob("*.toml"))
 LABELS = {"sst2": ("positive", "negative"), "agnews": ("World", "Sports", "Business", "Sci/Tech")}
 
 
-def test_each_task_has_a_recipe_for_both_models() -> None:
+def test_each_task_has_its_recipes() -> None:
     assert [path.stem for path in RECIPES] == [
         "agnews-gemma-2b",
         "agnews-gemma-mini",
+        "banking77-gemma-2b",
         "sst2-gemma-2b",
         "sst2-gemma-mini",
     ]
@@ -30,11 +31,14 @@ def test_each_task_has_a_recipe_for_both_models() -> None:
 def test_a_recipe_names_a_build_completely(path: Path) -> None:
     spec = read_recipe(path)
     check_labels(spec.labels)
-    assert spec.labels == LABELS[path.stem.split("-")[0]]
     assert parse_template(spec.prompt).suffix.startswith("\n")
-    assert set(spec.verbalizers) == set(spec.labels)
     written = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert {"model", "prompt", "labels", "verbalizers", "precision"} <= set(written)
+    assert {"model", "prompt", "labels", "precision"} <= set(written)
+    if path.stem.startswith("banking77"):  # its labels stand for themselves
+        assert len(spec.labels) == 77
+        return
+    assert spec.labels == LABELS[path.stem.split("-")[0]]
+    assert set(spec.verbalizers) == set(spec.labels)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

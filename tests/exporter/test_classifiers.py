@@ -104,6 +104,11 @@ def test_words_for_labels_that_need_none(whole: Path) -> None:
     refused(whole, "whose labels need no words; drop --verbalize", verbalizers=words)
 
 
+def test_examples_for_a_model_that_does_not_learn_from_them(whole: Path) -> None:
+    message = "learns nothing from examples before it; drop --few-shot and --shots"
+    refused(whole, message, few_shot=Path("none.csv"), shots=2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

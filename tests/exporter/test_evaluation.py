@@ -23,7 +23,8 @@ from packages import ROOT
 from trimexport import SpecError
 from trimexport.cli import main
 from trimexport.evaluation.data import read_labelled
-from trimexport.evaluation.metrics import compare, score, wilson
+from trimexport.evaluation.intervals import wilson
+from trimexport.evaluation.metrics import compare, score
 from trimexport_runtime import Classifier, check_files, read_manifest
 
 LABELS = ("positive", "negative")

@@ -72,6 +72,7 @@ def test_the_distribution() -> None:
         "import trimexport; trimexport.BuildSpec; trimexport.read_recipe",
         "from trimexport.cli import main; main(['--help'], standalone_mode=False)",
         "from trimexport.cli import main; main(['build', '--help'], standalone_mode=False)",
+        "from trimexport.cli import main; main(['suggest', '--help'], standalone_mode=False)",
         "from trimexport.cli import main; main(['--version'], standalone_mode=False)",
     ],
 )

@@ -227,6 +227,30 @@ def test_a_fine_tuned_classifier_can_be_fitted(tmp_path: Path, examples: Labelle
     assert verify(tmp_path / "fitted", sample=Texts(tiny.TEXTS[:2])).within
 
 
+def test_labels_that_are_read_whole_can_be_calibrated_and_fitted(
+    tmp_path: Path, examples: Labelled, test_texts: Labelled
+) -> None:
+    """The graph computes hidden states wherever such labels part, the answer's first."""
+    names = ("very very good", "very very bad", "very dull")
+    spec = BuildSpec(
+        model=str(tiny.tiny_model()), labels=names, prompt=tiny.PROMPT, precision=("fp32",)
+    )
+    sample = Texts(tiny.TEXTS[:3])
+    source = build(spec, tmp_path / "bundle", sample=sample).directory
+    manifest = read_manifest(source)
+    states = read_states(source, manifest, manifest.variants[0], test_texts.texts, Silent())
+    assert states.rows == 3
+    calibrate(source, test_texts.texts)
+    assert verify(source, sample=sample).within
+    found = fit(source, tmp_path / "fitted", examples)
+    assert verify(tmp_path / "fitted", sample=sample).within
+    assert found.compared.fitted.accuracy > found.compared.zero_shot.accuracy + 0.1
+    classifier = Classifier.load(tmp_path / "fitted")
+    in_pytorch = Untrimmed(str(tmp_path / "fitted"), str(tiny.tiny_model()), "float32", None)
+    texts = list(test_texts.texts)
+    assert in_pytorch.labels(texts) == [it.label for it in classifier.classify(texts)]
+
+
 def test_one_draw_makes_the_bundle(tmp_path: Path, examples: Labelled) -> None:
     found = fit(tiny.capped_bundle(), tmp_path / "new", examples, shots=(6,), seeds=1)
     record = found.manifest.fit

@@ -17,6 +17,7 @@ import tiny
 from trimexport import OutputError, SpecError
 from trimexport.cli import main
 from trimexport.evaluation.data import Labelled
+from trimexport.few_shot import text_sha256
 from trimexport.tuning import examples as material
 from trimexport.tuning.fitting import fit
 from trimexport_runtime import IntegrityError, check_files, read_manifest
@@ -79,6 +80,15 @@ def test_what_is_noted_of_the_texts() -> None:
         "2 texts of the test are examples too; they are not scored",
         "no text of the test has the label negative",
     )
+
+
+def test_texts_that_the_prompt_shows_are_noted(tmp_path: Path, examples: Labelled) -> None:
+    bundle = Path(shutil.copytree(tiny.capped_bundle(), tmp_path / "bundle"))
+    shown = [text_sha256(text) for text in examples.texts[:2]]
+    tiny.edit_json(bundle / "trimexport.json", lambda raw: raw["prompt"].update(examples=shown))
+    found = fit(bundle, tmp_path / "new", examples)
+    (note,) = found.notes
+    assert note == "2 texts that are scored stand in the bundle's prompt; judge it by others"
 
 
 def test_examples_that_are_not_enough() -> None:

@@ -30,6 +30,15 @@ try:
 except TrimexportError as error:
     print(type(error).__name__, error)
 """
+ADAPTER = """
+import sys
+from trimexport.errors import TrimexportError
+from trimexport.hub import locate_adapter
+try:
+    print(locate_adapter(sys.argv[1]))
+except TrimexportError as error:
+    print(type(error).__name__, error)
+"""
 PLAN = """
 import sys
 from trimexport import BuildSpec, plan
@@ -102,6 +111,18 @@ def test_a_model_is_downloaded_and_planned(hub: Hub, locate: Locate, tiny_model:
     assert locate("http://127.0.0.1:9", "tiny/gemma") == found  # from the cache
     assert locate(hub.url, "tiny/gemma", HF_HUB_OFFLINE="1") == found
     assert len(hub.requests) == before
+
+
+def test_an_adapter_is_downloaded(hub: Hub, locate: Locate, tmp_path: Path) -> None:
+    names = {"adapter_config.json", "adapter_model.safetensors"}
+    hub.repositories["tiny/adapter"] = tmp_path / "hub" / "adapter"
+    hub.repositories["tiny/adapter"].mkdir()
+    for name in (*names, "adapter_model.bin", "optimizer.pt"):
+        (hub.repositories["tiny/adapter"] / name).write_bytes(name.encode())
+    found = Path(locate(hub.url, "tiny/adapter", code=ADAPTER))
+    assert {path.name for path in found.iterdir()} == names
+    said = locate("http://127.0.0.1:9", "tiny/another", code=ADAPTER)
+    assert said.endswith("copy DIR here and give --adapter DIR")
 
 
 def test_a_model_of_pickles_is_not_downloaded(hub: Hub, locate: Locate) -> None:

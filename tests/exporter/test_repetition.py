@@ -66,7 +66,8 @@ def test_kinds(name: str, more: dict[str, Any], kinds: tuple[int, ...]) -> None:
     before = list(layers_of(body))
     types = getattr(skeleton.config, "layer_types", None)
     found = keep_first_of_each(body, skeleton.config)
-    assert found == Repetition("h" if name.startswith("gpt2") else "layers", kinds)
+    layers = "h" if name.startswith("gpt2") else "layers"
+    assert found == Repetition(layers, kinds, skeleton.config.hidden_size)
     first = [kinds.index(kind) for kind in sorted(set(kinds))]
     assert list(layers_of(body)) == [before[index] for index in first]
     if types:

@@ -14,6 +14,7 @@ from trimexport.spec import parse_names, parse_verbalizers
 WHOLE = """
 model = "google/gemma-2b"
 revision = "9cf48e5"
+adapter = "me/my-adapter"
 prompt = "Review: {text}\\nSentiment:"
 labels = ["positive", "negative"]
 precision = ["fp32"]
@@ -46,6 +47,7 @@ def test_a_recipe_names_everything(recipe: Any) -> None:
     assert read_recipe(recipe(WHOLE)) == BuildSpec(
         model="google/gemma-2b",
         revision="9cf48e5",
+        adapter="me/my-adapter",
         prompt="Review: {text}\nSentiment:",
         labels=("positive", "negative"),
         precision=("fp32",),

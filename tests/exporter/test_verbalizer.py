@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -59,6 +60,39 @@ def test_a_first_token_that_tells_the_labels_apart(tokenizer: SourceTokenizer) -
     )
 
 
+def test_labels_that_begin_alike_are_read_whole(tokenizer: SourceTokenizer) -> None:
+    found = make(tokenizer, ["very positive", "very negative", "dull"])
+    very, positive, negative = (
+        tokenizer.whole.token_to_id(it) for it in ("▁very", "▁positive", "▁negative")
+    )
+    assert found.sequences[:2] == (((very, positive),), ((very, negative),))
+    assert found.trie is not None
+    assert found.token_ids == tuple(itertools.chain(*found.trie.rows))
+    assert found.group_sizes == (1, 1, 1)
+    assert found.notes == (
+        "some labels begin with the same token, so they are read whole: 1 tokens more with each "
+        "text, 2 places where labels part",
+    )
+
+
+def test_words_of_fragments_are_read_whole(tokenizer: SourceTokenizer) -> None:
+    """Words that the vocabulary only has in pieces are told apart by later ones."""
+    found = make(tokenizer, ["日本", "中国"])
+    assert found.trie is not None
+    assert all(word.tokens[0] == "▁" for words in found.words for word in words)
+
+
+def test_a_word_that_another_begins_with(tokenizer: SourceTokenizer) -> None:
+    """It stands for a whole answer: the model's end token or a line break has to follow."""
+    labels, template = ["very", "very bad"], parse_template(PLAIN)
+    found = make_verbalizer(labels, {}, template, tokenizer, end_ids=(1,))
+    very, line_break = tokenizer.whole.token_to_id("▁very"), tokenizer.whole.token_to_id("\n")
+    assert found.sequences[0] == ((very, 1), (very, line_break))
+    assert found.group_sizes == (2, 1)
+    alone = make_verbalizer(labels, {}, template, tokenizer)
+    assert alone.sequences[0] == ((very, line_break),)
+
+
 @pytest.mark.parametrize(
     ("labels", "words", "message"),
     [
@@ -69,14 +103,13 @@ def test_a_first_token_that_tells_the_labels_apart(tokenizer: SourceTokenizer) -
         (["good", "bad"], {"fine": ["fine"]}, 'names "fine", which is no label'),
         (["good", "bad"], {"good": [""]}, 'label "good" has an empty word'),
         (["good", "日本"], {}, 'the word "日本".*not in the model'),
+        (["good", "bad"], {"good": ["great", "great"]}, "are the same tokens .*keep one"),
         (
-            ["very positive", "very negative"],
-            {},
-            'label "very negative" is 2 tokens .*shares its first with "very positive"'
-            '.*--verbalize "very negative=word"',
+            ["good", "bad"],
+            {"good": ["great"], "bad": ["great"]},
+            'the words "great" of label "bad" and "great" of "good" are the same tokens'
+            '.*--verbalize "bad=word"',
         ),
-        (["good", "bad"], {"good": ["great", "great"]}, "begin with the same token"),
-        (["good", "bad"], {"good": ["great"], "bad": ["great"]}, 'shares its first with "good"'),
     ],
 )
 def test_errors(

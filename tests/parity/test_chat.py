@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from models import TEXTS, Untrimmed, gemma, save, tokenizer_definition, without_one
 from tiny import edit_json
 from trimexport import BuildSpec, SpecError, build, plan
 from trimexport.chat import wrap_in_chat
+from trimexport.few_shot import choose_shots
 from trimexport.planning import Plan
 from trimexport.prompt import parse_template
 from trimexport_runtime import Classifier
@@ -68,7 +71,9 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return with_template
 
 
-def planned(directory: Path, prompt: str = PROMPT, system: str | None = None) -> Plan:
+def planned(
+    directory: Path, prompt: str = PROMPT, system: str | None = None, **options: Any
+) -> Plan:
     spec = BuildSpec(
         precision=("fp32",),
         model=str(directory),
@@ -76,6 +81,7 @@ def planned(directory: Path, prompt: str = PROMPT, system: str | None = None) ->
         prompt=prompt,
         chat=True,
         system=system,
+        **options,
     )
     return plan(spec)
 
@@ -185,6 +191,67 @@ def test_what_a_template_cannot_do(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         planned(chat_model(template), system=system)
+
+
+# Of several turns it writes the last alone.
+LAST = "{% set message = messages[-1] %}{{ 'user: ' + message['content'] + '\n' }}"
+EXAMPLES = [
+    ("a <table> cup", "Sports"),
+    ("the vote {s}", "World"),
+    ("a goal", "Sports"),
+    ("war", "World"),
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "system"), [(GEMMA, None), (THINKING, "Say {one} word."), (SPACED, None)]
+)
+def test_examples_are_earlier_turns(
+    chat_model: Callable[[str], Path], tmp_path: Path, template: str, system: str | None
+) -> None:
+    """transformers renders and tokenises the whole conversation."""
+    directory = chat_model(template)
+    found = planned(directory, system=system, few_shot=_examples(tmp_path), shots=2)
+    shots = choose_shots(found.spec)
+    assert {(shot.text, shot.word) for shot in shots} == set(EXAMPLES)
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    for shot in shots:
+        said = PROMPT.replace("{text}", shot.text)
+        turns.append({"role": "user", "content": said})
+        turns.append({"role": "assistant", "content": shot.word})
+    turns.append({"role": "user", "content": PROMPT.replace("{text}", "a fine text")})
+    judge = AutoTokenizer.from_pretrained(directory)
+    expected = judge.apply_chat_template(
+        turns, add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+    tokenizer = Tokenizer.from_str(json.dumps(found.text_tokenizer))
+    text = tokenizer.encode("a fine text", add_special_tokens=False).ids
+    assert [*found.prompt.prefix_ids, *text, *found.prompt.suffix_ids] == list(expected)
+    inside = tokenizer.encode("so <table> x", add_special_tokens=False).tokens
+    assert "<table>" in inside, "an added token in an example is none of the template's"
+    assert set(found.prompt.examples) == {text for text, _ in EXAMPLES}
+
+
+def test_examples_that_the_template_leaves_out(
+    chat_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    message = r"does not write the earlier turn 'Is this .*' as it is; drop --few-shot, or --chat"
+    with pytest.raises(SpecError, match=message):
+        planned(chat_model(LAST), few_shot=_examples(tmp_path), shots=2)
+
+
+def test_an_example_with_what_the_template_writes(
+    chat_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = _examples(tmp_path, [*EXAMPLES[:3], ("a <unused1> b", "World")])
+    with pytest.raises(SpecError, match="'a <unused1> b' holds <unused1>, a control token of the"):
+        planned(chat_model(THINKING), few_shot=path, shots=2)
+
+
+def _examples(directory: Path, examples: Sequence[tuple[str, str]] = tuple(EXAMPLES)) -> Path:
+    rows = (json.dumps({"text": text, "label": label}) + "\n" for text, label in examples)
+    (directory / "examples.jsonl").write_text("".join(rows), encoding="utf-8")
+    return directory / "examples.jsonl"
 
 
 def test_a_system_turn_without_chat() -> None:

@@ -29,28 +29,41 @@ LENGTHS = (1, 1, 2, 3, 5, 8, 15, 16, 17, 22, 31, 33, 47, 63, 64, 65, 100, 128, 1
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# Fixture of a bundle, variant. The last two have no prompt at all.
+# Fixture of a bundle, variant. The last three have no prompt at all.
 PROMPTED = [("sentiment", "fp32"), ("sentiment_int8", "int8")]
-SUBJECTS = [*PROMPTED, ("promptless", "fp32"), ("promptless", "int8")]
+SUBJECTS = [*PROMPTED, ("promptless", "fp32"), ("promptless", "int8"), ("whole_labels", "int8")]
 
 
 @pytest.fixture(scope="module")
-def promptless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nothing before a text and nothing behind it, so that a text may be one token; and heads as
-    wide as in large models, whose products are cut into blocks."""
-    root = tmp_path_factory.mktemp("promptless")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads as wide as in large models, whose products are cut into blocks."""
     wide = {"hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 2}
     wide |= {"num_key_value_heads": 1, "max_position_embeddings": 512}
     full = {"layer_types": ["full_attention"], "head_dim": 256}
-    model = make("qwen3", root / "model", layers=1, **wide, **full)
+    return make("qwen3", tmp_path_factory.mktemp("wide") / "model", layers=1, **wide, **full)
+
+
+@pytest.fixture(scope="module")
+def promptless(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing before a text and nothing behind it, so that a text may be one token."""
     spec = BuildSpec(
-        model=str(model),
+        model=str(wide_model),
         labels=("positive", "negative"),
         prompt="{text}",
         precision=("fp32", "int8"),
     )
-    built = build(spec, root / "bundle")
+    built = build(spec, tmp_path_factory.mktemp("promptless") / "bundle")
     assert built.manifest.prompt.prefix_ids == built.manifest.prompt.suffix_ids == ()
+    return built.directory
+
+
+@pytest.fixture(scope="module")
+def whole_labels(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with labels that begin alike, whose trie stands behind every text."""
+    labels = ("very positive", "very negative", "negative", "negative and long", "World")
+    spec = BuildSpec(model=str(wide_model), labels=labels, prompt="{text}", precision=("int8",))
+    built = build(spec, tmp_path_factory.mktemp("whole") / "bundle")
+    assert all(label.sequences for label in built.manifest.labels)
     return built.directory
 
 

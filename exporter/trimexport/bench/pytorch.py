@@ -6,14 +6,19 @@ differ in nothing but what they do with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trimexport.families import is_classifier
+from trimexport.adapter import merged
+from trimexport.checkpoint import open_checkpoint, read_config
+from trimexport.families import family_of, is_classifier
+from trimexport.graph import combine_words
+from trimexport.reference import along, trie_of
 from trimexport.skeleton import body_of, output_layer
 from trimexport.tuning.reference import bias_of, fitted_logits
 from trimexport_runtime import read_manifest
@@ -24,16 +29,21 @@ from trimexport_runtime.tokenize import TextEncoder
 class Untrimmed:
     """The model that a bundle was made from, with the bundle's prompt and labels."""
 
-    def __init__(self, bundle: str, model: str, dtype: str, threads: int | None) -> None:
+    def __init__(
+        self, bundle: str, model: str, dtype: str, threads: int | None, adapter: str | None = None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self._bundle = Path(bundle)
         self._manifest = read_manifest(self._bundle)
         self._bias = torch.from_numpy(bias_of(self._manifest)).float()
         self._encoder = TextEncoder.load(self._bundle, self._manifest)
+        self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        if adapter is not None:
+            _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[str]) -> list[str]:
@@ -43,14 +53,30 @@ class Untrimmed:
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         found = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            logits = self._label_logits([rows[index] for index in batch]) + self._bias
-            best = logits.argmax(1).tolist()
+            scores = self._scores([rows[index] for index in batch]) + self._bias
+            best = scores.argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
                 found[index] = names[label]
         return found
 
-    def _label_logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, labels]. Rows are padded to the left, so that each one's last token is last."""
+    def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, labels]: the probabilities of a label's words are added, and labels that are read
+        whole are one sequence for each place where they part."""
+        labels = self._manifest.labels
+        if self._fine_tuned or self._manifest.fit is not None:
+            return self._output(rows)
+        if self._trie is None:
+            logits = self._output(rows)
+            tokens = [token for label in labels for token in label.token_ids]
+            return combine_words(logits[:, tokens], [len(it.token_ids) for it in labels])
+        begun = [self._trie.tokens_to(place) for place in self._trie.branches]
+        logits = self._output([[*row, *more] for row in rows for more in begun])
+        own = logits[:, list(itertools.chain(*self._trie.rows))].unflatten(0, (-1, len(begun)))
+        return combine_words(along(self._trie, own), [len(it.sequences) for it in labels])
+
+    def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[rows, vocabulary or labels]. Rows are padded to the left, so that each one's last token
+        is last."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._manifest.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -65,10 +91,19 @@ class Untrimmed:
                 found = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
                 return torch.from_numpy(found)
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
-        logits = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1].float()
-        return torch.stack(list(self._by_label(logits)), 1)
+        logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
+        return logits.float()
 
-    def _by_label(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The probabilities of a label's words are added."""
-        for label in self._manifest.labels:
-            yield logits[:, list(label.token_ids)].logsumexp(1)
+
+@torch.no_grad()
+def _merge(model: Any, directory: Path, adapter: Path) -> None:
+    """Give the parameters that the adapter changes the values that a build reads for them."""
+    checkpoint = merged(open_checkpoint(directory, str(directory), None), adapter, str(adapter))
+    _, family = family_of(read_config(directory), str(directory))
+    left = set(checkpoint.adapter.parameters) if checkpoint.adapter else set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own = family.tensor_name(name)
+        if own in left:
+            parameter.copy_(checkpoint.read(own))
+            left.remove(own)
+    assert not left, f"the model has no {', '.join(sorted(left))}"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trimexport.errors import SpecError
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import Variant
 from trimexport_runtime.choice import FASTEST_FIRST, choose
+
+if TYPE_CHECKING:
+    from trimexport.checkpoint import Checkpoint
 
 PYTORCH = {"pytorch": "float32", "pytorch-bf16": "bfloat16"}
 
@@ -23,6 +27,7 @@ class Subject:
     Args:
         name: how the results name it.
         bytes: the size of its files, without the tokenizer.
+        adapter: what is merged into that model, if anything.
         dtype: PyTorch's name for the numbers that the model is loaded in.
         optional: whether it is left out where the device cannot run it; what was named is not.
     """
@@ -32,6 +37,7 @@ class Subject:
     bytes: int
     variant: str | None = None
     model: Path | None = None
+    adapter: Path | None = None
     dtype: str | None = None
     optional: bool = False
 
@@ -41,6 +47,7 @@ class Subject:
             "bundle": str(self.bundle),
             "variant": self.variant,
             "model": None if self.model is None else str(self.model),
+            "adapter": None if self.adapter is None else str(self.adapter),
             "dtype": self.dtype,
         }
 
@@ -53,12 +60,15 @@ class Subjects:
     labels: tuple[str, ...]
 
 
-def find_subjects(bundle: str, against: Sequence[str], model: str | None) -> Subjects:
+def find_subjects(
+    bundle: str, against: Sequence[str], model: str | None, adapter: str | None = None
+) -> Subjects:
     """All variants of `bundle` for CPUs, or the one of `DIR:VARIANT`, and what `against` names.
 
     Args:
         against: other bundles' directories, `DIR:VARIANT`, or keys of `PYTORCH`.
         model: where the checkpoint of `bundle` is now, if it has moved since the build.
+        adapter: where its adapter is now, if it has one that has moved.
 
     Raises:
         SpecError: a name of `against` that is none of these, or a bundle with other labels.
@@ -73,7 +83,9 @@ def find_subjects(bundle: str, against: Sequence[str], model: str | None) -> Sub
     ]
     for name in against:
         if name in PYTORCH:
-            found.append(_untrimmed(name, directory, manifest, model))
+            from trimexport.verification import checkpoint_of  # here, for it loads PyTorch
+
+            found.append(_untrimmed(name, directory, checkpoint_of(manifest, model, adapter)))
         else:
             found.append(_other(name, manifest))
     return Subjects(tuple(found), manifest.label_names)
@@ -110,10 +122,9 @@ def _other(name: str, manifest: Manifest) -> Subject:
     return Subject(f"{directory}:{chosen.name}", directory, chosen.bytes, chosen.name)
 
 
-def _untrimmed(name: str, directory: Path, manifest: Manifest, model: str | None) -> Subject:
-    from trimexport.verification import checkpoint_of  # here, for it loads PyTorch
-
-    checkpoint = checkpoint_of(manifest, model)
-    files = {entry.file for entry in checkpoint.tensors.values()}
-    size = sum(file.stat().st_size for file in files)
-    return Subject(name, directory, size, model=checkpoint.directory, dtype=PYTORCH[name])
+def _untrimmed(name: str, bundle: Path, checkpoint: Checkpoint) -> Subject:
+    adapter = None if checkpoint.adapter is None else checkpoint.adapter.directory
+    size = sum(file.stat().st_size for file in checkpoint.files)
+    return Subject(
+        name, bundle, size, model=checkpoint.directory, adapter=adapter, dtype=PYTORCH[name]
+    )

@@ -6,7 +6,7 @@ request, a JSON object; every one is answered by a line of JSON on standard outp
 
 | do | further keys | answer |
 | --- | --- | --- |
-| load | bundle, variant, threads, model, dtype | versions |
+| load | bundle, variant, threads, model, adapter, dtype | versions |
 | answer | texts | labels |
 | apart | texts | seconds of every text, one at a time |
 | together | texts | labels, and seconds of every pass over all texts at once |
@@ -39,7 +39,8 @@ def load(request: dict[str, Any]) -> Answerer:
     if request["model"] is not None:
         from trimexport.bench.pytorch import Untrimmed
 
-        return Untrimmed(bundle, request["model"], request["dtype"], threads).labels
+        named = {key: request[key] for key in ("model", "adapter", "dtype")}
+        return Untrimmed(bundle, **named, threads=threads).labels
     classifier = Classifier.load(bundle, variant=request["variant"], threads=threads)
     return lambda texts: [prediction.label for prediction in classifier.classify(texts)]
 

@@ -13,7 +13,7 @@ from trimexport.cli_options import JSON
 from trimexport.console import ConsoleProgress
 from trimexport.errors import EvaluationError, OutputError
 from trimexport.spec import parse_names
-from trimexport_runtime import read_manifest
+from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.replacing import replacing
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def evaluate(
         click.echo(f"Note: no text of {data} has the label {', '.join(absent)}", err=True)
     if given.repeated:
         click.echo(f"Note: {given.repeated:,} texts of {data} stand there before", err=True)
+    _note_examples(manifest, data, given)
     earlier = None if compare is None else read_earlier(compare, given)
     found = []
     for name in _variants(variant, [it.name for it in manifest.variants]):
@@ -86,6 +87,17 @@ def evaluate(
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     value = _write(page, bundle, data, given, labels, found)
     _print(value, found, labels, page, as_json=as_json)
+
+
+def _note_examples(manifest: Manifest, data: Path, given: Labelled) -> None:
+    from trimexport.few_shot import shown_as_examples
+
+    if shown := shown_as_examples(manifest.prompt, set(given.texts)):
+        click.echo(
+            f"Note: {len(shown):,} texts of {data} stand in the bundle's prompt as examples, with "
+            "their labels; judge it by others",
+            err=True,
+        )
 
 
 def require_libraries(doing: str) -> None:

@@ -18,6 +18,8 @@ from trimexport_runtime import InputError
 from trimexport_runtime.files import BadLine, read_file
 from trimexport_runtime.parquet import pyarrow
 
+_COLUMN = "; name the column of the"  # how the readers' advice begins where a column is missing
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -32,18 +34,31 @@ class Labelled:
         return len(self.texts) - len(set(self.texts))
 
 
+def read_examples(path: Path, labels: Sequence[str]) -> Labelled:
+    """Read a `.jsonl`, `.csv` or `.parquet` with columns `text` and `label`.
+
+    Raises:
+        SpecError: the file or a line of it cannot be read, it has no line, or a label that is none
+            of `labels`.
+    """
+    return read_labelled(path, labels, "text", "label", {}, fixed=True)
+
+
 def read_labelled(
     path: Path,
     labels: Sequence[str],
     text_column: str,
     label_column: str,
     names: Mapping[str, str],
+    *,
+    fixed: bool = False,
 ) -> Labelled:
     """Read a `.jsonl`, `.csv` or `.parquet`.
 
     Args:
         labels: the bundle's.
         names: what stands for which label in the file, where they are not called the same.
+        fixed: neither columns nor names can be given where it is read, so no message says so.
 
     Raises:
         SpecError: the file or a line of it cannot be read, it has no line, or a label that is none
@@ -54,9 +69,15 @@ def read_labelled(
             raise SpecError(f"{name!r} is none of the bundle's labels: {', '.join(labels)}")
     if path.suffix.lower() == ".txt":
         raise SpecError(f"{path} has no labels; give a .jsonl, .csv or .parquet")
-    lines = read_lines(path, text_column)
-    found = _labels(path, label_column)
-    places = [_place(path, it.number, found.get(it.number), labels, names) for it in lines]
+    try:
+        lines = read_lines(path, text_column)
+        found = _labels(path, label_column)
+    except SpecError as error:
+        fact, advice, _ = str(error).partition(_COLUMN)
+        if advice and fixed:
+            raise SpecError(f'{fact}; give it the columns "text" and "label"') from None
+        raise
+    places = [_place(path, it.number, found.get(it.number), labels, names, fixed) for it in lines]
     return Labelled(tuple(line.text for line in lines), np.array(places, np.int64))
 
 
@@ -96,13 +117,17 @@ def _place(
     written: str | None,
     labels: Sequence[str],
     names: Mapping[str, str],
+    fixed: bool,
 ) -> int:
     if written is None:
-        raise SpecError(
-            f"{path}, line {line}: no label; name its column with --label-column, or leave the "
-            "line out"
-        )
+        column = "give it one" if fixed else "name its column with --label-column"
+        raise SpecError(f"{path}, line {line}: no label; {column}, or leave the line out")
     name = names.get(written, written)
+    if name not in labels and fixed:
+        raise SpecError(
+            f"{path}, line {line}: the label {written!r} is none of {', '.join(labels)}; correct "
+            "it, or leave the line out"
+        )
     if name not in labels:
         raise SpecError(
             f"{path}, line {line}: the label {written!r} is none of the bundle's: "

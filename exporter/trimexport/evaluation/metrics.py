@@ -11,8 +11,9 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from .intervals import Z, wilson
+
 BINS = 15
-Z = 1.959964  # 95 % of a normal distribution lie within so many deviations
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
@@ -101,15 +102,6 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
         bins=bins,
         coverage=tuple(abstaining(confidence, right, at / 100) for at in range(0, 100, 2)),
     )
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927, Journal of the American Statistical Association
-    22)."""
-    share, extra = right / count, Z * Z / count
-    middle = (share + extra / 2) / (1 + extra)
-    half = Z / (1 + extra) * math.sqrt(share * (1 - share) / count + extra / (4 * count))
-    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def abstaining(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:

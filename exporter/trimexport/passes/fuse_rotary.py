@@ -1,7 +1,8 @@
 """Write a rotary embedding as one operator, `RotaryEmbedding` (opset 23).
 
 Requires: initializers bound and folded; queries and keys [batch, heads, T, head], the cosines and
-sines [1, 1, T, head] with their second half equal to the first.
+sines [1, 1, T, head], or [batch, 1, T, head] where a token's place in its row is not its position,
+with their second half equal to the first.
 Ensures: x * cos + rotate_half(x) * sin (Su et al. 2021, in the halves of GPT-NeoX) is one node that
 reads half the table; the same numbers.
 
@@ -40,15 +41,14 @@ def fuse_rotary(model: ir.Model) -> None:
         for table in (found.cos, found.sin):
             if table not in tables:
                 tables[table] = _half(graph, table, found.size)
+        inputs = [found.source, tables[found.cos], tables[found.sin]]
         length = str(_dim(found.cos, -2))
-        if length not in positions:
-            positions[length] = _positions(graph, found.source, tables[found.cos])
+        if _is_shared(found.cos):
+            if length not in positions:
+                positions[length] = _positions(graph, found.source, tables[found.cos])
+            inputs.append(positions[length])
         result = total.outputs[0]
-        fused = node(
-            "RotaryEmbedding",
-            [found.source, tables[found.cos], tables[found.sin], positions[length]],
-            shape=result.shape,
-        )
+        fused = node("RotaryEmbedding", inputs, shape=result.shape)
         graph.insert_after(total, fused)
         result.replace_all_uses_with(fused.outputs[0])
 
@@ -80,13 +80,23 @@ def _dim(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
     return value.shape[axis]
 
 
+def _is_shared(table: ir.Value) -> bool:
+    """Whether all rows have the same table."""
+    return _dim(table, 0) == 1
+
+
 def _half(graph: ir.Graph, table: ir.Value, size: int) -> ir.Value:
-    """[1, 1, T, size] -> its first half as [T, size / 2]."""
+    """The first half of [1, 1, T, size] as [T, size / 2], of [batch, 1, T, size] as [batch, T,
+    size / 2]."""
     ends = [constant(graph, f"int_{n}", np.array([n])) for n in (0, size // 2, -1)]
-    length = _dim(table, -2)
-    half = node("Slice", [table, *ends], shape=[1, 1, length, size // 2])
-    target = constant(graph, f"reshape_m1_{size // 2}", np.array([-1, size // 2]))
-    flat = node("Reshape", [half.outputs[0], target], shape=[length, size // 2])
+    batch, length = _dim(table, 0), _dim(table, -2)
+    half = node("Slice", [table, *ends], shape=[batch, 1, length, size // 2])
+    if _is_shared(table):
+        target = constant(graph, f"reshape_m1_{size // 2}", np.array([-1, size // 2]))
+        flat = node("Reshape", [half.outputs[0], target], shape=[length, size // 2])
+    else:
+        axis = constant(graph, "int_1", np.array([1]))
+        flat = node("Squeeze", [half.outputs[0], axis], shape=[batch, length, size // 2])
     producer = table.producer()
     assert producer is not None
     graph.insert_after(producer, [half, flat])

@@ -1,7 +1,7 @@
 """Compute the last layer for the last tokens only, once its keys and values are there.
 
 Requires: the hidden states [batch, T, hidden] of all tokens meet one `GatherElements` on axis 1
-that picks COPIES of each row's last token.
+that picks some tokens of each row: COPIES of the last, or the labels' branches.
 Ensures: the pick stands where the other tokens are still needed: at what the last layer's queries
 are made of, at the residual, at the positions and masks. Everything behind it (queries, scores,
 output product, MLP, final norm) has COPIES rows a text. The same numbers.
@@ -20,7 +20,7 @@ from .matching import constant, made_by, node
 _QUERIES = {
     "MatMul": (0,),
     "Gemm": (0,),
-    "RotaryEmbedding": (0, 3),
+    "RotaryEmbedding": (0, 1, 2, 3),
     "RMSNormalization": (0,),
     "LayerNormalization": (0,),
     **dict.fromkeys(("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice"), (0,)),
@@ -34,7 +34,7 @@ def last_token(model: ir.Model) -> None:
     """Apply the pass in place."""
     graph = model.graph
     pick = next(n for n in reversed(graph) if n.op_type == "GatherElements")
-    hidden, index = pick.inputs[0], _index(graph, pick)
+    hidden, index = pick.inputs[0], _index(pick)
     assert hidden is not None
     assert hidden.shape is not None
     moved, entries = _behind(graph, pick, str(hidden.shape[1]))
@@ -54,19 +54,14 @@ def last_token(model: ir.Model) -> None:
     pick.outputs[0].replace_all_uses_with(pick.inputs[0])  # type: ignore[arg-type]
 
 
-def _index(graph: ir.Graph, pick: ir.Node) -> ir.Value:
-    """The places of the last tokens, int64 [batch, COPIES], from what the pick expands."""
+def _index(pick: ir.Node) -> ir.Value:
+    """The places of the picked tokens, int64 [batch, COPIES], from what the pick expands."""
     expand = made_by(pick.inputs[1], "Expand")
     assert expand is not None
-    assert pick.outputs[0].shape is not None
-    batch, copies = pick.outputs[0].shape[0], pick.outputs[0].shape[1]
-    assert isinstance(copies, int)
     source = made_by(expand.inputs[0], "Unsqueeze")
     assert source is not None
-    shape = constant(graph, f"expand_1_{copies}", np.array([1, copies]))
-    grid = node("Expand", [source.inputs[0], shape], dtype=ir.DataType.INT64, shape=[batch, copies])
-    graph.insert_after(source, grid)
-    return grid.outputs[0]
+    assert source.inputs[0] is not None
+    return source.inputs[0]
 
 
 def _behind(
@@ -80,8 +75,8 @@ def _behind(
 
     def want(user: ir.Node, places: tuple[int, ...]) -> None:
         for place in places:
-            value = user.inputs[place]
-            if value is not None and _has(value, length):
+            value = user.inputs[place] if place < len(user.inputs) else None
+            if value is not None and _has(value, length) and not _is_cache(user, place):
                 wanted.setdefault(value, []).append((user, place))
 
     want(pick, (0,))
@@ -100,6 +95,11 @@ def _behind(
         else:
             entries.extend(use for value in asked for use in wanted[value])
     return moved, entries
+
+
+def _is_cache(user: ir.Node, place: int) -> bool:
+    """Whether an input is a rotary table that all rows look their positions up in."""
+    return user.op_type == "RotaryEmbedding" and place in (1, 2) and len(user.inputs) > 3
 
 
 def _dims(value: ir.Value) -> list[str]:
@@ -125,44 +125,78 @@ def _has(value: ir.Value, length: str) -> bool:
 
 
 def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str) -> ir.Value:
-    """The last tokens' rows of a value: [batch, T, ...] -> [batch, COPIES, ...]; of one that is
-    the same for all texts, [..., T, n] -> [batch, 1 ..., COPIES, n] of the given rank."""
+    """The picked tokens' rows of a value: [batch, T, ...] -> [batch, COPIES, ...], and
+    [batch, 1, T, n] -> [batch, 1, COPIES, n]; of one that is the same for all texts, [..., T, n] ->
+    [batch, 1 ..., COPIES, n] of the given rank."""
+    assert index.shape is not None
+    dims = _dims(value)
+    if dims[0] != str(index.shape[0]):
+        made = _pick_shared(graph, value, index, rank, length)
+    elif dims[1] == length:
+        made = _pick_own(graph, value, index)
+    else:
+        assert dims[1:3] == ["1", length]
+        made = _pick_masked(graph, value, index)
+    _insert(graph, made, value, index)
+    return made[-1].outputs[0]
+
+
+def _pick_own(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
+    """[batch, T, ...] -> [batch, COPIES, ...]."""
+    assert value.shape is not None
+    assert index.shape is not None
+    last = constant(graph, "int_-1", np.array([-1]))
+    place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[*index.shape, 1])
+    rows = node(
+        "GatherND",
+        [value, place.outputs[0]],
+        dtype=value.dtype or ir.DataType.FLOAT,
+        shape=[*index.shape, *value.shape[2:]],
+        batch_dims=1,
+    )
+    return [place, rows]
+
+
+def _pick_masked(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
+    """[batch, 1, T, n] -> [batch, 1, COPIES, n]."""
+    assert value.shape is not None
+    batch, one, *rest = value.shape
+    kind = value.dtype or ir.DataType.FLOAT
+    axis = constant(graph, "int_1", np.array([1]))
+    flat = node("Squeeze", [value, axis], dtype=kind, shape=[batch, *rest])
+    made = [flat, *_pick_own(graph, flat.outputs[0], index)]
+    rows = made[-1].outputs[0]
+    assert rows.shape is not None
+    spread = node("Unsqueeze", [rows, axis], dtype=kind, shape=[batch, one, *rows.shape[1:]])
+    return [*made, spread]
+
+
+def _pick_shared(
+    graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str
+) -> list[ir.Node]:
+    """[..., T, n], the same for all texts -> [batch, 1 ..., COPIES, n] of the given rank."""
     assert value.shape is not None
     assert index.shape is not None
     batch, copies = index.shape
     dims = _dims(value)
     kind = value.dtype or ir.DataType.FLOAT
-    last = constant(graph, "int_-1", np.array([-1]))
-    if dims[0] == str(batch) and dims[1] == length:
-        place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[batch, copies, 1])
-        rows = node(
-            "GatherND",
-            [value, place.outputs[0]],
-            dtype=kind,
-            shape=[batch, copies, *value.shape[2:]],
-            batch_dims=1,
-        )
-        made = [place, rows]
-    else:
-        assert all(dim == "1" for dim in dims[:-2])
-        assert dims[-2] == length
-        made = []
-        table = value
-        if len(dims) > 2:
-            axes = constant(graph, f"axes_{len(dims) - 2}", np.arange(len(dims) - 2))
-            made.append(node("Squeeze", [value, axes], dtype=kind, shape=value.shape[-2:]))
-            table = made[-1].outputs[0]
-        rows = node("Gather", [table, index], dtype=kind, shape=[batch, copies, value.shape[-1]])
-        inner = np.arange(1, rank - 2)
-        spread = node(
-            "Unsqueeze",
-            [rows.outputs[0], constant(graph, f"inner_{rank}", inner)],
-            dtype=kind,
-            shape=[batch, *[1] * len(inner), copies, value.shape[-1]],
-        )
-        made += [rows, spread] if len(inner) else [rows]
-    _insert(graph, made, value, index)
-    return made[-1].outputs[0]
+    assert all(dim == "1" for dim in dims[:-2])
+    assert dims[-2] == length
+    made = []
+    table = value
+    if len(dims) > 2:
+        axes = constant(graph, f"axes_{len(dims) - 2}", np.arange(len(dims) - 2))
+        made.append(node("Squeeze", [value, axes], dtype=kind, shape=value.shape[-2:]))
+        table = made[-1].outputs[0]
+    rows = node("Gather", [table, index], dtype=kind, shape=[batch, copies, value.shape[-1]])
+    inner = np.arange(1, rank - 2)
+    spread = node(
+        "Unsqueeze",
+        [rows.outputs[0], constant(graph, f"inner_{rank}", inner)],
+        dtype=kind,
+        shape=[batch, *[1] * len(inner), copies, value.shape[-1]],
+    )
+    return [*made, rows, spread] if len(inner) else [*made, rows]
 
 
 def _insert(graph: ir.Graph, made: list[ir.Node], value: ir.Value, index: ir.Value) -> None:

@@ -27,7 +27,7 @@ _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 def lower(model: ir.Model) -> None:
     """Apply the pass in place; what the old nodes leave is dead code."""
     graph = model.graph
-    tables: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+    tables: dict[tuple[ir.Value, ir.Value | None], ir.Value] = {}
     triangles: dict[str, ir.Value] = {}
     for old in list(graph):
         if old.op_type == "RMSNormalization":
@@ -69,10 +69,11 @@ def _norm(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
 
 
 def _rotation(
-    graph: ir.Graph, old: ir.Node, tables: dict[tuple[ir.Value, ir.Value], ir.Value]
+    graph: ir.Graph, old: ir.Node, tables: dict[tuple[ir.Value, ir.Value | None], ir.Value]
 ) -> list[ir.Node]:
     """Both halves of each head [batch, heads, T, size], turned by the angles of each position."""
-    source, cosines, sines, positions = (value for value in old.inputs if value is not None)
+    source, cosines, sines = (value for value in old.inputs[:3] if value is not None)
+    positions = old.inputs[3] if len(old.inputs) > 3 else None
     assert source.shape is not None
     size = source.shape[-1]
     assert isinstance(size, int)
@@ -97,14 +98,18 @@ def _rotation(
     return [*made, node("Concat", [first, second], axis=-1)]
 
 
-def _angles(graph: ir.Graph, table: ir.Value, positions: ir.Value) -> list[ir.Node]:
-    """Rows of a table [T, size / 2] at positions [batch, T], as [batch, 1, T, size / 2]."""
-    assert positions.shape is not None
+def _angles(graph: ir.Graph, table: ir.Value, positions: ir.Value | None) -> list[ir.Node]:
+    """Rows of a table [T, size / 2] at positions [batch, T], or a table [batch, T, size / 2] as it
+    is, as [batch, 1, T, size / 2]."""
     assert table.shape is not None
+    axis = constant(graph, "int_1", np.array([1]))
+    if positions is None:
+        batch, *rest = table.shape
+        return [node("Unsqueeze", [table, axis], shape=[batch, 1, *rest])]
+    assert positions.shape is not None
     batch, length = positions.shape
     shape = [batch, length, table.shape[-1]]
     rows = node("Gather", [table, positions], shape=shape, axis=0)
-    axis = constant(graph, "int_1", np.array([1]))
     spread = node("Unsqueeze", [rows.outputs[0], axis], shape=[batch, 1, *shape[1:]])
     return [rows, spread]
 

@@ -14,6 +14,7 @@ import numpy as np
 from trimexport.card import fitted_card
 from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores
+from trimexport.few_shot import shown_as_examples
 from trimexport.progress import Progress, Silent
 from trimexport.staging import check_output, staged
 from trimexport_runtime import Manifest, read_manifest
@@ -69,7 +70,8 @@ def fit(
     check_output(output, force)
     manifest = read_manifest(bundle)
     material = prepare(examples, test, manifest.label_names)
-    for note in material.notes:
+    notes = (*material.notes, *_shown(manifest, material))
+    for note in notes:
         progress.say(f"note: {note}")
     if shots:
         require_shots(material, manifest.label_names, shots)
@@ -88,7 +90,18 @@ def fit(
         changed = _write(bundle, work, manifest, found.head, rows, record)
         _write_reports(work, report, curve(trials))
         tick(1)
-    return Fitted(changed, compared, trials, material.notes)
+    return Fitted(changed, compared, trials, notes)
+
+
+def _shown(manifest: Manifest, material: Material) -> list[str]:
+    """A note on scored texts that the prompt shows with their labels."""
+    scored = material.test or material.examples
+    shown = shown_as_examples(manifest.prompt, set(scored.texts))
+    if not shown:
+        return []
+    return [
+        f"{len(shown):,} texts that are scored stand in the bundle's prompt; judge it by others"
+    ]
 
 
 def _fit_all(known: Known, progress: Progress) -> tuple[Found, Compared]:

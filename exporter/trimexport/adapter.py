@@ -1,0 +1,289 @@
+"""A LoRA adapter in peft's format, merged while the weights stream.
+
+The merged weight is W + s B A (Hu et al. 2021, https://arxiv.org/abs/2106.09685), computed in
+float32 for the rows that are read, whatever the checkpoint's dtype: neither the model nor the
+adapter is ever in memory. What an adapter stores whole, such as biases and `modules_to_save`,
+takes the place of the checkpoint's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from .adapter_config import CONFIG, MERGE, AdapterConfig, read_adapter_config
+from .checkpoint import Checkpoint, read_config
+from .errors import CheckpointError, UnsupportedError
+from .families import family_of, reference_attention
+from .skeleton import equal_tensors, is_tied, make_skeleton, module_name, output_layer
+from .tensors import TensorEntry, read_entry, read_header
+
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_PAIR = re.compile(r"(.+)\.lora_([AB])\.weight")
+_BLOCK = 2**22  # numbers that are looked at together
+# The part of a multimodal model that sees images, which is not built, and what peft leaves over:
+# the modules that others replace, and GPT-2's causal masks, which it takes for biases.
+_UNUSED = re.compile(
+    r"(^|\.)(vision_tower|multi_modal_projector|original_module)\.|\.attn\.(masked_)?bias$"
+)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The change of one matrix [outputs, inputs]: `scale` B A, with A [r, inputs] and B
+    [outputs, r]; of a `transposed` one, which is stored [inputs, outputs], that transposed."""
+
+    a: TensorEntry
+    b: TensorEntry
+    scale: float
+    transposed: bool
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of the change of the tensor `name`, as float32 [rows, columns]."""
+        a = read_entry(self.a, f"lora_A of {name}")
+        if self.transposed:
+            return self.scale * (a[:, start:stop].T @ read_entry(self.b, f"lora_B of {name}").T)
+        return self.scale * (read_entry(self.b, f"lora_B of {name}", start, stop) @ a)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's directory, opened and found to fit. Holds no weights.
+
+    `name` is what the manifest calls it: a hub id, or the directory. `changes` are by the names of
+    the parameters that they are added to; `whole` are those that it stores whole.
+    """
+
+    directory: Path
+    name: str
+    changes: Mapping[str, LowRank]
+    whole: Mapping[str, TensorEntry]
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The parameters that are not the checkpoint's own any more."""
+        return frozenset((*self.changes, *self.whole))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its configuration and weights."""
+        return adapter_sha256(self.directory)
+
+
+def adapter_sha256(directory: Path) -> str:
+    """Hash of adapter_config.json and adapter_model.safetensors, one after the other.
+
+    Raises:
+        CheckpointError: one of the two is missing.
+    """
+    digest = hashlib.sha256()
+    for path in (directory / CONFIG, _weights(directory)):
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error.strerror}); --adapter takes the directory that "
+                "peft's `save_pretrained` wrote"
+            ) from None
+    return digest.hexdigest()
+
+
+def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
+    """The checkpoint with the adapter in `directory` added to what is read from it.
+
+    Args:
+        name: what the user calls the adapter: a directory or a hub id.
+
+    Raises:
+        CheckpointError: files that are missing or damaged, a number that is none, or an adapter
+            for another model.
+        UnsupportedError: an adapter that is more than plain LoRA on linear layers.
+    """
+    config = read_adapter_config(directory)
+    _check_task(config, directory, checkpoint)
+    fitting = _Fitting(directory, config, checkpoint)
+    entries = {
+        key.removeprefix(_PREFIX): entry
+        for key, entry in read_header(_weights(directory)).items()
+        if not _UNUSED.search(key)
+    }
+    pairs, stored = _sorted(entries, directory)
+    changes = dict(fitting.change(module, sides) for module, sides in pairs.items())
+    whole = dict(fitting.replacement(own, entry) for own, entry in stored.items())
+    if not changes and not whole:
+        raise CheckpointError(
+            f"the adapter {directory} changes nothing of the language model; {fitting.trained_on}"
+        )
+    for key, entry in entries.items():
+        _check_finite(key, entry)
+    adapter = Adapter(
+        directory, str(directory.resolve()) if Path(name).is_dir() else name, changes, whole
+    )
+    found = replace(checkpoint, tensors={**checkpoint.tensors, **whole}, adapter=adapter)
+    _refuse_half_of_a_tie(found, adapter, fitting.model)
+    return found
+
+
+def _weights(directory: Path) -> Path:
+    """The adapter's weights."""
+    path = directory / WEIGHTS
+    if path.is_file():
+        return path
+    if (directory / "adapter_model.bin").is_file():
+        raise CheckpointError(
+            f"{directory} has its weights only as adapter_model.bin, which can run code when it "
+            "is loaded; where you trust it, load it with peft (PeftModel.from_pretrained) and "
+            f"write {WEIGHTS} with save_pretrained"
+        )
+    raise CheckpointError(
+        f"{directory} has no {WEIGHTS}; --adapter takes the directory that peft's "
+        "`save_pretrained` wrote"
+    )
+
+
+def _check_task(config: AdapterConfig, directory: Path, checkpoint: Checkpoint) -> None:
+    """Raise UnsupportedError where adapter and checkpoint have different output layers."""
+    if config.task in (None, "SEQ_CLS" if checkpoint.is_classifier else "CAUSAL_LM"):
+        return
+    problem = (
+        f"the adapter {directory} was trained for {config.task} (task_type in {CONFIG}), and "
+        f"{checkpoint.model} is a {checkpoint.architecture}"
+    )
+    if config.task == "SEQ_CLS":
+        raise UnsupportedError(
+            f"{problem}, which has no output layer for the adapter's labels; load the base with "
+            f"AutoModelForSequenceClassification and its id2label, {MERGE}"
+        )
+    raise UnsupportedError(f"{problem}; give the model that it was trained on with --model")
+
+
+def _sorted(
+    entries: Mapping[str, TensorEntry], directory: Path
+) -> tuple[dict[str, dict[str, TensorEntry]], dict[str, TensorEntry]]:
+    """The pairs of each module, and the tensors that are stored whole, by their parameters."""
+    pairs: dict[str, dict[str, TensorEntry]] = {}
+    whole = {}
+    for key, entry in entries.items():
+        if found := _PAIR.fullmatch(key):
+            pairs.setdefault(found[1], {})[found[2]] = entry
+        elif "lora_embedding_" in key:
+            raise _on_an_embedding(directory, key)
+        elif "lora_" in key:
+            raise UnsupportedError(
+                f"the adapter {directory} holds {key}, which plain LoRA has not; {MERGE}"
+            )
+        else:
+            whole[key.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = entry
+    for module, sides in pairs.items():
+        if len(sides) < 2:
+            missing = "B" if "A" in sides else "A"
+            raise CheckpointError(
+                f"the adapter {directory} has one half of {module}: lora_{missing} is missing; "
+                "copy the adapter again"
+            )
+    return pairs, whole
+
+
+class _Fitting:
+    """Finds the parameters of a checkpoint that an adapter's tensors belong to."""
+
+    def __init__(self, directory: Path, config: AdapterConfig, checkpoint: Checkpoint) -> None:
+        self.directory = directory
+        self.config = config
+        self.model = make_skeleton(checkpoint, reference_attention(checkpoint.config))
+        self.trained_on = (
+            f"it was trained on {config.base or 'a model that it does not name'}, the checkpoint "
+            f"is {checkpoint.model} ({checkpoint.architecture}); give the adapter's own model with "
+            "--model"
+        )
+        _, self._family = family_of(read_config(checkpoint.directory), checkpoint.model)
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
+        self._tied = is_tied(checkpoint)
+
+    def change(self, module: str, sides: Mapping[str, TensorEntry]) -> tuple[str, LowRank]:
+        """The parameter that a pair changes, and how."""
+        a, b = sides["A"], sides["B"]
+        name = self._parameter(module + ".weight")
+        layer = self.model.get_submodule(name.removesuffix(".weight"))
+        if not isinstance(layer, nn.Linear | Conv1D):
+            raise _on_an_embedding(self.directory, module)
+        if self._tied and layer is output_layer(self.model):
+            raise UnsupportedError(
+                f"the adapter {self.directory} changes {module}, which is tied to the embedding; "
+                f"{MERGE}"
+            )
+        transposed = isinstance(layer, Conv1D)  # peft goes by the layer too
+        shape = self._shapes[name][::-1] if transposed else self._shapes[name]
+        rank = a.shape[0] if a.shape else 0
+        if rank < 1 or (a.shape, b.shape) != ((rank, shape[1]), (shape[0], rank)):
+            raise self._another_shape(name, f"{list(b.shape)} times {list(a.shape)}")
+        return name, LowRank(a, b, self.config.scale(module, rank), transposed)
+
+    def replacement(self, stored: str, entry: TensorEntry) -> tuple[str, TensorEntry]:
+        """The parameter whose place a tensor takes that is stored whole."""
+        name = self._parameter(stored)
+        if entry.shape != self._shapes[name]:
+            raise self._another_shape(name, str(list(entry.shape)))
+        return name, entry
+
+    def _parameter(self, stored: str) -> str:
+        """The checkpoint's name for what the adapter's own model calls `stored`."""
+        name = stored if stored in self._shapes else self._family.tensor_name(stored)
+        if name is None or name not in self._shapes:
+            raise CheckpointError(
+                f"the adapter {self.directory} is for another model: there is no {stored}; "
+                f"{self.trained_on}"
+            )
+        return name
+
+    def _another_shape(self, name: str, shape: str) -> CheckpointError:
+        return CheckpointError(
+            f"the adapter {self.directory} is for another model: its {name} is {shape}, the "
+            f"checkpoint's {list(self._shapes[name])}; {self.trained_on}"
+        )
+
+
+def _on_an_embedding(directory: Path, what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the adapter {directory} changes an embedding ({what}); only linear layers can be merged "
+        f"here; {MERGE}"
+    )
+
+
+def _check_finite(key: str, entry: TensorEntry) -> None:
+    """Raise CheckpointError where a tensor holds NaN or infinity."""
+    rows = entry.shape[0] if entry.shape else 1
+    step = max(1, _BLOCK * rows // max(entry.bytes, 1))
+    for start in range(0, rows, step):
+        if not torch.isfinite(read_entry(entry, key, start, start + step)).all():
+            raise CheckpointError(
+                f"tensor {key} of {entry.file} holds NaN or infinity, so the training failed; take "
+                "an earlier state of the adapter"
+            )
+
+
+def _refuse_half_of_a_tie(checkpoint: Checkpoint, adapter: Adapter, model: PreTrainedModel) -> None:
+    """Where output layer and embedding are one, an adapter must store neither, or both alike."""
+    head = module_name(model, output_layer(model)) + ".weight"
+    embedding = module_name(model, model.get_input_embeddings()) + ".weight"
+    stored = {head, embedding} & adapter.whole.keys()
+    if not is_tied(checkpoint) or not stored:
+        return
+    if len(stored) < 2 or not equal_tensors(checkpoint, head, embedding):
+        raise UnsupportedError(
+            f"the adapter {adapter.directory} stores {' and '.join(sorted(stored))}, which its "
+            "training parted from the other: the model ties output layer and embedding; set "
+            f"tie_word_embeddings to false in its configuration, {MERGE}"
+        )

@@ -1,0 +1,167 @@
+"""What a LoRA adapter's adapter_config.json says, as far as merging it goes by that.
+
+A merge that overlooked a setting would be wrong and look right: the reference reads the same merged
+weights. So a setting that is not known to leave W + s B A as it is gets the adapter refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, UnsupportedError
+
+CONFIG = "adapter_config.json"
+MERGE = (
+    "merge it with peft (PeftModel.merge_and_unload), save the model and its tokenizer, and give "
+    "that directory with --model"
+)
+# What names the model, and what matters to training, to loading, or to nothing.
+_HARMLESS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "inference_mode",
+    "peft_version",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "modules_to_save",
+    "lora_dropout",
+    "ensure_weight_tying",
+    "megatron_core",
+    "runtime_config",
+    "qalora_group_size",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "velora_config",
+}
+# What is read here, or told by the tensors: ranks by their shapes, biases by being there, and
+# whether a matrix is stored transposed by the layer.
+_READ = {
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "lora_alpha",
+    "alpha_pattern",
+    "use_rslora",
+    "fan_in_fan_out",
+    "bias",
+    "init_lora_weights",
+}
+# The others (PiSSA, OLoRA, LoftQ ...) begin by changing the base's own weights.
+_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How an adapter is to be merged.
+
+    Args:
+        base: what the adapter's maker called the model that it was trained on, if anything.
+        task: peft's name of the task: `CAUSAL_LM`, `SEQ_CLS`; None where none is named.
+        alpha: the numerator of the scale; `alpha_pattern` gives modules another one, by regular
+            expressions that match the end of their names.
+        stabilised: divide by the rank's square root instead of the rank.
+    """
+
+    base: str | None
+    task: str | None
+    alpha: float
+    alpha_pattern: Mapping[str, float]
+    stabilised: bool
+
+    def scale(self, module: str, rank: int) -> float:
+        """The factor before B A: alpha / r (Hu et al. 2021, https://arxiv.org/abs/2106.09685), or
+        alpha / sqrt(r), rank-stabilised (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).
+
+        Args:
+            module: the name of the changed layer in the adapter's own model.
+            rank: r, the rows of A.
+        """
+        matching = (
+            alpha
+            for pattern, alpha in self.alpha_pattern.items()
+            if re.match(rf"(.*\.)?({pattern})$", module)
+        )
+        alpha = next(matching, self.alpha)
+        return float(alpha / (rank**0.5 if self.stabilised else rank))
+
+
+def read_adapter_config(directory: Path) -> AdapterConfig:
+    """Read adapter_config.json of `directory`.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        UnsupportedError: the adapter is no LoRA, or does more than W + s B A.
+    """
+    raw = _read(directory)
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise UnsupportedError(
+            f"the adapter {directory} is of the kind {kind} (peft_type in {CONFIG}); LORA can be "
+            f"merged here; if peft can merge it, {MERGE}"
+        )
+    for key, value in raw.items():
+        if key not in _HARMLESS | _READ and value not in (None, False, {}, []):
+            _refuse_setting(directory, key, value)
+    if raw.get("init_lora_weights", True) not in _STARTS:
+        _refuse_setting(directory, "init_lora_weights", raw["init_lora_weights"])
+    try:
+        return AdapterConfig(
+            base=raw.get("base_model_name_or_path") or None,
+            task=raw.get("task_type") or None,
+            alpha=_number(raw["lora_alpha"]),
+            alpha_pattern={
+                _pattern(key): _number(value)
+                for key, value in (raw.get("alpha_pattern") or {}).items()
+            },
+            stabilised=raw.get("use_rslora") is True,
+        )
+    except (KeyError, TypeError, AttributeError, re.error) as error:
+        raise CheckpointError(
+            f"{directory / CONFIG} does not say how strong the adapter is (lora_alpha, "
+            f"alpha_pattern: {error}); copy the adapter again"
+        ) from None
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{directory} has no {CONFIG}; --adapter takes the directory that peft's "
+            "`save_pretrained` wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; copy the adapter again") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} is not a JSON object; copy the adapter again")
+    return raw
+
+
+def _refuse_setting(directory: Path, key: str, value: object) -> None:
+    raise UnsupportedError(
+        f"the adapter {directory} has {key} = {json.dumps(value)} in {CONFIG}, with which it is "
+        f"more than plain LoRA; {MERGE}"
+    )
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _pattern(text: str) -> str:
+    re.compile(text)
+    return text

@@ -1,0 +1,103 @@
+"""The trie of the labels inside the graph: who sees whom, and scores from logits."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+
+from .trie import Trie
+
+_NOWHERE = -1e9  # the logit of a child that a branch does not have
+
+
+class LabelTree(nn.Module):
+    """Tree attention over the trie's nodes, which stand in each row right behind the prompt, and
+    the labels' scores from the logits at its branches.
+
+    Buffers, N nodes, K branches with at most C children, R rows of the head, S sequences that
+    branch D times at most:
+        seen: int64 [(N + 1)²], whether one node (or, 0, any other token) sees another.
+        shift: int64 [N + 1], from a node's place in its row to its position.
+        options: int64 [K * C], where a branch's children are among its R + 1 logits.
+        steps: int64 [D, S], where a sequence's branches are among the K * C + 1 probabilities.
+    """
+
+    seen: torch.Tensor
+    shift: torch.Tensor
+    options: torch.Tensor
+    steps: torch.Tensor
+
+    def __init__(self, trie: Trie) -> None:
+        super().__init__()
+        self.nodes = len(trie.token_ids)
+        self.branches = len(trie.branches)
+        self.register_buffer("seen", _lines(trie).flatten())
+        shift = [0, *(depth - 1 - place for place, depth in enumerate(trie.depths))]
+        self.register_buffer("shift", torch.tensor(shift))
+        options, steps = _tables(trie)
+        self.register_buffer("options", options)
+        self.register_buffer("steps", steps)
+
+    def among(
+        self, position: torch.Tensor, seen: torch.Tensor, last: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and mask of rows that hold the trie.
+
+        Args:
+            position: int64 [1, T], places in a row.
+            seen: bool [1, 1, T, T], whether a query sees a key under causal attention.
+            last: int64 [batch, 1], the place of the prompt's last token.
+
+        Returns:
+            int64 [batch, T]: a node stands where its depth says; bool [batch, 1, T, T]: a node sees
+            the prompt, the text and its own ancestors.
+        """
+        behind = position - last
+        node = torch.where((behind > 0) & (behind <= self.nodes), behind, 0)
+        pairs = node.unsqueeze(2) * (self.nodes + 1) + node.unsqueeze(1)
+        own = self.seen[pairs] != 0
+        return position + self.shift[node], seen & own.unsqueeze(1)
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [batch, K, R] of every row at every branch -> the log-probability of each
+        sequence, float32 [batch, S]."""
+        none = torch.full_like(logits[:, :, :1], _NOWHERE)
+        own = torch.cat([logits, none], 2).flatten(1).index_select(1, self.options)
+        chosen = own.unflatten(1, (self.branches, -1)).log_softmax(2).flatten(1)
+        chosen = torch.cat([chosen, torch.zeros_like(chosen[:, :1])], 1)
+        taken = chosen.index_select(1, self.steps.flatten()).unflatten(1, self.steps.shape)
+        score: torch.Tensor = functools.reduce(torch.add, taken.unbind(1))
+        return score
+
+
+def _lines(trie: Trie) -> torch.Tensor:
+    """int64 [N + 1, N + 1]: 1 where a node (from 1) sees another; all see 0, which sees itself."""
+    seen = torch.zeros(len(trie.token_ids) + 1, len(trie.token_ids) + 1, dtype=torch.int64)
+    seen[:, 0] = 1
+    for place in range(len(trie.token_ids)):
+        for above in trie.line(place):
+            seen[1 + place, 1 + above] = 1
+    return seen
+
+
+def _tables(trie: Trie) -> tuple[torch.Tensor, torch.Tensor]:
+    """`options` and `steps`."""
+    total = sum(map(len, trie.rows))
+    most = max(map(len, trie.rows))
+    options = torch.full((len(trie.rows), most), total)
+    place_of = []  # of each row, among the K * C
+    row = 0
+    for branch, below in enumerate(trie.rows):
+        for child in range(len(below)):
+            options[branch, child] = row
+            place_of.append(branch * most + child)
+            row += 1
+    options += torch.arange(len(trie.rows)).unsqueeze(1) * (total + 1)
+    longest = max(map(len, trie.paths))
+    steps = torch.full((longest, len(trie.paths)), len(trie.rows) * most)
+    for sequence, path in enumerate(trie.paths):
+        for step, taken in enumerate(path):
+            steps[step, sequence] = place_of[taken]
+    return options.flatten(), steps

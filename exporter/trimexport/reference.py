@@ -1,0 +1,122 @@
+"""The labels' logits by the untrimmed model: what every variant is compared with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimexport_runtime import Manifest
+
+from .graph import combine_words
+from .label_tree import LabelTree
+from .layerwise import LayerwiseModel, Reference
+from .trie import Trie, make_trie
+
+
+@dataclass(frozen=True)
+class LabelReference:
+    """`logits`: float64 [n, labels]; of labels that are read whole, log-probabilities. `mass`:
+    float64 [n], the probability of the labels' first tokens within the whole vocabulary; a
+    fine-tuned classifier, which says nothing but labels, has none. `trimmed`: float32 [n, labels],
+    what the cut head says in place of the whole output layer."""
+
+    logits: npt.NDArray[np.float64]
+    mass: npt.NDArray[np.float64] | None
+    trimmed: npt.NDArray[np.float32]
+
+
+def label_reference(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    prompts: Sequence[tuple[int, ...]],
+    tick: Callable[[int], None] = lambda done: None,
+) -> LabelReference:
+    """What the untrimmed model says after whole prompts, as token ids.
+
+    Args:
+        tick: called with the number of sequences done since the last call: as many as there are
+            prompts, times `sequences_per_prompt`.
+    """
+    trie = trie_of(manifest)
+    if trie is not None:
+        return _whole_labels(model, manifest, trie, prompts, tick)
+    classifier = model.checkpoint.is_classifier
+    tokens = [token for label in manifest.labels for token in label.token_ids]
+    sizes = [len(label.token_ids) for label in manifest.labels]
+    if classifier:
+        tokens, sizes = list(range(len(manifest.labels))), [1] * len(manifest.labels)
+    result = model.reference(prompts, tokens, tick)
+    with torch.no_grad():
+        trimmed = combine_words(model.cut_head(tokens)(result.hidden), sizes).numpy()
+    return LabelReference(
+        logits=combine_words(result.token_logits, sizes).double().numpy(),
+        mass=None if classifier else _mass(result, range(len(tokens))),
+        trimmed=trimmed,
+    )
+
+
+def trie_of(manifest: Manifest) -> Trie | None:
+    """Of the labels' whole sequences, where these are read."""
+    sequences = [it for label in manifest.labels for it in label.sequences]
+    return make_trie(sequences) if sequences else None
+
+
+def sequences_per_prompt(manifest: Manifest) -> int:
+    """How many sequences the reference runs for each prompt: one for every place where labels
+    part, and one for the prompt's own end."""
+    trie = trie_of(manifest)
+    return 1 if trie is None else len(trie.branches)
+
+
+def along(trie: Trie, logits: torch.Tensor) -> torch.Tensor:
+    """Logits [n, branches, rows] of the trie -> each sequence's sum of log-probabilities
+    [n, sequences]."""
+    chosen, start = [], 0
+    for branch, tokens in enumerate(trie.rows):
+        own = logits[:, branch, start : start + len(tokens)]
+        chosen.append(own.log_softmax(1))
+        start += len(tokens)
+    steps = torch.cat(chosen, 1)
+    return torch.stack([steps[:, list(path)].sum(1) for path in trie.paths], 1)
+
+
+def _whole_labels(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    trie: Trie,
+    prompts: Sequence[tuple[int, ...]],
+    tick: Callable[[int], None],
+) -> LabelReference:
+    """Every beginning of a label after every prompt is a sequence of its own, which the model reads
+    without the trie."""
+    sizes = [len(label.sequences) for label in manifest.labels]
+    first = sorted({token for label in manifest.labels for token in label.token_ids})
+    rows = list(itertools.chain(*trie.rows))
+    begun = [trie.tokens_to(place) for place in trie.branches]
+    result = model.reference(
+        [(*prompt, *more) for prompt in prompts for more in begun], [*rows, *first], tick
+    )
+    logits = result.token_logits.double().unflatten(0, (-1, len(begun)))
+    with torch.no_grad():
+        cut = model.cut_head(rows)(result.hidden).unflatten(0, (-1, len(begun)))
+        trimmed = combine_words(LabelTree(trie).scores(cut), sizes).numpy()
+    mass = _mass(result, range(len(rows), len(rows) + len(first)))
+    return LabelReference(
+        logits=combine_words(along(trie, logits), sizes).numpy(),
+        mass=mass.reshape(-1, len(begun))[:, 0],
+        trimmed=trimmed,
+    )
+
+
+def _mass(result: Reference, tokens: range) -> npt.NDArray[np.float64]:
+    """The probability of some of the tokens asked for, within the whole vocabulary."""
+    own = result.token_logits[:, tokens.start : tokens.stop]
+    mass: npt.NDArray[np.float64] = (
+        torch.exp(own.logsumexp(1) - result.log_normaliser).double().numpy()
+    )
+    return mass

@@ -1,0 +1,1 @@
+"""Which words to read for the labels: compare them on examples."""

@@ -1,0 +1,193 @@
+"""From a spec without words and examples with labels to the words that may stand for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trimexport.checkpoint import read_config
+from trimexport.errors import SpecError
+from trimexport.evaluation.data import Labelled, missing
+from trimexport.families import family_of, is_classifier
+from trimexport.hub import locate_config
+from trimexport.layerwise import LayerwiseModel
+from trimexport.memory import keep_large_blocks_apart, release
+from trimexport.planning import Setting, set_up
+from trimexport.progress import Progress, Silent
+from trimexport.spec import BuildSpec
+from trimexport.vocabulary import answer_states, log_normaliser, mean_probabilities
+
+from .candidates import NAME, Candidate, candidates_of
+from .search import Answers, Combination, over_others, score, search
+
+
+@dataclass(frozen=True)
+class Word:
+    """A candidate, its probability among the whole vocabulary, averaged over the examples of its
+    label, and the same over those of the others."""
+
+    candidate: Candidate
+    own: float
+    others: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A word for each label, and what it is worth on the examples."""
+
+    words: tuple[Candidate, ...]
+    scores: Combination
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What was compared on the examples.
+
+    `examples` counts those of each label; `words` are each label's candidates, the likeliest for
+    its examples first; `choices` the combinations, `equal_from` and `whole` as in `search.Search`;
+    `names` is the combination of the labels' own names, or None where they cannot stand for the
+    labels, for the reason `no_names`.
+    """
+
+    spec: BuildSpec
+    examples: tuple[int, ...]
+    words: tuple[tuple[Word, ...], ...]
+    choices: tuple[Choice, ...]
+    equal_from: float
+    whole: bool
+    names: Choice | None
+    no_names: str | None
+
+
+def refuse_classifier(spec: BuildSpec) -> None:
+    """Raise SpecError if the model was fine-tuned as a classifier."""
+    architecture, _ = family_of(read_config(locate_config(spec.model, spec.revision)), spec.model)
+    if is_classifier(architecture):
+        raise SpecError(
+            f"{spec.model} is a fine-tuned classifier, whose labels need no words: it says nothing "
+            "but labels"
+        )
+
+
+def check_examples(examples: Labelled, labels: Sequence[str], source: object) -> None:
+    """Raise SpecError if a label has no example."""
+    if absent := missing(examples.gold, labels):
+        raise SpecError(
+            f"{source} has no example of {', '.join(absent)}; words are chosen by examples of "
+            "every label, so add some"
+        )
+
+
+def suggest(
+    spec: BuildSpec,
+    examples: Labelled,
+    synonyms: Mapping[str, Sequence[str]],
+    progress: Progress | None = None,
+) -> Suggestion:
+    """Compare words for the spec's labels on examples, in one pass of them through the model.
+
+    Args:
+        spec: what is asked of which model; its verbalizers are not looked at.
+        examples: at least one of each label.
+        synonyms: label -> words of the user's.
+
+    Raises:
+        SpecError: words or a prompt that cannot be read, or a label for which there is no word.
+        CheckpointError: a model that cannot be read or is not supported.
+    """
+    progress = progress or Silent()
+    keep_large_blocks_apart()
+    setting = set_up(spec)
+    release()
+    model = LayerwiseModel(setting.checkpoint)
+    gold = torch.from_numpy(examples.gold)
+    with progress.bar("reading the examples", len(examples.texts)) as tick:
+        hidden = answer_states(model, setting, examples.texts, tick)
+    with progress.bar("reading the vocabulary", 2) as tick:
+        normaliser = log_normaliser(model, hidden)
+        tick(1)
+        means = mean_probabilities(model, hidden, normaliser, gold, len(spec.labels)).numpy()
+        tick(1)
+    pools = _pools(setting, synonyms, means)
+    tokens = list(dict.fromkeys(it.token_id for pool in pools for it in pool))
+    with torch.no_grad():
+        logits = model.cut_head(tokens)(hidden)
+        probabilities = (logits - normaliser[:, None]).exp()
+    answers = Answers(logits.numpy(), probabilities.numpy(), examples.gold)
+    return _suggestion(spec, answers, pools, tokens, means)
+
+
+def _pools(
+    setting: Setting, synonyms: Mapping[str, Sequence[str]], means: npt.NDArray[np.float32]
+) -> tuple[tuple[Candidate, ...], ...]:
+    preferred = over_others(means)
+    pools = tuple(
+        candidates_of(label, synonyms.get(label, ()), preferred[place], setting)
+        for place, label in enumerate(setting.spec.labels)
+    )
+    for label, pool in zip(setting.spec.labels, pools, strict=True):
+        if not pool:
+            raise SpecError(
+                f'there is no word for label "{label}": its name cannot be read after this prompt, '
+                f'and the model has none for its examples; give some with --synonyms "{label}=word"'
+            )
+    return pools
+
+
+def _suggestion(
+    spec: BuildSpec,
+    answers: Answers,
+    pools: Sequence[Sequence[Candidate]],
+    tokens: Sequence[int],
+    means: npt.NDArray[np.float32],
+) -> Suggestion:
+    columns = {token: column for column, token in enumerate(tokens)}
+    found = search(answers, [[columns[it.token_id] for it in pool] for pool in pools])
+    if not found.combinations:
+        raise SpecError(
+            "no choice of words tells the labels apart: all begin with the same tokens; give other "
+            "words with --synonyms label=word"
+        )
+    by_token = [{columns[it.token_id]: it for it in pool} for pool in pools]
+
+    def choice(it: Combination) -> Choice:
+        words = (pool[column] for pool, column in zip(by_token, it.columns, strict=True))
+        return Choice(tuple(words), it)
+
+    no_names = _no_names(spec.labels, pools)
+    row = np.array([[columns[pool[0].token_id] for pool in pools]], np.int64)
+    return Suggestion(
+        spec=spec,
+        examples=tuple(np.bincount(answers.gold, minlength=len(pools)).tolist()),
+        words=tuple(_words(pool, place, means) for place, pool in enumerate(pools)),
+        choices=tuple(map(choice, found.combinations)),
+        equal_from=found.equal_from,
+        whole=found.whole,
+        names=None if no_names else choice(score(answers, row)[0]),
+        no_names=no_names,
+    )
+
+
+def _no_names(labels: Sequence[str], pools: Sequence[Sequence[Candidate]]) -> str | None:
+    """Why the labels' own names cannot stand for them, if they cannot."""
+    for label, pool in zip(labels, pools, strict=True):
+        if pool[0].origin != NAME:
+            return f'"{label}" cannot be read after this prompt'
+    (token, count) = Counter(pool[0].token for pool in pools).most_common(1)[0]
+    return f'several begin with "{token}"' if count > 1 else None
+
+
+def _words(
+    pool: Sequence[Candidate], place: int, means: npt.NDArray[np.float32]
+) -> tuple[Word, ...]:
+    others = np.delete(means, place, axis=0).mean(axis=0)
+    words = [
+        Word(it, own=float(means[place, it.token_id]), others=float(others[it.token_id]))
+        for it in pool
+    ]
+    return tuple(sorted(words, key=lambda word: -word.own))

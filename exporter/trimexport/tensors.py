@@ -1,0 +1,107 @@
+"""Tensors in safetensors files (https://github.com/huggingface/safetensors#format): eight bytes of
+header length, a JSON header, raw little-endian data.
+
+The `safetensors` library checks each file; the data are then read with plain reads, not mapped, so
+that a page that was read does not stay in the process.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .errors import CheckpointError
+
+_DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies: file, safetensors dtype, shape, absolute offset and size in bytes."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """The tensors of one safetensors file."""
+    try:
+        with safe_open(file, framework="pt"):  # checks header, offsets and size
+            pass
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+    except (SafetensorError, OSError, ValueError, struct.error) as error:
+        raise CheckpointError(
+            f"{file} is truncated or damaged ({error}); download it again"
+        ) from None
+    entries = {}
+    for name, item in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = item["data_offsets"]
+        shape = tuple(item["shape"])
+        entries[name] = TensorEntry(file, item["dtype"], shape, 8 + length + begin, end - begin)
+    return entries
+
+
+def read_entry(
+    entry: TensorEntry, name: str, start: int = 0, stop: int | None = None
+) -> torch.Tensor:
+    """A tensor as it is stored, in float32, or its rows `start` to `stop`.
+
+    Raises:
+        CheckpointError: the file is gone or ends early, or its dtype is not supported.
+    """
+    rows = entry.shape[0] if entry.shape else 1
+    stop = rows if stop is None else min(stop, rows)
+    width = entry.bytes // max(rows, 1)
+    shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
+    try:
+        with entry.file.open("rb", buffering=0) as stream:
+            stream.seek(entry.offset + start * width)
+            return _read_tensor(stream, (stop - start) * width, shape, entry, name)
+    except OSError as error:
+        raise CheckpointError(
+            f"{entry.file} cannot be read any more ({error.strerror}); put it back"
+        ) from None
+
+
+def check_dtype(name: str, entry: TensorEntry) -> None:
+    """Raise CheckpointError unless the tensor's dtype is one that can be read."""
+    if entry.dtype not in _DTYPES:
+        raise CheckpointError(
+            f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
+            "(a checkpoint that is quantised already has to be dequantised first)"
+        )
+
+
+def _read_tensor(
+    stream: Any, size: int, shape: tuple[int, ...], entry: TensorEntry, name: str
+) -> torch.Tensor:
+    """Read `size` bytes as a float32 tensor."""
+    check_dtype(name, entry)
+    buffer = bytearray(size)
+    view, done = memoryview(buffer), 0
+    while done < size:
+        count = stream.readinto(view[done:])
+        if not count:
+            raise CheckpointError(f"{entry.file} ends inside tensor {name}; download it again")
+        done += count
+    if not size:
+        return torch.empty(shape, dtype=torch.float32)
+    tensor = torch.frombuffer(buffer, dtype=_DTYPES[entry.dtype]).reshape(shape)
+    return tensor.to(torch.float32)

@@ -1,0 +1,102 @@
+"""What the untrimmed model would say, of its whole vocabulary, at the answer's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import SpecError
+from .layerwise import LayerwiseModel
+from .planning import Plan, Setting, whole_ids
+
+# Texts whose logits are in memory at once, of a block of the vocabulary or of all of it.
+_ROWS = 1024
+_WHOLE_ROWS = 64
+
+
+def answer_states(
+    model: LayerwiseModel,
+    setting: Setting | Plan,
+    texts: Sequence[str],
+    progress: Callable[[int], None] = lambda done: None,
+) -> torch.Tensor:
+    """What the output layer reads at the answer's place of each text: float32 [texts, hidden].
+
+    Raises:
+        SpecError: a text without tokens, where the prompt has none either.
+    """
+    sequences = whole_ids(setting, texts)
+    if not all(sequences):
+        raise SpecError("a text is empty, and so is the prompt around it; leave it out")
+    return model.hidden_states(sequences, progress)
+
+
+def log_normaliser(model: LayerwiseModel, hidden: torch.Tensor) -> torch.Tensor:
+    """The log of the sum of exp over the whole vocabulary: float32 [n] for hidden [n, hidden]."""
+    parts = []
+    for rows in _cut(hidden, _ROWS):
+        found = torch.full((len(rows),), -torch.inf)
+        for _, logits in model.head_blocks(rows):
+            found = torch.logaddexp(found, logits.logsumexp(1))
+        parts.append(found)
+    return torch.cat(parts)
+
+
+def mean_probabilities(
+    model: LayerwiseModel,
+    hidden: torch.Tensor,
+    normaliser: torch.Tensor,
+    groups: torch.Tensor,
+    count: int,
+) -> torch.Tensor:
+    """Every token's probability, averaged over the texts of each group: float32 [count, tokens].
+
+    Args:
+        hidden: [n, hidden].
+        normaliser: theirs, of `log_normaliser`.
+        groups: int64 [n], each text's group, below `count`; no group is empty.
+    """
+    member = torch.nn.functional.one_hot(groups, count).float()
+    member = member / member.sum(0)
+    total = torch.zeros(count, 0)
+    for rows, shift, weights in zip(
+        _cut(hidden, _ROWS), _cut(normaliser, _ROWS), _cut(member, _ROWS), strict=True
+    ):
+        blocks = [weights.T @ (it - shift[:, None]).exp() for _, it in model.head_blocks(rows)]
+        part = torch.cat(blocks, 1)
+        total = total + part if total.shape[1] else part
+    return total
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """The likeliest tokens of n rows, the likeliest first: `token_ids` int64 [n, count] and their
+    `probabilities` float32 [n, count]; `asked` float32 [n, tokens], those of the tokens that were
+    asked for."""
+
+    token_ids: torch.Tensor
+    probabilities: torch.Tensor
+    asked: torch.Tensor
+
+
+def likeliest(
+    model: LayerwiseModel, hidden: torch.Tensor, count: int, token_ids: Sequence[int]
+) -> Likeliest:
+    """The `count` likeliest tokens after hidden [n, hidden], and the probabilities of others."""
+    best, asked = [], []
+    for rows in _cut(hidden, _WHOLE_ROWS):
+        logits = torch.cat([block for _, block in model.head_blocks(rows)], 1)
+        probabilities = logits.softmax(1)
+        best.append(probabilities.topk(count, dim=1))
+        asked.append(probabilities[:, list(token_ids)])
+    return Likeliest(
+        token_ids=torch.cat([it.indices for it in best]),
+        probabilities=torch.cat([it.values for it in best]),
+        asked=torch.cat(asked),
+    )
+
+
+def _cut(values: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:
+    yield from values.split(rows)
