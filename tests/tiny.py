@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GemmaConfig, GemmaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from models import GEMMA_MINI, harden
 from trimexport import BuildSpec, Texts, build
@@ -79,6 +79,34 @@ def tiny_bundle() -> Path:
         precision=("fp32",), model=str(tiny_model()), labels=("positive", "negative"), prompt=PROMPT
     )
     return build(spec, tiny_root() / "bundle", sample=Texts(TEXTS)).directory
+
+
+@functools.cache
+def capped_bundle() -> Path:
+    """The bundle of a tiny Gemma 2 in several variants: its logits are capped, one of its three
+    labels has two words. Built once. Shared: copy it to change it."""
+    model = tiny_root() / "capped"
+    config = Gemma2Config(
+        **{
+            **tiny_config().to_dict(),
+            "architectures": ["Gemma2ForCausalLM"],
+            "final_logit_softcapping": 4.0,
+            "sliding_window": 64,
+        }
+    )
+    harden(Gemma2ForCausalLM(config), seed=12).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(GEMMA_MINI / name, model / name)
+    spec = BuildSpec(
+        model=str(model),
+        labels=("positive", "negative", "neutral"),
+        verbalizers={"positive": ("good", "great")},
+        prompt=PROMPT,
+        precision=("int8", "fp32"),
+        tensorrt=("fp16",),
+    )
+    output = tiny_root() / "capped-bundle"
+    return build(spec, output, sample=Texts(TEXTS), engines=False).directory
 
 
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:

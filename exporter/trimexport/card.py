@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trimexport_runtime import Manifest
+from trimexport_runtime.bundle import Fit
 
 from .parity import ParityReport
 from .report import markdown
@@ -40,12 +41,22 @@ print(classifier.classify(["your text"]))
 tokens) and gives `logits` (float32 [batch, {count}]), so any client of an ordinary sequence
 classifier can run it with the tokenizer beside it.
 
+{measured}
+{engines}"""
+
+_PARITY = """\
 ## Parity
 
 Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 
-{table}
-{engines}"""
+{table}"""
+
+_HEAD = """\
+## The head
+
+Fitted on {examples} by logistic regression (C {strength:g}), which got {accuracy:.2%} of them right
+in {folds}-fold cross-validation. `trimexport verify` compares it with the untrimmed model's hidden
+states."""
 
 _ENGINES = """
 ## TensorRT
@@ -60,6 +71,9 @@ directory, with TensorRT's own tool:
 _CUT = """\
 A text classifier cut from `{model}` ({architecture}) by trimexport: the prompt is compiled into
 the graph, and of the output layer only the label words' rows are left. No training was done."""
+_FITTED = """\
+A text classifier made from `{model}` ({architecture}) by trimexport: the prompt is compiled into
+the graph, and a head was fitted to the last hidden states. The weights were not trained."""
 _FINE_TUNED = """\
 The fine-tuned text classifier `{model}` ({architecture}), compiled by trimexport with all that it
 reads around a text."""
@@ -67,18 +81,34 @@ reads around a text."""
 
 def model_card(manifest: Manifest, report: ParityReport) -> str:
     """The card as Markdown."""
+    measured = _PARITY.format(texts=len(report.texts), table=markdown(report))
+    return _card(manifest, _CUT if _is_cut(manifest) else _FINE_TUNED, measured)
+
+
+def fitted_card(manifest: Manifest, fit: Fit) -> str:
+    """The card of a bundle whose head was fitted, as Markdown."""
+    examples = ", ".join(f"{count:,} examples of {label}" for label, count in fit.examples.items())
+    measured = _HEAD.format(
+        examples=examples, strength=fit.strength, accuracy=fit.accuracy, folds=fit.folds
+    )
+    return _card(manifest, _FITTED, measured)
+
+
+def _is_cut(manifest: Manifest) -> bool:
+    return all(label.tokens for label in manifest.labels)
+
+
+def _card(manifest: Manifest, what: str, measured: str) -> str:
     source = manifest.source
-    cut = all(label.tokens for label in manifest.labels)
     words = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
+    asked = _is_cut(manifest) and manifest.fit is None
     if any(label.sequences for label in manifest.labels):
         words = "whole labels, for some begin alike"
     return _CARD.format(
         model=source.model,
-        what=(_CUT if cut else _FINE_TUNED).format(
-            model=source.model, architecture=source.architecture
-        ),
+        what=what.format(model=source.model, architecture=source.architecture),
         labels=_cell(", ".join(manifest.label_names)),
-        tokens=f"| label tokens | {_cell(words)} |\n" if cut else "",
+        tokens=f"| label tokens | {_cell(words)} |\n" if asked else "",
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=manifest.text_limit.tokens,
         truncate=manifest.text_limit.truncate,
@@ -86,8 +116,7 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
         adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
         count=len(manifest.labels),
-        texts=len(report.texts),
-        table=markdown(report),
+        measured=measured,
         engines=_engines(manifest),
     )
 

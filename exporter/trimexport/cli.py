@@ -22,6 +22,8 @@ from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
 from .staging import check_output
 from .suggestion.command import suggest
+from .tuning.calibrate_command import calibrate
+from .tuning.fit_command import fit
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -311,4 +313,6 @@ def bench(
 
 
 main.add_command(evaluate)
+main.add_command(calibrate)
+main.add_command(fit)
 main.add_command(suggest)

@@ -36,8 +36,8 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
-from .reference import label_reference, sequences_per_prompt
 from .tokenizer import SourceTokenizer
+from .tuning.reference import sequences_per_prompt, tuned_reference
 
 
 def measure(
@@ -70,7 +70,8 @@ def measure(
     segments = [(_whole(manifest, it), it.truncated) for it in encoded]
     count = len(segments) * sequences_per_prompt(manifest)
     with progress.bar("reference (untrimmed, PyTorch fp32)", count) as tick:
-        reference = label_reference(model, manifest, [ids for ids, _ in segments], tick)
+        prompts = [ids for ids, _ in segments]
+        reference = tuned_reference(bundle, model, manifest, prompts, tick)
     logits, mass = reference.logits, reference.mass
     question = Question(bundle, manifest, sample.texts, tuple(encoded), reference.trimmed, optimum)
     variants, absent = [], []
@@ -89,7 +90,7 @@ def measure(
         reference_probabilities=_softmax(logits),
         logit_deviation=float(logits.std(axis=0).mean()),
         variants=tuple(variants),
-        gap=_gap(model, manifest, tokenizer, sample.texts, segments, logits, progress),
+        gap=_gap(bundle, model, manifest, tokenizer, sample.texts, segments, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
         not_run=tuple(absent),
     )
@@ -161,6 +162,7 @@ def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:
 
 
 def _gap(
+    bundle: Path,
     model: LayerwiseModel,
     manifest: Manifest,
     tokenizer: SourceTokenizer,
@@ -188,7 +190,8 @@ def _gap(
         return TokenisationGap(len(joined), different=0, flips=0, example=None)
     count = len(different) * sequences_per_prompt(manifest)
     with progress.bar("texts with a tokenisation gap", count) as tick:
-        other = label_reference(model, manifest, [joined[i] for i in different], tick).logits
+        prompts = [joined[i] for i in different]
+        other = tuned_reference(bundle, model, manifest, prompts, tick).logits
     flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
     gap = TokenisationGap(
         len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed

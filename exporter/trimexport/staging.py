@@ -15,6 +15,8 @@ from typing import Any
 
 from .errors import OutputError
 
+_ELSEWHERE = "give another directory with -o"
+
 
 def check_output(output: Path, force: bool) -> None:
     """Refuse an output that exists, before any work is done.
@@ -38,12 +40,15 @@ def check_output(output: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def staged(output: Path, force: bool) -> Iterator[Path]:
+def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path]:
     """A new directory beside `output` that becomes `output` when the block ends well.
 
     However the block ends otherwise (error, Ctrl-C), the new directory is removed, with those
     above it that were made for it, and an old `output` stays as it was. Signals that come while
     it replaces or removes take effect when that is done.
+
+    Args:
+        remedy: what to do where it cannot be written, for the error.
 
     Raises:
         OutputError: see `check_output`, which holds when the block ends too; or the disk is full,
@@ -60,7 +65,7 @@ def staged(output: Path, force: bool) -> Iterator[Path]:
         with _signals_held():
             _replace(output, work, aside, force)
     except OSError as error:
-        raise _refused(output, error) from error
+        raise _refused(output, error, remedy) from error
     finally:
         clean = False
         while not clean:
@@ -77,19 +82,19 @@ def _exists(output: Path) -> bool:
     try:
         return output.exists()
     except OSError as error:
-        raise _refused(output, error) from None
+        raise _refused(output, error, _ELSEWHERE) from None
 
 
-def _refused(output: Path, error: OSError) -> OutputError:
+def _refused(output: Path, error: OSError, remedy: str) -> OutputError:
     """The error for a place that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(
-            f"the disk of {output.parent} is full; nothing was kept. Free some room or give "
-            "another directory with -o"
+            f"the disk of {output.parent} is full; nothing was kept. Free some room or {remedy}"
         )
     return OutputError(
-        f"{output} cannot be written ({error.strerror or error}); nothing was kept. Give another "
-        "directory with -o"
+        f"{output} cannot be written ({error.strerror or error}); nothing was kept. "
+        + remedy[0].upper()
+        + remedy[1:]
     )
 
 

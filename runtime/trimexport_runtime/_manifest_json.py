@@ -24,6 +24,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "str | None": lambda value: value is None or isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
     "int": is_int,
+    "int | None": lambda value: value is None or is_int(value),
     "float": _is_float,
     "float | None": lambda value: value is None or _is_float(value),
     "tuple[str, ...]": lambda value: (
@@ -32,11 +33,21 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "tuple[int, ...]": lambda value: (
         isinstance(value, tuple) and all(is_int(item) for item in value)
     ),
+    "tuple[float, ...]": lambda value: (
+        isinstance(value, tuple) and all(_is_float(item) for item in value)
+    ),
     "tuple[tuple[int, ...], ...]": lambda value: (
         isinstance(value, tuple)
         and all(isinstance(item, tuple) and all(map(is_int, item)) for item in value)
     ),
     "Mapping[str, str]": lambda value: isinstance(value, dict),
+    "Mapping[str, int]": lambda value: (
+        isinstance(value, dict) and all(is_int(item) for item in value.values())
+    ),
+    "Mapping[str, float] | None": lambda value: (
+        value is None
+        or (isinstance(value, dict) and all(_is_float(item) for item in value.values()))
+    ),
 }
 
 

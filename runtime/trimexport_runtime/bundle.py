@@ -145,8 +145,9 @@ class Variant:
 
     `operators` are the operator sets that its graph uses: `ai.onnx` alone is portable.
     `weight_error` is the largest relative error of a weight matrix, the norm of the difference by
-    the norm of the matrix; None where weights were not quantised. `parity` is None only while the
-    build is measuring it. `engine` is what was built of the graph for TensorRT, if anything was.
+    the norm of the matrix; None where weights were not quantised. `parity` is None while the build
+    is measuring it, and where `trimexport fit` put another head since. `engine` is what was built
+    of the graph for TensorRT, if anything was.
     """
 
     name: str
@@ -160,6 +161,41 @@ class Variant:
     weight_error: float | None = None
     parity: Parity | None = None
     engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A bias per label that `trimexport calibrate` added behind the logits of every variant.
+
+    `method` is `content-free`, `batch` or `prior`, `texts` how many it was found on, `variant` what
+    answered them. `bias` is float32, in the labels' order; `prior` the labels' shares that were
+    asked for.
+    """
+
+    method: str
+    texts: int
+    bias: tuple[float, ...]
+    prior: Mapping[str, float] | None
+    variant: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How `trimexport fit` found the head that stands in the place of the label words' rows.
+
+    `examples` counts them by label, `examples_sha256` is of their texts and labels. `shots` of each
+    label were drawn with `seed`, where they are not None. `strength` is the regression's C, and
+    `accuracy` what that got in cross-validation with `folds`. `variant` gave the hidden states.
+    """
+
+    examples: Mapping[str, int]
+    examples_sha256: str
+    shots: int | None
+    seed: int | None
+    strength: float
+    accuracy: float
+    folds: int
+    variant: str
 
 
 @dataclass(frozen=True)
@@ -177,6 +213,8 @@ class Manifest:
     label_mass: float | None = None
     tokenisation_gap: float | None = None
     tool_versions: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    fit: Fit | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -274,7 +312,15 @@ def _text_limit(raw: Any) -> TextLimit:
     return limit
 
 
+def _calibration(raw: Any, labels: int) -> Calibration:
+    calibration = known(Calibration, raw)
+    if len(calibration.bias) != labels:
+        raise ValueError(f"the calibration has {len(calibration.bias)} numbers, not {labels}")
+    return calibration
+
+
 def _manifest(raw: Mapping[str, Any]) -> Manifest:
+    calibration, fit = raw.get("calibration"), raw.get("fit")
     manifest = known(
         Manifest,
         raw,
@@ -284,6 +330,8 @@ def _manifest(raw: Mapping[str, Any]) -> Manifest:
         source=known(Source, raw["source"]),
         variants=tuple(_variant(item) for item in raw["variants"]),
         files=tuple(_file(item) for item in raw["files"]),
+        calibration=None if calibration is None else _calibration(calibration, len(raw["labels"])),
+        fit=None if fit is None else known(Fit, fit),
     )
     if len(manifest.labels) < 2 or not manifest.variants:
         raise ValueError("it needs two labels and one variant at least")

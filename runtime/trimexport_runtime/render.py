@@ -107,6 +107,8 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
+        *_calibration_rows(manifest),
+        *_fit_rows(manifest),
         ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
         *(("backend", _backend(found)) for found in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
@@ -122,6 +124,24 @@ def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
     if source.adapter is not None:
         rows.append(("adapter", source.adapter))
     return [*rows, ("notice", source.notice)] if source.notice else rows
+
+
+def _calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    found = manifest.calibration
+    if found is None:
+        return []
+    moved = zip(manifest.label_names, found.bias, strict=True)
+    biases = ", ".join(f"{visible(label)} {bias:+.3f}" for label, bias in moved)
+    return [("calibration", f"{found.method} on {found.texts:,} texts: {biases}")]
+
+
+def _fit_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    found = manifest.fit
+    if found is None:
+        return []
+    learned = ", ".join(f"{visible(label)} {count:,}" for label, count in found.examples.items())
+    right = f"{found.accuracy:.2%} right in {found.folds}-fold cross-validation"
+    return [("fitted head", f"on {learned}; {right}")]
 
 
 def _variant_text(variant: Variant) -> str:

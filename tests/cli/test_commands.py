@@ -289,7 +289,9 @@ def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path
     assert said == []
 
 
-@pytest.mark.parametrize("name", [None, "bench", "build", "eval", "verify", "inspect", "suggest"])
+@pytest.mark.parametrize(
+    "name", [None, "bench", "build", "calibrate", "eval", "fit", "verify", "inspect", "suggest"]
+)
 def test_every_command_has_help_with_an_example(tiny_invoke: Invoke, name: str | None) -> None:
     done = tiny_invoke(*([name] if name else []), "--help")
     assert done.exit_code == 0
@@ -298,7 +300,7 @@ def test_every_command_has_help_with_an_example(tiny_invoke: Invoke, name: str |
 
 
 def test_the_help_tests_know_every_command() -> None:
-    known = ["bench", "build", "eval", "inspect", "suggest", "verify"]
+    known = ["bench", "build", "calibrate", "eval", "fit", "inspect", "suggest", "verify"]
     assert sorted(main.list_commands(click.Context(main))) == known
 
 

@@ -20,6 +20,7 @@ from trimexport.families import family_of, is_classifier
 from trimexport.graph import combine_words
 from trimexport.reference import along, trie_of
 from trimexport.skeleton import body_of, output_layer
+from trimexport.tuning.reference import bias_of, fitted_logits
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -33,8 +34,10 @@ class Untrimmed:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._manifest = read_manifest(Path(bundle))
-        self._encoder = TextEncoder.load(Path(bundle), self._manifest)
+        self._bundle = Path(bundle)
+        self._manifest = read_manifest(self._bundle)
+        self._bias = torch.from_numpy(bias_of(self._manifest)).float()
+        self._encoder = TextEncoder.load(self._bundle, self._manifest)
         self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
@@ -50,7 +53,8 @@ class Untrimmed:
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         found = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            best = self._scores([rows[index] for index in batch]).argmax(1).tolist()
+            scores = self._scores([rows[index] for index in batch]) + self._bias
+            best = scores.argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
                 found[index] = names[label]
         return found
@@ -59,7 +63,7 @@ class Untrimmed:
         """[rows, labels]: the probabilities of a label's words are added, and labels that are read
         whole are one sequence for each place where they part."""
         labels = self._manifest.labels
-        if self._fine_tuned:
+        if self._fine_tuned or self._manifest.fit is not None:
             return self._output(rows)
         if self._trie is None:
             logits = self._output(rows)
@@ -81,8 +85,11 @@ class Untrimmed:
             mask[place, width - len(row) :] = 1
         position_ids = (mask.cumsum(1) - 1).clamp(min=0)
         given = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False}
-        if self._fine_tuned:
+        if self._fine_tuned or self._manifest.fit is not None:
             hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
+            if self._manifest.fit is not None:
+                found = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
+                return torch.from_numpy(found)
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
         logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
         return logits.float()

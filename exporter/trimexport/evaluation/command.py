@@ -65,14 +65,14 @@ def evaluate(
       trimexport eval build/sentiment test.csv --text-column review --map 0=negative,1=positive
       trimexport eval build/other test.csv --compare build/sentiment/reports/eval-test.json
     """
-    _require_libraries()
+    require_libraries("evaluating")
     from .data import missing, read_labelled
     from .earlier import compared, read_earlier
     from .running import evaluate as run
 
     manifest = read_manifest(bundle)
     labels = manifest.label_names
-    given = read_labelled(data, labels, text_column, label_column, _names(names))
+    given = read_labelled(data, labels, text_column, label_column, label_names(names))
     if absent := missing(given.gold, labels):
         click.echo(f"Note: no text of {data} has the label {', '.join(absent)}", err=True)
     if given.repeated:
@@ -100,17 +100,23 @@ def _note_examples(manifest: Manifest, data: Path, given: Labelled) -> None:
         )
 
 
-def _require_libraries() -> None:
+def require_libraries(doing: str) -> None:
+    """Look whether the libraries of the extra `eval` are there.
+
+    Raises:
+        EvaluationError: they are not.
+    """
     try:
         import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
     except ImportError as error:
         raise EvaluationError(
-            f"evaluating needs scikit-learn and matplotlib ({error}); install `trimexport[eval]`"
+            f"{doing} needs scikit-learn and matplotlib ({error}); install `trimexport[eval]`"
         ) from None
 
 
-def _names(text: str | None) -> dict[str, str]:
+def label_names(text: str | None) -> dict[str, str]:
+    """What `--map` says: a name in the file -> a label."""
     pairs = [] if text is None else [item.partition("=") for item in text.split(",")]
     if not all(equals for _, equals, _ in pairs):
         raise click.UsageError("--map is NAME=LABEL,NAME=LABEL.")

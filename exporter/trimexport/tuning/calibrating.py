@@ -1,0 +1,218 @@
+"""Calibrate a bundle: find a bias per label and add it in every variant's graph, or take it away.
+
+No PyTorch: the logits are the runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trimexport.errors import SpecError
+from trimexport.progress import Progress, Silent
+from trimexport.staging import staged
+from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import Calibration
+
+from .graphs import add_bias, remove_bias
+from .methods import CONTENT_FREE, Floats, even_out, match_prior, softmax
+from .rewriting import (
+    CARD,
+    carry_over,
+    check_bundle,
+    dropped_engines,
+    link_file,
+    rewrite,
+    write_manifest,
+)
+
+_CHUNK = 256  # texts between two signs of progress
+_MARK = "<!-- trimexport calibrate -->"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was found on the texts, and what became of the bundle.
+
+    `before` and `after` are the labels' mean probabilities over the texts, float64 [labels],
+    without a bias and with this one, and `changed` is how many answers it changes. `residual` is
+    by how much the shares miss a prior, `engines` names variants whose engine is gone.
+    """
+
+    manifest: Manifest
+    calibration: Calibration
+    before: Floats
+    after: Floats
+    changed: int
+    residual: float | None
+    engines: tuple[str, ...]
+
+
+def calibrate(
+    bundle: Path,
+    texts: Sequence[str] | None = None,
+    prior: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
+
+    Args:
+        texts: of the task, without labels; None takes texts that say nothing.
+        prior: the share of each label among the texts, where it is known.
+
+    Raises:
+        SpecError: no text, or a prior that is none of these labels'.
+        OutputError: the bundle cannot be written; it is as it was.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
+    """
+    progress = progress or Silent()
+    manifest = read_manifest(bundle)
+    shares = None if prior is None else check_prior(prior, manifest.label_names)
+    if texts is not None and not texts:
+        raise SpecError("there is no text to calibrate on; give one at least")
+    check_bundle(bundle, manifest, progress)
+    asked = _content_free(manifest) if texts is None else tuple(texts)
+    logits, variant = _plain_logits(bundle, manifest, asked, progress)
+    residual = None
+    if shares is None:
+        bias = even_out(logits)
+    else:
+        matched = match_prior(logits, shares)
+        bias, residual = matched.bias, matched.residual
+    bias = bias.astype(np.float32).astype(np.float64)  # as it is added
+    found = Calibration(
+        method="content-free" if texts is None else "batch" if prior is None else "prior",
+        texts=len(asked),
+        bias=tuple(bias.tolist()),
+        prior=None if prior is None else dict(prior),
+        variant=variant,
+    )
+    moved = logits + bias
+    return Calibrated(
+        manifest=_write(bundle, manifest, found, progress),
+        calibration=found,
+        before=softmax(logits).mean(axis=0),
+        after=softmax(moved).mean(axis=0),
+        changed=int((logits.argmax(axis=1) != moved.argmax(axis=1)).sum()),
+        residual=residual,
+        engines=dropped_engines(manifest),
+    )
+
+
+def undo(bundle: Path, progress: Progress | None = None) -> tuple[str, ...]:
+    """Take the bias away: the graphs are those from before. Returns the variants whose engine is
+    gone.
+
+    Raises:
+        SpecError: the bundle has none.
+        OutputError: the bundle cannot be written; it is as it was.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
+    """
+    progress = progress or Silent()
+    manifest = read_manifest(bundle)
+    if manifest.calibration is None:
+        raise SpecError(
+            f"{bundle} has no calibration to undo; `trimexport calibrate {bundle} --texts FILE` "
+            "would add one"
+        )
+    check_bundle(bundle, manifest, progress)
+    _write(bundle, manifest, None, progress)
+    return dropped_engines(manifest)
+
+
+def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
+    """The shares in the labels' order, float64 [labels].
+
+    Raises:
+        SpecError: a name that is no label, a label that has none, a share that is not positive, or
+            a sum that is not 1.
+    """
+    names = ", ".join(labels)
+    if unknown := [name for name in prior if name not in labels]:
+        raise SpecError(
+            f"the prior names {', '.join(map(repr, unknown))}, the bundle's labels are {names}; "
+            "give each of these its share"
+        )
+    if absent := [label for label in labels if label not in prior]:
+        raise SpecError(
+            f"the prior says nothing of {', '.join(map(repr, absent))}; give every label its "
+            f"share: {names}"
+        )
+    shares = np.array([prior[label] for label in labels], dtype=np.float64)
+    for label, share in zip(labels, shares.tolist(), strict=True):
+        if not 0 < share < 1:
+            raise SpecError(
+                f"the prior of {label!r} is {share:g}; give a share above 0 and below 1, for no "
+                "bias makes a label certain or impossible"
+            )
+    if abs(shares.sum() - 1) > 1e-6:
+        raise SpecError(f"the prior's shares sum to {shares.sum():.6g}; make them sum to 1")
+    return np.asarray(shares / shares.sum())
+
+
+def _content_free(manifest: Manifest) -> tuple[str, ...]:
+    """Texts that say nothing; an empty one is none where there is no prompt either."""
+    around = manifest.prompt.prefix_ids or manifest.prompt.suffix_ids
+    return tuple(text for text in CONTENT_FREE if text or around)
+
+
+def _plain_logits(
+    bundle: Path, manifest: Manifest, texts: Sequence[str], progress: Progress
+) -> tuple[Floats, str]:
+    """Logits of texts without any bias, float64 [texts, labels], and the variant that gave them."""
+    parts = []
+    classifier = Classifier.load(bundle)
+    with progress.bar(f"reading {len(texts):,} texts", len(texts)) as tick:
+        for start in range(0, len(texts), _CHUNK):
+            parts.append(classifier.logits(texts[start : start + _CHUNK]))
+            tick(len(parts[-1]))
+    logits = np.concatenate(parts).astype(np.float64)
+    if manifest.calibration is not None:
+        logits -= np.array(manifest.calibration.bias)
+    return logits, classifier.variant.name
+
+
+def _write(
+    bundle: Path, manifest: Manifest, found: Calibration | None, progress: Progress
+) -> Manifest:
+    """Replace the bundle by itself with another bias, or with none."""
+    change = remove_bias if found is None else partial(add_bias, bias=found.bias)
+    remedy = "copy the bundle to where there is room and you may write"
+    with (
+        progress.bar("writing the graphs", 1) as tick,
+        staged(bundle, force=True, remedy=remedy) as work,
+    ):
+        changed = rewrite(bundle, work, manifest, change, link_file)
+        changed = replace(changed, calibration=found)
+        _write_card(bundle, work, changed)
+        carry_over(bundle, work, manifest)
+        write_manifest(changed, work)
+        tick(1)
+    return changed
+
+
+def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
+    """The model card with a line on the calibration; its reader may have changed all else."""
+    card = bundle / CARD
+    if not card.is_file():
+        return
+    lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith(_MARK)).rstrip("\n") + "\n"
+    if manifest.calibration is not None:
+        text += f"\n{_MARK} Calibrated: {describe(manifest)}.\n"
+    (work / CARD).write_text(text, encoding="utf-8")
+
+
+def describe(manifest: Manifest) -> str:
+    """The calibration in a line; nothing where there is none."""
+    found = manifest.calibration
+    if found is None:
+        return ""
+    biases = ", ".join(
+        f"{label} {bias:+.3f}" for label, bias in zip(manifest.label_names, found.bias, strict=True)
+    )
+    return f"{found.method} on {found.texts:,} texts, logits moved by {biases}"

@@ -1,0 +1,107 @@
+"""Read what a written graph's head reads, and put another head in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from trimexport.errors import ExportError
+from trimexport_runtime.bundle import OUTPUT
+
+from .graphs import check
+
+WEIGHT, BIAS = "head.weight", "head.bias"
+_ROWS, _SHAPE, _BY_TEXT, _FIRST = "head.rows", "head.shape", "head.by_text", "head.first"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer: logits = hidden @ weight.T + bias. `weight` is float32 [rows, hidden], `bias`
+    float32 [rows]."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+def read_head(model: onnx.ModelProto) -> Head:
+    """The head of a graph: a row for each label token, or for each label once it was fitted.
+
+    Raises:
+        ExportError: the graph has none.
+    """
+    _head_node(model)
+    tensors = {it.name: it for it in model.graph.initializer if it.name in (WEIGHT, BIAS)}
+    return Head(*(numpy_helper.to_array(tensors[name]) for name in (WEIGHT, BIAS)))
+
+
+def give_hidden(model: onnx.ModelProto) -> str:
+    """Make what the head reads an output of the graph, and return its name: the hidden states,
+    float32 [batch * rows of a text, hidden], of which each text's first row is its answer's.
+
+    Raises:
+        ExportError: the graph has no head.
+    """
+    name = str(_head_node(model).input[0])
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    return name
+
+
+def put_head(model: onnx.ModelProto, head: Head, rows: int) -> None:
+    """Let the logits be those of another head, with a row for each label.
+
+    Requires: a graph whose hidden states have `rows` rows for each text, at least 2, for one row is
+    computed in another order than several (see `graph.COPIES`).
+    Ensures: Gemm, Reshape and Gather of each text's first row end the graph; what followed the old
+    head (soft-cap, sum over a label's words, calibration) is gone with it.
+
+    Raises:
+        ExportError: the graph has no head, or the result is not valid ONNX.
+    """
+    graph = model.graph
+    hidden = _head_node(model).input[0]
+    _keep_what_makes(graph, hidden)
+    shape = np.array([-1, rows, len(head.bias)], dtype=np.int64)
+    make = onnx.helper.make_node
+    graph.node.extend(
+        [
+            make("Gemm", [hidden, WEIGHT, BIAS], [_ROWS], name="head", transB=1),
+            make("Reshape", [_ROWS, _SHAPE], [_BY_TEXT], name=_BY_TEXT),
+            make("Gather", [_BY_TEXT, _FIRST], [OUTPUT], name=OUTPUT, axis=1),
+        ]
+    )
+    for name, value in ((WEIGHT, head.weight), (BIAS, head.bias), (_SHAPE, shape)):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int64), _FIRST))
+    check(model)
+
+
+def _head_node(model: onnx.ModelProto) -> onnx.NodeProto:
+    found: list[onnx.NodeProto] = [node for node in model.graph.node if WEIGHT in node.input]
+    if len(found) != 1 or found[0].op_type != "Gemm":
+        raise ExportError("the graph has no trimmed head, so it is none that trimexport wrote")
+    return found[0]
+
+
+def _keep_what_makes(graph: onnx.GraphProto, value: str) -> None:
+    """Remove every node and constant that is not needed for a value."""
+    needed = {value}
+    kept = []
+    for node in reversed(graph.node):  # their order is that in which they can run
+        if needed & set(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    constants = [it for it in graph.initializer if it.name in needed]
+    made = {name for node in kept for name in node.output}
+    known = [it for it in graph.value_info if it.name in made]
+    for field, items in (
+        (graph.node, kept[::-1]),
+        (graph.initializer, constants),
+        (graph.value_info, known),
+    ):
+        del field[:]
+        field.extend(items)

@@ -1,0 +1,102 @@
+"""Three ways to a bias per label. Logits in, bias out.
+
+Each bias is centred: a constant added to all logits changes no probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Texts that say nothing, as Zhao et al. (2021) chose them."""
+
+ITERATIONS = 200
+CLOSE = 1e-12
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The bias [labels] for a prior, and by how much a label's share misses it at most."""
+
+    bias: Floats
+    residual: float
+
+
+def even_out(logits: Floats) -> Floats:
+    """The bias -log of the labels' mean probabilities, float64 [labels], from logits [n, labels].
+
+    Over texts that say nothing it is contextual calibration (Zhao et al. 2021, "Calibrate Before
+    Use", arXiv:2102.09690), over texts of the task batch calibration (Zhou et al. 2023,
+    arXiv:2309.17249): both divide a text's probabilities by mean ones.
+    """
+    return centred(-_log_mean_probabilities(logits))
+
+
+def match_prior(logits: Floats, prior: Floats) -> Matched:
+    """The bias with which the mean probabilities over the texts are `prior`.
+
+    It is where the convex function mean(logsumexp(logits + bias)) - prior . bias is least: its
+    gradient is the mean probabilities less the prior. Newton's method, with steps that are halved
+    while they lead uphill.
+
+    Args:
+        logits: float64 [n, labels].
+        prior: float64 [labels], positive, its sum 1.
+    """
+    bias = centred(np.log(prior) - _log_mean_probabilities(logits))
+    for _ in range(ITERATIONS):
+        probabilities = softmax(logits + bias)
+        mean = probabilities.mean(axis=0)
+        gradient = mean - prior
+        if np.abs(gradient).max() < CLOSE:
+            break
+        curvature = np.diag(mean) - probabilities.T @ probabilities / len(logits)
+        newton = -np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        step = _downhill(logits, prior, bias, newton)
+        if step is None:
+            # Where every answer is sure the curvature vanishes; this step leads downhill always.
+            step = np.log(prior) - _log_mean_probabilities(logits + bias)
+        bias = centred(bias + step)
+    residual = np.abs(softmax(logits + bias).mean(axis=0) - prior).max()
+    return Matched(bias, float(residual))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities [n, labels] of logits [n, labels]."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def centred(bias: Floats) -> Floats:
+    """The bias with mean zero."""
+    return np.asarray(bias - bias.mean())
+
+
+def _downhill(logits: Floats, prior: Floats, bias: Floats, step: Floats) -> Floats | None:
+    """The step, halved until it leads downhill; None where that takes too long."""
+    here = _objective(logits, prior, bias)
+    for _ in range(30):
+        if _objective(logits, prior, bias + step) < here:
+            return step
+        step = step / 2
+    return None
+
+
+def _objective(logits: Floats, prior: Floats, bias: Floats) -> float:
+    return float(_log_normaliser(logits + bias).mean() - prior @ bias)
+
+
+def _log_mean_probabilities(logits: Floats) -> Floats:
+    """Log of the mean probabilities [labels]; exact where a probability is too small to be one."""
+    logs = logits - _log_normaliser(logits)[:, None]
+    return np.asarray(_log_normaliser(logs.T) - np.log(len(logits)))
+
+
+def _log_normaliser(logits: Floats) -> Floats:
+    most = logits.max(axis=1)
+    return np.asarray(most + np.log(np.exp(logits - most[:, None]).sum(axis=1)))

@@ -1,0 +1,105 @@
+"""Find a head for hidden states: logistic regression that starts from the trimmed head.
+
+The penalty of the regression pulls the weights to zero, which would forget what the label words'
+rows know. So the old head's own logits are features too, scaled up: a large feature needs a small
+weight, which the penalty hardly touches. Where it is strong, what is left is the old head, rescaled
+and shifted; where it is weak, every hidden state counts. Both are linear in the hidden states, so
+the result is one weight and one bias.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from .examples import Places
+from .heads import Head
+from .methods import softmax
+
+Floats = npt.NDArray[np.float64]
+
+STRENGTHS = tuple(float(it) for it in 10.0 ** np.arange(-5, 3))
+"""C, the inverse of the penalty's strength, from the strongest penalty to the weakest."""
+
+START_SCALE = 30.0
+"""Of the old head's logits, against hidden states of standard deviation 1."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A head, its C, and the logits that cross-validation with `folds` gave the examples when they
+    were held out, float64 [examples, labels]."""
+
+    head: Head
+    strength: float
+    folds: int
+    held_out: Floats
+
+
+def fit_head(hidden: Floats, gold: Places, start: Head, fold: Places) -> Found:
+    """Fit by multinomial logistic regression with an L2 penalty, whose C has the least
+    cross-validated loss of `STRENGTHS`.
+
+    Args:
+        hidden: float64 [examples, hidden], what the head reads.
+        gold: int64 [examples], places of labels, each of which has 2 at least.
+        start: the old head, whose rows need not be the labels'.
+        fold: int64 [examples], each one's fold; every label is in two at least.
+    """
+    held_out = np.stack([_held_out(hidden, gold, start, fold, it) for it in STRENGTHS])
+    losses = [_loss(logits, gold) for logits in held_out]
+    best = int(np.argmin(losses))
+    head = _fit(hidden, gold, start, STRENGTHS[best])
+    return Found(head, STRENGTHS[best], int(fold.max()) + 1, held_out[best])
+
+
+def logits_of(head: Head, hidden: Floats) -> Floats:
+    """What a head makes of hidden states [n, hidden]: float64 [n, labels]."""
+    return np.asarray(hidden @ head.weight.T.astype(np.float64) + head.bias)
+
+
+def _held_out(hidden: Floats, gold: Places, start: Head, fold: Places, strength: float) -> Floats:
+    logits = np.empty((len(gold), int(gold.max()) + 1))
+    for number in range(int(fold.max()) + 1):
+        here = fold == number
+        head = _fit(hidden[~here], gold[~here], start, strength)
+        logits[here] = logits_of(head, hidden[here])
+    return logits
+
+
+def _loss(logits: Floats, gold: Places) -> float:
+    """The mean cross-entropy in nats."""
+    of_gold = softmax(logits)[np.arange(len(gold)), gold]
+    return float(-np.log(np.maximum(of_gold, np.finfo(np.float64).tiny)).mean())
+
+
+def _fit(hidden: Floats, gold: Places, start: Head, strength: float) -> Head:
+    """One regression, folded into a head."""
+    own = logits_of(start, hidden)
+    mean, spread = hidden.mean(axis=0), _spread(hidden)
+    own_mean, own_spread = own.mean(axis=0), _spread(own) / START_SCALE
+    features = np.hstack([(hidden - mean) / spread, (own - own_mean) / own_spread])
+    # Newton's method does not mind the scaled features, with which lbfgs takes ten times as long.
+    regression = LogisticRegression(C=strength, solver="newton-cg", max_iter=200, tol=1e-6)
+    with warnings.catch_warnings():  # one that ends early is judged by its answers like the others
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        regression.fit(features, gold)
+    slope, intercept = regression.coef_, regression.intercept_
+    if len(slope) == 1:  # two labels: the odds of the second
+        slope, intercept = np.vstack([-slope, slope]) / 2, np.hstack([-intercept, intercept]) / 2
+    from_hidden, from_own = np.split(slope, [hidden.shape[1]], axis=1)
+    from_hidden, from_own = from_hidden / spread, from_own / own_spread
+    weight = from_hidden + from_own @ start.weight
+    bias = intercept - from_hidden @ mean + from_own @ (start.bias - own_mean)
+    return Head(weight.astype(np.float32), bias.astype(np.float32))
+
+
+def _spread(values: Floats) -> Floats:
+    """Standard deviations, 1 where a value is the same for all but for rounding."""
+    found = values.std(axis=0)
+    return np.where(found > 1e-7 * found.max(), found, 1.0)

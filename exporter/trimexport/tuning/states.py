@@ -1,0 +1,92 @@
+"""The last hidden states of texts, from a bundle's graph. No PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from trimexport.progress import Progress
+from trimexport_runtime import BundleError, InputError, Manifest
+from trimexport_runtime.backends import CPU_PROVIDER
+from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.batching import batches, pad, rows_within, token_budget
+from trimexport_runtime.bundle import OUTPUT, Variant
+from trimexport_runtime.tokenize import Encoded, TextEncoder
+
+from .graphs import load_graph
+from .heads import Head, give_hidden, read_head
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class States:
+    """What a variant's graph makes of texts.
+
+    `hidden`: float32 [texts, hidden], what its head reads at each text's answer; `logits`: float32
+    [texts, labels], as the bundle gives them; `head`: the head itself; `rows`: how many rows of
+    hidden states the graph computes for each text, of which the first is its answer's.
+    """
+
+    hidden: Rows
+    logits: Rows
+    head: Head
+    rows: int
+
+
+def read_states(
+    bundle: Path, manifest: Manifest, variant: Variant, texts: Sequence[str], progress: Progress
+) -> States:
+    """Run texts through a variant, batched as the runtime does it.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph.
+        InputError: a text cannot be classified.
+        ExportError: the graph has no head.
+    """
+    encoder = TextEncoder.load(bundle, manifest)
+    encoded = [_encode(encoder, text) for text in texts]
+    model = load_graph(bundle / variant.graph)
+    head, name = read_head(model), give_hidden(model)
+    session = _session(model.SerializeToString(), bundle / variant.graph)
+    hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
+    logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
+    rows = 0
+    most_rows = rows_within(token_budget(variant.bytes))
+    with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
+        for batch in batches([len(it.ids) for it in encoded], most_rows):
+            ids, mask = pad([encoded[index].ids for index in batch], manifest.pad_token_id)
+            feed = {"input_ids": ids, "attention_mask": mask}
+            states, logits[batch] = session.run([name, OUTPUT], feed)
+            rows = len(states) // len(batch)
+            hidden[batch] = states[::rows]
+            tick(len(batch))
+    return States(hidden, logits, head, rows)
+
+
+def _encode(encoder: TextEncoder, text: str) -> Encoded:
+    try:
+        return encoder.encode(text)
+    except InputError as error:
+        raise InputError(f"the text {text[:40]!r}: {error}") from None
+
+
+def _session(graph: bytes, path: Path) -> Any:
+    """A session of a graph in memory whose data files are those beside `path`."""
+    options = session_options(None)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(path.parent)
+    )
+    try:
+        return ort.InferenceSession(graph, options, providers=[CPU_PROVIDER])
+    except Exception as error:  # its exceptions share no base of their own
+        raise BundleError(
+            f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({error}); check the "
+            "bundle with `trimexport-run info --check`"
+        ) from None
