@@ -1,0 +1,73 @@
+"""`trimexport bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from trimexport.cli_options import JSON, MOVED_ADAPTER, TEXTS
+from trimexport.console import ConsoleProgress
+
+
+@click.command()
+@click.argument("bundle")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="SUBJECT",
+    help="Measure this too: another bundle's DIR (its fastest variant) or DIR:VARIANT, or the "
+    "untrimmed model in pytorch or pytorch-bf16. May be repeated.",
+)
+@TEXTS
+@click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads to use.  [default: each engine's own]"
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=5, help="How often to measure.  [default: 5]"
+)
+@JSON
+def bench(
+    bundle: str,
+    against: tuple[str, ...],
+    texts: Path | None,
+    model: str | None,
+    adapter: str | None,
+    threads: int | None,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Measure speed and memory of the variants of BUNDLE, or of one: BUNDLE:VARIANT.
+
+    Each runs in a process of its own, and all take turns. Measured are the latency of one text at
+    a time, texts per second in batches, the time from the start of the process to its first
+    answer, resident memory, the size of the files, and how often it answers as the first one does.
+
+    \b
+    Example:
+      trimexport bench build/sentiment --against pytorch-bf16 --texts texts.txt
+    """
+    from trimexport.parity import Texts
+    from trimexport.shipped import sample_texts
+    from trimexport.texts import read_texts
+
+    from . import output
+    from .machine import this_machine
+    from .rounds import bench as run
+    from .subjects import PYTORCH, find_subjects
+
+    if model is not None and not set(against) & set(PYTORCH):
+        raise click.UsageError("--model is where --against pytorch finds the model; give both.")
+    if adapter is not None and not set(against) & set(PYTORCH):
+        raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
+    sample = Texts(tuple(sample_texts())) if texts is None else read_texts(texts)
+    subjects = find_subjects(bundle, against, model, adapter)
+    found = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
+    machine = this_machine()
+    if as_json:
+        click.echo(json.dumps(output.as_dict(found, machine), indent=2, ensure_ascii=False))
+    else:
+        click.echo(output.table(found, machine))
