@@ -31,7 +31,7 @@ from trimexport.tuning.states import read_states
 from trimexport_runtime import Classifier, check_files, read_manifest
 from trimexport_runtime.cli import main as runtime
 from trimexport_runtime.integrity import sha256_of
-from tuning import FRAMES, LABELS, made, write_rows
+from tuning import FRAMES, LABELS, made, rows_of, write_rows
 
 
 def run(*arguments: object) -> Result:
@@ -143,9 +143,23 @@ def test_the_scores_are_those_of_the_bundles(
     assert found.compared.majority == pytest.approx(1 / 3)
 
 
+def test_eval_says_that_it_judges_by_examples(
+    whole: tuple[Path, Fitted], examples: Labelled, test_texts: Labelled, tmp_path: Path
+) -> None:
+    bundle, _ = whole
+    page = ("-o", str(tmp_path / "page.html"))
+    for name, given, said in (("seen", examples, True), ("new", test_texts, False)):
+        path = write_rows(tmp_path / f"{name}.jsonl", rows_of(given))
+        done = CliRunner().invoke(main, ["eval", str(bundle), str(path), *page])
+        assert done.exit_code == 0, done.output
+        note = f"the head was fitted on {len(set(examples.texts)):,} texts of {path}"
+        assert (note in done.stderr) == said
+
+
 def test_the_reports(whole: tuple[Path, Fitted]) -> None:
     bundle, found = whole
     assert {it.name for it in (bundle / "reports").iterdir()} == {
+        "fit-examples.txt",
         "fit.json",
         "fit.png",
         "fit.svg",

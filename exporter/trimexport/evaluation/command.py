@@ -77,7 +77,7 @@ def evaluate(
         click.echo(f"Note: no text of {data} has the label {', '.join(absent)}", err=True)
     if given.repeated:
         click.echo(f"Note: {given.repeated:,} texts of {data} stand there before", err=True)
-    _note_examples(manifest, data, given)
+    _note_examples(bundle, manifest, data, given)
     earlier = None if compare is None else read_earlier(compare, given)
     found = []
     for name in _variants(variant, [it.name for it in manifest.variants]):
@@ -89,9 +89,17 @@ def evaluate(
     _print(value, found, labels, page, as_json=as_json)
 
 
-def _note_examples(manifest: Manifest, data: Path, given: Labelled) -> None:
+def _note_examples(bundle: Path, manifest: Manifest, data: Path, given: Labelled) -> None:
+    """Say how many texts the bundle knows with their labels."""
     from trimexport.few_shot import shown_as_examples
+    from trimexport.tuning.examples import learned_from
+    from trimexport.tuning.fitting import LEARNED
 
+    if learned := learned_from(bundle / LEARNED, set(given.texts)):
+        click.echo(
+            f"Note: the head was fitted on {len(learned):,} texts of {data}; judge it by others",
+            err=True,
+        )
     if shown := shown_as_examples(manifest.prompt, set(given.texts)):
         click.echo(
             f"Note: {len(shown):,} texts of {data} stand in the bundle's prompt as examples, with "

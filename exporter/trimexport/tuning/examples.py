@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from trimexport.errors import SpecError
 from trimexport.evaluation.data import Labelled, missing
+from trimexport.few_shot import text_sha256
 from trimexport.parity import short
 
 Places = npt.NDArray[np.int64]
@@ -142,6 +144,17 @@ def _orders(examples: Labelled, salt: str) -> list[Places]:
 def subset(examples: Labelled, places: Places) -> Labelled:
     """The examples at `places`."""
     return Labelled(tuple(examples.texts[place] for place in places), examples.gold[places])
+
+
+def write_learned(texts: Sequence[str], path: Path) -> None:
+    """Record what a head was fitted on: the SHA-256 of each text, a line each."""
+    path.write_text("".join(f"{it}\n" for it in sorted(map(text_sha256, texts))), encoding="ascii")
+
+
+def learned_from(path: Path, texts: Collection[str]) -> frozenset[str]:
+    """Those of `texts` that `write_learned` recorded in a file; none where there is no file."""
+    known = set(path.read_text(encoding="ascii").split()) if path.is_file() else set()
+    return frozenset(text for text in texts if text_sha256(text) in known)
 
 
 def digest(examples: Labelled, labels: Sequence[str]) -> str:

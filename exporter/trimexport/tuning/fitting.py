@@ -22,7 +22,7 @@ from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
 
 from .curve_plot import draw_curve
-from .examples import Material, counts, digest, prepare, require_shots
+from .examples import Material, counts, digest, prepare, require_shots, write_learned
 from .heads import Head, put_head
 from .regression import Found
 from .rewriting import CARD, check_bundle, copy_file, rewrite, write_manifest
@@ -30,6 +30,7 @@ from .states import read_states
 from .trials import Compared, Known, Point, Trial, curve, fit_all, run_trials
 
 REPORT = "reports/fit.json"
+LEARNED = "reports/fit-examples.txt"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def fit(
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
         changed = _write(bundle, work, manifest, found.head, rows, record)
         _write_reports(work, report, curve(trials))
+        learned = material.examples if drawn is None else drawn.drawn
+        write_learned(learned.texts, work / LEARNED)
         tick(1)
     return Fitted(changed, compared, trials, notes)
 
