@@ -47,7 +47,7 @@ class CompiledClassifier(nn.Module):
     """
 
     lead_ids: torch.Tensor
-    suffix_ids: torch.Tensor
+    behind_ids: torch.Tensor
     picks: torch.Tensor
 
     def __init__(
@@ -67,11 +67,10 @@ class CompiledClassifier(nn.Module):
         self.prefix_length = prefix_length
         self.register_buffer("lead_ids", torch.tensor([list(lead_ids)], dtype=torch.int64))
         self.tree = None if trie is None else LabelTree(trie)
-        behind = () if trie is None else trie.token_ids
         self.answer_at = len(lead_ids) + len(suffix_ids) - 1  # places after a text's own tokens
-        whole = [*suffix_ids, *behind]
-        self.register_buffer("suffix_ids", torch.tensor([whole], dtype=torch.int64))
-        # From a row's last token: where the hidden states that the head reads are.
+        behind = [*suffix_ids, *(() if trie is None else trie.token_ids)]
+        self.register_buffer("behind_ids", torch.tensor([behind], dtype=torch.int64))
+        # Places after the prompt's last token, of the hidden states that the head reads.
         picks = [0] * COPIES if trie is None else [1 + place for place in trie.branches]
         self.register_buffer("picks", torch.tensor(picks))
 
@@ -102,22 +101,22 @@ class CompiledClassifier(nn.Module):
         the trie's tokens behind that.
 
         Returns:
-            ids int64 [batch, lead + sequence + suffix], each row a permutation of lead, text,
-            suffix and then padding, which under causal attention no real token sees; and the
-            index of the prompt's last token in each row, int64 [batch, 1], which is -1 where there
-            is no token at all.
+            ids int64 [batch, lead + sequence + suffix + trie], each row a permutation of lead,
+            text, suffix, trie and then padding, which under causal attention no real token sees;
+            and the index of the prompt's last token in each row, int64 [batch, 1], which is -1
+            where there is no token at all.
         """
         batch = input_ids.shape[0]
         real = (attention_mask != 0).to(torch.int64)
         count = real.sum(1, keepdim=True)
-        lead, suffix = self.lead_ids.shape[1], self.suffix_ids.shape[1]
+        lead, behind = self.lead_ids.shape[1], self.behind_ids.shape[1]
         kept = real.cumsum(1) - 1
-        padding = count + suffix - 1 + (1 - real).cumsum(1)
+        padding = count + behind - 1 + (1 - real).cumsum(1)
         target = torch.where(real != 0, kept, padding)
         ids = input_ids
-        if suffix:
-            target = torch.cat([target, count + torch.arange(suffix)], 1)
-            ids = torch.cat([ids, self.suffix_ids.expand(batch, -1)], 1)
+        if behind:
+            target = torch.cat([target, count + torch.arange(behind)], 1)
+            ids = torch.cat([ids, self.behind_ids.expand(batch, -1)], 1)
         elif not lead:  # so that a row is never a single token: see COPIES
             target = torch.cat([target, torch.full_like(count, ids.shape[1])], 1)
             ids = torch.cat([ids, ids[:, :1]], 1)
