@@ -60,11 +60,13 @@ class Adapter:
     """An adapter's directory, opened and found to fit. Holds no weights.
 
     `name` is what the manifest calls it: a hub id, or the directory. `changes` are by the names of
-    the parameters that they are added to; `whole` are those that it stores whole.
+    the parameters that they are added to; `whole` are those that it stores whole. `base` is what
+    its maker called the model that it was trained on, if anything.
     """
 
     directory: Path
     name: str
+    base: str | None
     changes: Mapping[str, LowRank]
     whole: Mapping[str, TensorEntry]
 
@@ -127,9 +129,8 @@ def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
         )
     for key, entry in entries.items():
         _check_finite(key, entry)
-    adapter = Adapter(
-        directory, str(directory.resolve()) if Path(name).is_dir() else name, changes, whole
-    )
+    named = str(directory.resolve()) if Path(name).is_dir() else name
+    adapter = Adapter(directory, named, config.base, changes, whole)
     found = replace(checkpoint, tensors={**checkpoint.tensors, **whole}, adapter=adapter)
     _refuse_half_of_a_tie(found, adapter, fitting.model)
     return found

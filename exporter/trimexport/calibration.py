@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from .graph import split_prefix
 from .layerwise import LayerwiseModel
 from .parity import Texts
@@ -14,8 +16,12 @@ def calibrate(
     planned: Plan, model: LayerwiseModel, calibration: Texts, progress: Progress
 ) -> Activations:
     """How large each matrix's inputs become on the calibration texts, at the positions that the
-    graph computes: all but those of the compiled prefix."""
+    graph computes: all but those of the compiled prefix. Where labels are read whole, each text
+    has the beginning of a label behind it, one after the other."""
     compiled, _ = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     sequences = [ids for ids in whole_ids(planned, calibration.texts) if len(ids) > len(compiled)]
+    if (trie := planned.trie) is not None:
+        begun = itertools.cycle(trie.tokens_to(place) for place in trie.branches)
+        sequences = [(*ids, *more) for ids, more in zip(sequences, begun, strict=False)]
     with progress.bar("calibrating", len(sequences)) as tick:
         return model.activations(sequences, len(compiled), tick)

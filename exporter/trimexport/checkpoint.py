@@ -86,12 +86,17 @@ class Checkpoint:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The tokens that end what the model says, by config.json and generation_config.json."""
-        path = self.directory / "generation_config.json"
-        more = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        """The tokens of the vocabulary that end what the model says, by config.json and
+        generation_config.json.
+
+        Raises:
+            CheckpointError: the latter is damaged.
+        """
+        more = _generation_config(self.directory / "generation_config.json")
         given = (getattr(self.config, "eos_token_id", None), more.get("eos_token_id"))
         lists = (it if isinstance(it, list) else [it] for it in given)
-        return tuple(dict.fromkeys(it for ids in lists for it in ids if it is not None))
+        found = (it for ids in lists for it in ids if isinstance(it, int))
+        return tuple(dict.fromkeys(it for it in found if 0 <= it < self.config.vocab_size))
 
     @property
     def softcap(self) -> float | None:
@@ -117,6 +122,19 @@ class Checkpoint:
         """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
         parts = [self.read(name, row, row + 1) for row in rows]
         return torch.cat(parts) if parts else self.read(name, 0, 0)
+
+
+def _generation_config(path: Path) -> dict[str, Any]:
+    """generation_config.json as it is; nothing where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); download it again") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is no JSON object; download it again")
+    return found
 
 
 def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkpoint:

@@ -58,7 +58,9 @@ class LabelTree(nn.Module):
         node = torch.where((behind > 0) & (behind <= self.nodes), behind, 0)
         pairs = node.unsqueeze(2) * (self.nodes + 1) + node.unsqueeze(1)
         own = self.seen[pairs] != 0
-        return position + self.shift[node], seen & own.unsqueeze(1)
+        # Padding, which no token sees, must have a position that the model has.
+        places = torch.where(behind > self.nodes, 0, position + self.shift[node])
+        return places, seen & own.unsqueeze(1)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits float32 [batch, K, R] of every row at every branch -> the log-probability of each

@@ -34,6 +34,7 @@ from .skeleton import (
 TOKENS_PER_PASS = 16_384
 TOKENS_PER_STEP = 512
 VOCABULARY_BLOCK = 8_192
+ROWS_PER_HEAD = 1_024  # that a block of the vocabulary is multiplied with at once
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,13 @@ class LayerwiseModel:
             token_ids: the vocabulary tokens whose logits are wanted.
             progress: called with the number of sequences done since the last call.
         """
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        logits = torch.empty(len(sequences), len(token_ids))
-        normaliser = torch.empty(len(sequences))
-        states = torch.empty(len(sequences), self.checkpoint.config.hidden_size)
-        for group in _passes(order, sequences):
-            hidden = self._last_hidden([sequences[i] for i in group])
-            logits[group], normaliser[group] = self._head(hidden, token_ids)
-            states[group] = hidden
-            progress(len(group))
-        return Reference(token_logits=logits, log_normaliser=normaliser, hidden=states)
+        hidden = self.hidden_states(sequences, progress)
+        parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
+        return Reference(
+            token_logits=torch.cat([logits for logits, _ in parts]),
+            log_normaliser=torch.cat([normaliser for _, normaliser in parts]),
+            hidden=hidden,
+        )
 
     @torch.no_grad()
     def hidden_states(

@@ -36,8 +36,9 @@ from .parity import (
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
+from .reference import sequences_per_prompt, trie_of
 from .tokenizer import SourceTokenizer
-from .tuning.reference import sequences_per_prompt, tuned_reference
+from .tuning.tuned import tuned_reference
 
 
 def measure(
@@ -177,7 +178,8 @@ def _gap(
     rendered = manifest.prompt.rendered
     fixed = rendered or model.checkpoint.is_classifier
     ending = _ending(model, tokenizer)
-    room = model.checkpoint.context
+    trie = trie_of(manifest)
+    room = model.checkpoint.context - (max(trie.depths) if trie else 0)
     joined = {}
     for index, (text, (_, truncated)) in enumerate(zip(texts, segments, strict=True)):
         if truncated:

@@ -101,7 +101,7 @@ def _overridden(
         if options.labels is None or label in labels
     }
     if options.model is not None and options.model != recipe.model:
-        recipe = replace(recipe, model=options.model, revision=None, notice=None)
+        recipe = replace(recipe, model=options.model, revision=None, notice=None, adapter=None)
     return replace(
         recipe,
         revision=options.revision or recipe.revision,

@@ -78,9 +78,11 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the choices made."""
+        notes = _adapter_notes(self.checkpoint)
         if self.verbalizer is None:
-            return padding_notes(self.checkpoint, self.tokenizer, self.prompt.suffix_ids)
-        return self.verbalizer.notes
+            suffix_ids = self.prompt.suffix_ids
+            return (*notes, *padding_notes(self.checkpoint, self.tokenizer, suffix_ids))
+        return (*notes, *self.verbalizer.notes)
 
 
 def plan(spec: BuildSpec) -> Plan:
@@ -108,6 +110,17 @@ def plan(spec: BuildSpec) -> Plan:
         limit=_text_limit(spec, found.checkpoint, found.prompt, verbalizer),
         text_tokenizer=found.text_tokenizer,
         notice=_notice(spec, found.checkpoint),
+    )
+
+
+def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A line where an adapter fits the checkpoint by its shapes, and names another model."""
+    base = None if checkpoint.adapter is None else checkpoint.adapter.base
+    if base is None or Path(base).name == Path(checkpoint.model).resolve().name:
+        return ()
+    return (
+        f"the adapter says that it was trained on {base}, the checkpoint is {checkpoint.model}; "
+        "where these are not the same weights, name the right one with --model",
     )
 
 

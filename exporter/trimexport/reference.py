@@ -68,9 +68,9 @@ def trie_of(manifest: Manifest) -> Trie | None:
 
 def sequences_per_prompt(manifest: Manifest) -> int:
     """How many sequences the reference runs for each prompt: one for every place where labels
-    part, and one for the prompt's own end."""
+    part, and one for the prompt's own end. A fitted head reads that one alone."""
     trie = trie_of(manifest)
-    return 1 if trie is None else len(trie.branches)
+    return 1 if trie is None or manifest.fit is not None else len(trie.branches)
 
 
 def along(trie: Trie, logits: torch.Tensor) -> torch.Tensor:

@@ -116,10 +116,11 @@ def _leaving(block: Sequence[ir.Node]) -> list[ir.Value]:
 
 
 def _hidden(graph: ir.Graph, values: Sequence[ir.Value], width: int) -> ir.Value:
-    """The hidden states [batch, sequence, width] among what enters or leaves a layer; rotary tables
-    may have a row for each token too."""
+    """The hidden states [batch, sequence, width] among what enters or leaves a layer: the first of
+    that shape, for a layer begins with its norm. (Rotary tables may have as many rows, and in a
+    model with one head as many columns.)"""
     batch = graph.inputs[0].shape[0]  # type: ignore[index]
-    (found,) = (
+    return next(
         value
         for value in values
         if value.shape is not None
@@ -127,7 +128,6 @@ def _hidden(graph: ir.Graph, values: Sequence[ir.Value], width: int) -> ir.Value
         and value.shape[0] == batch
         and value.shape[2] == width
     )
-    return found
 
 
 def _take_weights(graph: ir.Graph, prefix: str) -> dict[str, ir.Value]:

@@ -22,9 +22,11 @@ def check_output(output: Path, force: bool) -> None:
     """Refuse an output that exists, before any work is done.
 
     Raises:
-        OutputError: it exists and `force` is not given, or it is not a bundle to replace.
+        OutputError: it exists and `force` is not given, or it is not a bundle to replace; or it
+            could not be written there.
     """
     if not _exists(output):
+        _check_place(output)
         return
     if not force:
         raise OutputError(
@@ -76,6 +78,15 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
             except KeyboardInterrupt:  # before they were held, or when they are let go
                 if clean:
                     raise
+
+
+def _check_place(output: Path) -> None:
+    """Raise OutputError where what is above `output` is a file, or may not be written."""
+    above = next(it for it in Path(os.path.abspath(output)).parents if it.exists())
+    if not above.is_dir():
+        raise _refused(output, NotADirectoryError(errno.ENOTDIR, f"{above} is a file"), _ELSEWHERE)
+    if not os.access(above, os.W_OK):
+        raise _refused(output, PermissionError(errno.EACCES, "permission denied"), _ELSEWHERE)
 
 
 def _exists(output: Path) -> bool:

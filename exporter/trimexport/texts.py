@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from trimexport_runtime import InputError
@@ -37,7 +38,9 @@ def read_lines(path: Path, column: str | None = None) -> list[Line]:
                 raise SpecError(f"{path}, line {line.number}: {line.reason}")
             lines.append(line)
     except InputError as error:
-        raise SpecError(str(error)) from None
+        own = 'call it "text"' if column is None else "name it with --text-column"
+        advice = re.compile(r"name (the column of the texts|another) with --column")
+        raise SpecError(advice.sub(own, str(error))) from None
     if not lines:
         raise SpecError(f"{path} holds no text; give a file with one text a line at least")
     return lines

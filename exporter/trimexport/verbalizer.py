@@ -71,8 +71,8 @@ class Verbalizer:
             parted = sum(len(rows) > 1 for rows in trie.rows)
             return (
                 f"some labels begin with the same token, so they are read whole: "
-                f"{len(trie.token_ids)} tokens more with each text, {parted} places where labels "
-                "part",
+                f"{_count(len(trie.token_ids), 'token')} more with each text, "
+                f"{_count(parted, 'place')} where labels part",
             )
         return tuple(
             f'label "{label}": "{word.word}" is {len(word.tokens)} tokens '
@@ -250,6 +250,10 @@ def _ends(
     plain, broken = tokenizer.encode_inside(answer), tokenizer.encode_inside(answer + "\n")
     alone = len(broken) == len(plain) + 1 and broken[:-1] == plain
     return (*dict.fromkeys((*end_ids, *(broken[-1:] if alone else ()))),)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _quoted(items: Sequence[str]) -> str:

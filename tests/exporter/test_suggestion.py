@@ -281,7 +281,10 @@ def test_names_that_cannot_stand_for_their_labels() -> None:
         model=str(tiny.tiny_model()), labels=("very good", "very bad"), prompt=tiny.PROMPT
     )
     found = suggest(spec, Labelled(TEXTS, GOLD), {"very bad": ["bad"]})
-    assert (found.names, found.no_names) == (None, 'several begin with "▁very"')
+    assert (found.names, found.no_names) == (
+        None,
+        'several begin with "▁very", so a build reads them whole',
+    )
     assert 'cannot: several begin with "▁very"' in table(found, 3)
     assert as_dict(found, 3)["names"] is None
     assert all(len({it.token_id for it in choice.words}) == 2 for choice in found.choices)

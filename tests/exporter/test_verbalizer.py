@@ -70,7 +70,7 @@ def test_labels_that_begin_alike_are_read_whole(tokenizer: SourceTokenizer) -> N
     assert found.token_ids == tuple(itertools.chain(*found.trie.rows))
     assert found.group_sizes == (1, 1, 1)
     assert found.notes == (
-        "some labels begin with the same token, so they are read whole: 1 tokens more with each "
+        "some labels begin with the same token, so they are read whole: 1 token more with each "
         "text, 2 places where labels part",
     )
 

@@ -20,7 +20,7 @@ from trimexport.families import family_of, is_classifier
 from trimexport.graph import combine_words
 from trimexport.reference import along, trie_of
 from trimexport.skeleton import body_of, output_layer
-from trimexport.tuning.reference import bias_of, fitted_logits
+from trimexport.tuning.tuned import bias_of, fitted_logits
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder

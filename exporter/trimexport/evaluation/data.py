@@ -18,7 +18,7 @@ from trimexport_runtime import InputError
 from trimexport_runtime.files import BadLine, read_file
 from trimexport_runtime.parquet import pyarrow
 
-_COLUMN = "; name the column of the"  # how the readers' advice begins where a column is missing
+_COLUMN = "; name it with --text-column"  # how the readers' advice begins where a column is missing
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,11 @@ def _readable(label: str, word: str, setting: Setting) -> LabelWord | None:
 
 
 def _tokenised(label: str, word: str, setting: Setting) -> LabelWord:
-    found = tokenise_word(label, word, setting.prompt.template, setting.tokenizer)
-    refuse_fragment(label, found)
+    try:
+        found = tokenise_word(label, word, setting.prompt.template, setting.tokenizer)
+        refuse_fragment(label, found)
+    except SpecError as error:
+        raise SpecError(str(error).replace("--verbalize", "--synonyms")) from None
     return found
 
 

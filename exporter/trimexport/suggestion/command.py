@@ -83,15 +83,16 @@ def suggest(
     labelled = read_examples(examples, spec.labels)
     check_examples(labelled, spec.labels, examples)
     found = run(spec, labelled, words, progress)
-    if output is not None:
-        _write(output, recipe(found, examples.name, output))
     progress.say(caution(found))
     if as_json:
         value = {**as_dict(found, top), "recipe": None if output is None else str(output)}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        click.echo(table(found, top))
+    if output is None:
         return
-    click.echo(table(found, top))
-    if output is not None:
+    _write(output, recipe(found, examples.name, output))  # last, for it may fail
+    if not as_json:
         click.echo(f"\n{output}: build it with trimexport build --recipe {output}")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from trimexport.report import columns, small_share
-from trimexport.spec import BuildSpec
 from trimexport_runtime.render import visible
 
 from .candidates import FORM, MODEL, NAME, SYNONYM
@@ -32,7 +31,9 @@ def table(found: Suggestion, top: int) -> str:
     if found.names is not None:
         rows.append(_row("their names", found.names))
     else:
-        rows.append(("their names", *("-" for _ in labels), f"cannot: {found.no_names}", "", ""))
+        rows.append(
+            ("their names", *("-" for _ in labels), f"not compared: {found.no_names}", "", "")
+        )
     shown = [tuple(visible(cell) for cell in row) for row in rows]
     counts = ", ".join(f"{n:,} {visible(it)}" for n, it in zip(found.examples, labels, strict=True))
     compared = f"{len(found.choices):,} combinations"
@@ -102,7 +103,7 @@ def as_dict(found: Suggestion, top: int) -> dict[str, Any]:
         "all_compared": found.whole,
         "choices": [_choice(it, labels) for it in found.choices[:top]],
         "names": None if found.names is None else _choice(found.names, labels),
-        "names_cannot": found.no_names,
+        "names_not_compared": found.no_names,
         "words": {
             label: [
                 {**vars(it.candidate), "own_probability": it.own, "others_probability": it.others}
@@ -131,8 +132,9 @@ def recipe(found: Suggestion, source: str, path: Path) -> str:
     spec, best = found.spec, found.choices[0]
     low, high = best.scores.interval
     settings = {
-        "model": _model(spec, path),
+        "model": _seen_from(path, spec.model),
         "revision": spec.revision,
+        "adapter": None if spec.adapter is None else _seen_from(path, spec.adapter),
         "prompt": spec.prompt,
         "chat": spec.chat or None,
         "system": spec.system,
@@ -153,11 +155,11 @@ def recipe(found: Suggestion, source: str, path: Path) -> str:
     )
 
 
-def _model(spec: BuildSpec, path: Path) -> str:
-    """A directory as it is seen from the recipe."""
-    directory = Path(spec.model)
+def _seen_from(path: Path, name: str) -> str:
+    """A directory as it is seen from the recipe; a hub id as it is."""
+    directory = Path(name)
     if not directory.is_dir():
-        return spec.model
+        return name
     try:
         return os.path.relpath(directory.resolve(), path.parent.resolve())
     except ValueError:  # on another drive

@@ -179,7 +179,9 @@ def _no_names(labels: Sequence[str], pools: Sequence[Sequence[Candidate]]) -> st
         if pool[0].origin != NAME:
             return f'"{label}" cannot be read after this prompt'
     (token, count) = Counter(pool[0].token for pool in pools).most_common(1)[0]
-    return f'several begin with "{token}"' if count > 1 else None
+    if count < 2:
+        return None
+    return f'several begin with "{token}", so a build reads them whole'
 
 
 def _words(

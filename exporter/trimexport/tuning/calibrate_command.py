@@ -90,7 +90,10 @@ def _shares(text: str) -> dict[str, float]:
         except ValueError:
             label = ""
         if not label:
-            raise click.UsageError(f"--prior is LABEL=SHARE,LABEL=SHARE; {pair!r} is none.")
+            raise click.UsageError(
+                f"--prior is LABEL=SHARE,LABEL=SHARE; {pair!r} is none. (Labels with a comma can "
+                "be given from Python: trimexport.tuning.calibrating.calibrate.)"
+            )
         if label in shares:
             raise SpecError(f"the prior names {label!r} twice; give each label one share")
         shares[label] = share

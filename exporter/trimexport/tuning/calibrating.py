@@ -200,11 +200,12 @@ def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
     card = bundle / CARD
     if not card.is_file():
         return
-    lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
+    # It may have been edited in whatever encoding: what is not UTF-8 stays as it is.
+    lines = card.read_bytes().decode("utf-8", "surrogateescape").splitlines(keepends=True)
     text = "".join(line for line in lines if not line.startswith(_MARK)).rstrip("\n") + "\n"
     if manifest.calibration is not None:
         text += f"\n{_MARK} Calibrated: {describe(manifest)}.\n"
-    (work / CARD).write_text(text, encoding="utf-8")
+    (work / CARD).write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def describe(manifest: Manifest) -> str:

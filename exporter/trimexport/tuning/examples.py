@@ -146,15 +146,21 @@ def subset(examples: Labelled, places: Places) -> Labelled:
     return Labelled(tuple(examples.texts[place] for place in places), examples.gold[places])
 
 
-def write_learned(texts: Sequence[str], path: Path) -> None:
-    """Record what a head was fitted on: the SHA-256 of each text, a line each."""
-    path.write_text("".join(f"{it}\n" for it in sorted(map(text_sha256, texts))), encoding="ascii")
+def write_learned(texts: Sequence[str], before: Path, path: Path) -> None:
+    """Record what a head was fitted on, and the one `before` it, from which it started: the
+    SHA-256 of each text, a line each."""
+    known = sorted({*map(text_sha256, texts), *_recorded(before)})
+    path.write_text("".join(f"{it}\n" for it in known), encoding="ascii")
 
 
 def learned_from(path: Path, texts: Collection[str]) -> frozenset[str]:
     """Those of `texts` that `write_learned` recorded in a file; none where there is no file."""
-    known = set(path.read_text(encoding="ascii").split()) if path.is_file() else set()
+    known = _recorded(path)
     return frozenset(text for text in texts if text_sha256(text) in known)
+
+
+def _recorded(path: Path) -> frozenset[str]:
+    return frozenset(path.read_text(encoding="ascii").split() if path.is_file() else ())
 
 
 def digest(examples: Labelled, labels: Sequence[str]) -> str:

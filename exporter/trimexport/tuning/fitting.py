@@ -22,7 +22,7 @@ from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
 
 from .curve_plot import draw_curve
-from .examples import Material, counts, digest, prepare, require_shots, write_learned
+from .examples import Material, counts, digest, learned_from, prepare, require_shots, write_learned
 from .heads import Head, put_head
 from .regression import Found
 from .rewriting import CARD, check_bundle, copy_file, rewrite, write_manifest
@@ -71,7 +71,7 @@ def fit(
     check_output(output, force)
     manifest = read_manifest(bundle)
     material = prepare(examples, test, manifest.label_names)
-    notes = (*material.notes, *_shown(manifest, material))
+    notes = (*material.notes, *_shown(bundle, manifest, material))
     for note in notes:
         progress.say(f"note: {note}")
     if shots:
@@ -91,19 +91,23 @@ def fit(
         changed = _write(bundle, work, manifest, found.head, rows, record)
         _write_reports(work, report, curve(trials))
         learned = material.examples if drawn is None else drawn.drawn
-        write_learned(learned.texts, work / LEARNED)
+        write_learned(learned.texts, bundle / LEARNED, work / LEARNED)
         tick(1)
     return Fitted(changed, compared, trials, notes)
 
 
-def _shown(manifest: Manifest, material: Material) -> list[str]:
-    """A note on scored texts that the prompt shows with their labels."""
-    scored = material.test or material.examples
-    shown = shown_as_examples(manifest.prompt, set(scored.texts))
-    if not shown:
-        return []
+def _shown(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
+    """Notes on scored texts that the bundle knows with their labels: by its prompt, or by a head
+    that was fitted before."""
+    scored = set((material.test or material.examples).texts)
+    known = {
+        "stand in the bundle's prompt": shown_as_examples(manifest.prompt, scored),
+        "are what the bundle's head was fitted on before": learned_from(bundle / LEARNED, scored),
+    }
     return [
-        f"{len(shown):,} texts that are scored stand in the bundle's prompt; judge it by others"
+        f"{len(texts):,} texts that are scored {what}; judge it by others"
+        for what, texts in known.items()
+        if texts
     ]
 
 

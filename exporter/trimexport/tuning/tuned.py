@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimexport import reference
 from trimexport.layerwise import LayerwiseModel
 from trimexport.reference import LabelReference, label_reference
 from trimexport_runtime import Manifest
@@ -36,14 +35,9 @@ def tuned_reference(
         found = label_reference(model, manifest, prompts, tick)
         moved = found.trimmed + bias.astype(np.float32)
         return LabelReference(found.logits + bias, found.mass, moved)
-    hidden = model.reference(prompts, [0], tick).hidden
+    hidden = model.hidden_states(prompts, tick)
     logits = fitted_logits(bundle, manifest, hidden.numpy()) + bias.astype(np.float32)
     return LabelReference(logits.astype(np.float64), None, logits)
-
-
-def sequences_per_prompt(manifest: Manifest) -> int:
-    """How many sequences the reference runs for each prompt."""
-    return 1 if manifest.fit is not None else reference.sequences_per_prompt(manifest)
 
 
 def bias_of(manifest: Manifest) -> npt.NDArray[np.float64]:
