@@ -26,7 +26,7 @@ def check_output(output: Path, force: bool) -> None:
             could not be written there.
     """
     if not _exists(output):
-        _check_place(output)
+        check_place(output)
         return
     if not force:
         raise OutputError(
@@ -80,7 +80,7 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
                     raise
 
 
-def _check_place(output: Path) -> None:
+def check_place(output: Path) -> None:
     """Raise OutputError where what is above `output` is a file, or may not be written."""
     above = next(it for it in Path(os.path.abspath(output)).parents if it.exists())
     if not above.is_dir():

@@ -285,7 +285,7 @@ def test_names_that_cannot_stand_for_their_labels() -> None:
         None,
         'several begin with "▁very", so a build reads them whole',
     )
-    assert 'cannot: several begin with "▁very"' in table(found, 3)
+    assert 'not compared: several begin with "▁very"' in table(found, 3)
     assert as_dict(found, 3)["names"] is None
     assert all(len({it.token_id for it in choice.words}) == 2 for choice in found.choices)
     assert caution(found).endswith("so judge the bundle by other ones")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from trimexport_runtime import InputError
 from trimexport_runtime.files import BadLine, read_file
 from trimexport_runtime.parquet import pyarrow
 
-_COLUMN = "; name it with --text-column"  # how the readers' advice begins where a column is missing
+# How the readers' advice begins where a column is missing.
+_ADVICE = re.compile(r"; name (it|the column of the labels) with --(text|label)-column")
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def read_labelled(
         lines = read_lines(path, text_column)
         found = _labels(path, label_column)
     except SpecError as error:
-        fact, advice, _ = str(error).partition(_COLUMN)
-        if advice and fixed:
-            raise SpecError(f'{fact}; give it the columns "text" and "label"') from None
-        raise
+        if not fixed:
+            raise
+        own = '; give it the columns "text" and "label"'
+        raise SpecError(_ADVICE.sub(own, str(error))) from None
     places = [_place(path, it.number, found.get(it.number), labels, names, fixed) for it in lines]
     return Labelled(tuple(line.text for line in lines), np.array(places, np.int64))
 

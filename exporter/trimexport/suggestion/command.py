@@ -13,6 +13,7 @@ from trimexport.console import ConsoleProgress
 from trimexport.errors import OutputError
 from trimexport.options import Options, make_spec
 from trimexport.spec import parse_verbalizers
+from trimexport.staging import check_place
 from trimexport_runtime.replacing import replacing
 
 
@@ -97,7 +98,10 @@ def suggest(
 
 
 def _check_output(output: Path | None, force: bool) -> None:
-    if output is None or not output.exists():
+    if output is None:
+        return
+    check_place(output)
+    if not output.exists():
         return
     if output.is_dir():
         raise OutputError(f"{output} is a directory; name a file for the recipe with -o")
