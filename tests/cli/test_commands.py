@@ -249,6 +249,7 @@ prompt = "Review: {text}\\nSentiment:"
 labels = ["positive", "negative"]
 max_tokens = 100
 notice = "Terms apply."
+adapter = "me/adapter"
 
 [verbalizers]
 positive = ["good", "great"]
@@ -284,8 +285,12 @@ def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path
     assert (base.truncate, spec(truncate="start").truncate) == ("end", "start")
     assert spec(prompt="{text}:", labels="a,b").notice == "Terms apply."
     assert spec(model="x/y").notice is None  # the recipe's notice is its own model's
+    assert (base.adapter, spec(model="x/y").adapter) == (
+        "me/adapter",
+        None,
+    )  # and so is its adapter
     same = spec(model=base.model)
-    assert (same.revision, same.notice) == ("v1", "Terms apply.")
+    assert (same.revision, same.notice, same.adapter) == ("v1", "Terms apply.", "me/adapter")
     assert said == []
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import families
 import tiny
 from models import GEMMA_MINI
-from trimexport import CheckpointError, TrimexportError, UnsupportedError
+from trimexport import BuildSpec, CheckpointError, TrimexportError, UnsupportedError, plan
 from trimexport.adapter import merged
 from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.cli import main
@@ -339,3 +339,14 @@ def test_refused_on_the_command_line(
     assert done.stderr.startswith("Error: ")
     assert message in done.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_adapter_that_fits_and_names_another_model(tiny_model: Path, adapter: Path) -> None:
+    """Shapes cannot tell a model from its sibling; the build says what the adapter says."""
+    spec = BuildSpec(
+        model=str(tiny_model), labels=("good", "bad"), prompt="{text}", adapter=str(adapter)
+    )
+    note = f"it was trained on org/the-model, the checkpoint is {tiny_model}"
+    assert any(note in line for line in plan(spec).notes)
+    configure(adapter, base_model_name_or_path=f"org/{tiny_model.name}")
+    assert not any("it was trained on" in line for line in plan(spec).notes)

@@ -165,6 +165,14 @@ def test_all_else_of_the_bundle_stays(capped: Path) -> None:
     assert "calibration content-free on 3 texts: positive " in info.stdout
 
 
+def test_a_card_in_another_encoding_stays_as_it_is(tiny_bundle_copy: Path) -> None:
+    card = tiny_bundle_copy / "README.md"
+    card.write_bytes("caf\u00e9\r\n".encode("latin-1"))
+    calibrate(tiny_bundle_copy)
+    assert card.read_bytes().startswith(b"caf\xe9")
+    assert b"Calibrated" in card.read_bytes()
+
+
 def test_undoing_restores_every_file(capped: Path) -> None:
     manifest = replace(read_manifest(capped), calibration=None)
     before = tiny.snapshot(capped)

@@ -280,3 +280,21 @@ def test_terms_go_with_google_s_vocabulary() -> None:
     assert notice_for("GemmaForCausalLM", 256_000) == GEMMA_NOTICE
     assert notice_for("GemmaForCausalLM", 8_000) is None
     assert notice_for("LlamaForCausalLM", 256_000) is None
+
+
+def test_the_tokens_that_end_an_answer(tiny_copy: Path) -> None:
+    """Those of both files, once each, that are in the vocabulary."""
+    assert open_checkpoint(tiny_copy, "m", None).end_ids == (1,)
+    more = tiny_copy / "generation_config.json"
+    more.write_text('{"eos_token_id": [1, 107, 8000, -1, null, "x"]}')
+    assert open_checkpoint(tiny_copy, "m", None).end_ids == (1, 107)
+    more.write_text("{}")
+    assert open_checkpoint(tiny_copy, "m", None).end_ids == (1,)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_generation_config(tiny_copy: Path, text: str) -> None:
+    (tiny_copy / "generation_config.json").write_text(text)
+    spec = BuildSpec(model=str(tiny_copy), labels=("good", "bad"), prompt=tiny.PROMPT)
+    with pytest.raises(CheckpointError, match=r"generation_config\.json .*download it again"):
+        plan(spec)

@@ -156,6 +156,14 @@ def test_eval_says_that_it_judges_by_examples(
         assert (note in done.stderr) == said
 
 
+def test_a_head_knows_what_the_one_before_it_was_fitted_on(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    material.write_learned(["a", "b"], tmp_path / "none.txt", first)
+    material.write_learned(["b", "c"], first, second)
+    assert material.learned_from(first, ["a", "b", "c"]) == {"a", "b"}
+    assert material.learned_from(second, ["a", "b", "c", "d"]) == {"a", "b", "c"}
+
+
 def test_the_reports(whole: tuple[Path, Fitted]) -> None:
     bundle, found = whole
     assert {it.name for it in (bundle / "reports").iterdir()} == {

@@ -56,6 +56,12 @@ def test_scores_of_whole_labels(name: str, tmp_path: Path) -> None:
         answers = Classifier.load(bundle, variant=rounded).logits(texts)
         assert (answers - expected).std() < 0.2 * expected.std()
 
+    # A short text in a batch with one that fills the model's context.
+    texts_apart = ["x " * 400, "dull"]
+    alone = [Classifier.load(bundle, variant="fp32").logits([text])[0] for text in texts_apart]
+    together = Classifier.load(bundle, variant="fp32", token_budget=8192).logits(texts_apart)
+    assert np.abs(together - np.stack(alone)).max() < TOLERANCE
+
     # What must not pass: nodes that see each other, and nodes that stand one behind the other.
     tree = LabelTree(make_trie([it for label in manifest.labels for it in label.sequences]))
     assert tree.nodes > 3
