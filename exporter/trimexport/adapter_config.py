@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .checkpoint import read_json_object
 from .errors import CheckpointError, UnsupportedError
 
 CONFIG = "adapter_config.json"
@@ -134,19 +135,13 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
 
 
 def _read(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(directory / CONFIG, "copy the adapter again")
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} has no {CONFIG}; --adapter takes the directory that peft's "
             "`save_pretrained` wrote"
         ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; copy the adapter again") from None
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} is not a JSON object; copy the adapter again")
-    return raw
 
 
 def _refuse_setting(directory: Path, key: str, value: object) -> None:

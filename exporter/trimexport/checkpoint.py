@@ -92,7 +92,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the latter is damaged.
         """
-        more = _generation_config(self.directory / "generation_config.json")
+        path = self.directory / "generation_config.json"
+        more = read_json_object(path, "download it again") if path.exists() else {}
         given = (getattr(self.config, "eos_token_id", None), more.get("eos_token_id"))
         lists = (it if isinstance(it, list) else [it] for it in given)
         found = (it for ids in lists for it in ids if isinstance(it, int))
@@ -122,19 +123,6 @@ class Checkpoint:
         """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
         parts = [self.read(name, row, row + 1) for row in rows]
         return torch.cat(parts) if parts else self.read(name, 0, 0)
-
-
-def _generation_config(path: Path) -> dict[str, Any]:
-    """generation_config.json as it is; nothing where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); download it again") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is no JSON object; download it again")
-    return found
 
 
 def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkpoint:
@@ -195,18 +183,30 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} does not exist; --model takes a directory with config.json, "
             "safetensors and a tokenizer, or a hub id such as google/gemma-2b"
         )
-    path = directory / "config.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(directory / "config.json", "download it again")
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} has no config.json; --model takes the directory that "
             "`save_pretrained` or `hf download` wrote"
         ) from None
+
+
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON file that holds an object. `remedy` is what to do where it is damaged.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        CheckpointError: it cannot be read, or holds something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; download it again") from None
+        raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from None
     if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} is not a JSON object; download it again")
+        raise CheckpointError(f"{path} is not a JSON object; {remedy}")
     return raw
 
 

@@ -56,6 +56,12 @@ TEXTS = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Texts to compare on: .txt, .csv or .jsonl; a column `label` adds accuracies.",
 )
+TEXT_COLUMN = click.option(
+    "--text-column", default="text", help="Where the texts are.  [default: text]"
+)
+LABEL_COLUMN = click.option(
+    "--label-column", default="label", help="Where their labels are.  [default: label]"
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 

@@ -103,12 +103,8 @@ class LayerwiseModel:
             progress: called with the number of sequences done since the last call.
         """
         hidden = self.hidden_states(sequences, progress)
-        parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
-        return Reference(
-            token_logits=torch.cat([logits for logits, _ in parts]),
-            log_normaliser=torch.cat([normaliser for _, normaliser in parts]),
-            hidden=hidden,
-        )
+        token_logits, log_normaliser = self.read_vocabulary(hidden, token_ids)
+        return Reference(token_logits, log_normaliser, hidden)
 
     @torch.no_grad()
     def hidden_states(
@@ -124,6 +120,16 @@ class LayerwiseModel:
             states[group] = self._last_hidden([sequences[i] for i in group])
             progress(len(group))
         return states
+
+    @torch.no_grad()
+    def read_vocabulary(
+        self, hidden: torch.Tensor, token_ids: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the whole output layer makes of hidden states [n, hidden]: logits at `token_ids`,
+        float32 [n, tokens], and the log of the sum of exp over all, float32 [n]."""
+        parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
+        logits, normalisers = zip(*parts, strict=True)
+        return torch.cat(logits), torch.cat(normalisers)
 
     @torch.no_grad()
     def head_blocks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -212,7 +218,7 @@ class LayerwiseModel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the whole output layer gathered at `token_ids`, and the log of the sum of exp
         over all."""
-        wanted = torch.tensor(list(token_ids))
+        wanted = torch.tensor(list(token_ids), dtype=torch.int64)
         gathered = torch.empty(len(hidden), len(token_ids))
         normaliser = torch.full((len(hidden),), -torch.inf)
         for start, logits in self.head_blocks(hidden):

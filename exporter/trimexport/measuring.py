@@ -38,6 +38,7 @@ from .progress import Progress, Silent
 from .prompt import join, parse_template
 from .reference import sequences_per_prompt, trie_of
 from .tokenizer import SourceTokenizer
+from .tuning.methods import softmax
 from .tuning.tuned import tuned_reference
 
 
@@ -88,7 +89,7 @@ def measure(
         texts=sample.texts,
         gold=sample.gold,
         reference_accuracy=_accuracy(logits, sample.gold, manifest.label_names),
-        reference_probabilities=_softmax(logits),
+        reference_probabilities=softmax(logits),
         logit_deviation=float(logits.std(axis=0).mean()),
         variants=tuple(variants),
         gap=_gap(bundle, model, manifest, tokenizer, sample.texts, segments, logits, progress),
@@ -125,7 +126,7 @@ def _compare(
 ) -> VariantParity:
     logits = found.astype(np.float64)
     difference = np.abs(logits - reference)
-    probabilities = _softmax(logits)
+    probabilities = softmax(logits)
     labels = manifest.label_names
     ours, theirs = logits.argmax(1), reference.argmax(1)
     flips = tuple(
@@ -144,7 +145,7 @@ def _compare(
         backend=backend,
         max_logit_difference=float(difference.max()),
         mean_logit_difference=float(difference.mean()),
-        max_probability_difference=float(np.abs(probabilities - _softmax(reference)).max()),
+        max_probability_difference=float(np.abs(probabilities - softmax(reference)).max()),
         agreement=float((ours == theirs).mean()),
         accuracy=_accuracy(logits, sample.gold, labels),
         outside=_outside(difference.max(axis=1), tolerance),
@@ -217,8 +218,3 @@ def _accuracy(logits: Floats, gold: Sequence[str] | None, labels: Sequence[str])
         return None
     right = np.array([labels.index(name) for name in gold])
     return float((logits.argmax(1) == right).mean())
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -9,9 +9,11 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from trimexport_runtime.replacing import replacing
 
 from .errors import OutputError
 
@@ -87,6 +89,23 @@ def check_place(output: Path) -> None:
         raise _refused(output, NotADirectoryError(errno.ENOTDIR, f"{above} is a file"), _ELSEWHERE)
     if not os.access(above, os.W_OK):
         raise _refused(output, PermissionError(errno.EACCES, "permission denied"), _ELSEWHERE)
+
+
+def write_files(files: Mapping[Path, str]) -> None:
+    """Write texts, each whole or not at all, into folders that are made for them.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as stream:
+                stream.write(text.encode())
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}); name another file with -o"
+            ) from None
 
 
 def _exists(output: Path) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from trimexport_runtime import InputError
+from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
 
 from .errors import SpecError
@@ -25,8 +25,9 @@ def read_texts(path: Path) -> Texts:
     return Texts(texts=tuple(line.text for line in read_lines(path)), gold=_gold(path))
 
 
-def read_lines(path: Path, column: str | None = None) -> list[Line]:
-    """The texts of a file with their lines, every one of which can be read.
+def read_lines(path: Path, column: str | None = None, advice: str = 'call it "text"') -> list[Line]:
+    """The texts of a file with their lines, every one of which can be read. `advice` is what to do
+    where the file has no such column.
 
     Raises:
         SpecError: the file or a line of it cannot be read, or it has no line.
@@ -37,10 +38,10 @@ def read_lines(path: Path, column: str | None = None) -> list[Line]:
             if isinstance(line, BadLine):
                 raise SpecError(f"{path}, line {line.number}: {line.reason}")
             lines.append(line)
+    except ColumnError as error:
+        raise SpecError(f"{error.fact}; {advice}") from None
     except InputError as error:
-        own = 'call it "text"' if column is None else "name it with --text-column"
-        advice = re.compile(r"name (the column of the texts|another) with --column")
-        raise SpecError(advice.sub(own, str(error))) from None
+        raise SpecError(str(error)) from None
     if not lines:
         raise SpecError(f"{path} holds no text; give a file with one text a line at least")
     return lines

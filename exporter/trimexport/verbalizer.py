@@ -6,6 +6,7 @@ tokenising the prompt's end with the word behind it, never by looking a spelling
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
@@ -45,7 +46,7 @@ class Verbalizer:
     words: tuple[tuple[LabelWord, ...], ...]
     sequences: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
-    @property
+    @functools.cached_property
     def trie(self) -> Trie | None:
         """Of the sequences, if there are any."""
         return make_trie(list(itertools.chain(*self.sequences))) if self.sequences else None
@@ -133,9 +134,13 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def tokenise_word(
-    label: str, word: str, template: PromptTemplate, tokenizer: SourceTokenizer
+    label: str,
+    word: str,
+    template: PromptTemplate,
+    tokenizer: SourceTokenizer,
+    option: str = "--verbalize",
 ) -> LabelWord:
-    """The tokens of `word` after the prompt's suffix.
+    """The tokens of `word` after the prompt's suffix. `option` is where a user gives words.
 
     Raises:
         SpecError: an empty word, one that the vocabulary does not hold, or that fuses with the
@@ -150,11 +155,11 @@ def tokenise_word(
         raise SpecError(
             f'the word "{word}" of label "{label}" fuses with the end of the prompt '
             f"({_quoted([tokenizer.token(i) for i in joined[-4:]])}); end the prompt in a colon or "
-            'a line break, or write the word with its space: --verbalize "label= word"'
+            f'a line break, or write the word with its space: {option} "label= word"'
         )
     tokens = tuple(tokenizer.token(token_id) for token_id in ids)
     if tokenizer.definition["model"].get("unk_token") in tokens:
-        raise _not_in_vocabulary(label, word, tokens)
+        raise _not_in_vocabulary(label, word, tokens, option)
     return LabelWord(word=word, token_ids=ids, tokens=tokens)
 
 
@@ -198,18 +203,18 @@ def _refuse_fragments(verbalizer: Verbalizer) -> None:
                 refuse_fragment(label, word)
 
 
-def refuse_fragment(label: str, word: LabelWord) -> None:
+def refuse_fragment(label: str, word: LabelWord, option: str = "--verbalize") -> None:
     """Raise SpecError for a word whose first token is a bare space or a byte."""
     first = word.tokens[0]
     if _BYTE.fullmatch(first) or first.strip("▁Ġ") == "":
-        raise _not_in_vocabulary(label, word.word, word.tokens)
+        raise _not_in_vocabulary(label, word.word, word.tokens, option)
 
 
-def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str]) -> SpecError:
+def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str], option: str) -> SpecError:
     return SpecError(
         f'the word "{word}" of label "{label}" is not in the model\'s vocabulary (it begins '
         f"with {_quoted(tokens[:3])}); give the label a word that is: "
-        f'--verbalize "{label}=word"'
+        f'{option} "{label}=word"'
     )
 
 

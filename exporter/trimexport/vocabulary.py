@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,13 +35,8 @@ def answer_states(
 
 def log_normaliser(model: LayerwiseModel, hidden: torch.Tensor) -> torch.Tensor:
     """The log of the sum of exp over the whole vocabulary: float32 [n] for hidden [n, hidden]."""
-    parts = []
-    for rows in _cut(hidden, _ROWS):
-        found = torch.full((len(rows),), -torch.inf)
-        for _, logits in model.head_blocks(rows):
-            found = torch.logaddexp(found, logits.logsumexp(1))
-        parts.append(found)
-    return torch.cat(parts)
+    _, normaliser = model.read_vocabulary(hidden, ())
+    return normaliser
 
 
 def mean_probabilities(
@@ -62,7 +57,7 @@ def mean_probabilities(
     member = member / member.sum(0)
     total = torch.zeros(count, 0)
     for rows, shift, weights in zip(
-        _cut(hidden, _ROWS), _cut(normaliser, _ROWS), _cut(member, _ROWS), strict=True
+        hidden.split(_ROWS), normaliser.split(_ROWS), member.split(_ROWS), strict=True
     ):
         blocks = [weights.T @ (it - shift[:, None]).exp() for _, it in model.head_blocks(rows)]
         part = torch.cat(blocks, 1)
@@ -86,7 +81,7 @@ def likeliest(
 ) -> Likeliest:
     """The `count` likeliest tokens after hidden [n, hidden], and the probabilities of others."""
     best, asked = [], []
-    for rows in _cut(hidden, _WHOLE_ROWS):
+    for rows in hidden.split(_WHOLE_ROWS):
         logits = torch.cat([block for _, block in model.head_blocks(rows)], 1)
         probabilities = logits.softmax(1)
         best.append(probabilities.topk(count, dim=1))
@@ -96,7 +91,3 @@ def likeliest(
         probabilities=torch.cat([it.values for it in best]),
         asked=torch.cat(asked),
     )
-
-
-def _cut(values: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:
-    yield from values.split(rows)

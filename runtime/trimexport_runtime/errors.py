@@ -5,6 +5,7 @@
     |  |- IntegrityError      a file is missing, truncated or altered
     |  '- VersionError        the bundle's format is newer than this runtime
     |- InputError             a text, or the file of texts, cannot be classified
+    |  '- ColumnError         a file has no such column of texts
     '- BackendError           the backend, or the variant, cannot run here
 
 Every message says what is wrong with the value, what was allowed, and the next step.
@@ -31,6 +32,18 @@ class VersionError(BundleError):
 
 class InputError(TrimexportRuntimeError):
     """A text, or the file of texts, cannot be classified."""
+
+
+class ColumnError(InputError):
+    """A file has no such column of texts. `fact` says so, and the second argument what to do; who
+    has another option for the column, or none, says something else instead."""
+
+    def __init__(self, fact: str, advice: str) -> None:
+        super().__init__(fact, advice)
+        self.fact = fact
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 class BackendError(TrimexportRuntimeError):

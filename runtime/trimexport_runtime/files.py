@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError
+from .errors import ColumnError, InputError
 from .parquet import rows_of
 from .tokenize import problem_of
 
@@ -171,9 +171,9 @@ def _csv(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
     _, header = next(rows, (1, []))
     if isinstance(header, str) or column not in header:
         has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
-        raise InputError(
-            f'{path} has no column "{column}" in its first line; {has}; '
-            "name the column of the texts with --column"
+        raise ColumnError(
+            f'{path} has no column "{column}" in its first line; {has}',
+            "name the column of the texts with --column",
         )
     place = header.index(column)
     for number, row in rows:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import InputError
+from .errors import ColumnError, InputError
 
 _BATCH_ROWS = 512
 _BUFFER = 1 << 20  # bytes of a column that are read ahead, so that a row group is not read whole
@@ -60,16 +60,16 @@ def _strings(arrow: Any, column: Any) -> list[str | None]:
 def _check_column(arrow: Any, path: Path, schema: Any, column: str) -> None:
     names = schema.names
     if column not in names:
-        raise InputError(
-            f'{path} has no column "{column}"; it has: {", ".join(names) or "none"}; '
-            "name the column of the texts with --column"
+        raise ColumnError(
+            f'{path} has no column "{column}"; it has: {", ".join(names) or "none"}',
+            "name the column of the texts with --column",
         )
     kind = schema.field(column).type
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
     text_kinds = (arrow.types.is_string, arrow.types.is_large_string, arrow.types.is_string_view)
     if not any(is_kind(kind) for is_kind in text_kinds):
-        raise InputError(
-            f'the column "{column}" of {path} has the type {kind}, texts are strings; name another '
-            "with --column"
+        raise ColumnError(
+            f'the column "{column}" of {path} has the type {kind}, texts are strings',
+            "name another with --column",
         )

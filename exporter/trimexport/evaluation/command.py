@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trimexport.cli_options import JSON
+from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
 from trimexport.console import ConsoleProgress
-from trimexport.errors import EvaluationError, OutputError
+from trimexport.errors import EvaluationError
 from trimexport.spec import parse_names
+from trimexport.staging import write_files
 from trimexport_runtime import Manifest, read_manifest
-from trimexport_runtime.replacing import replacing
 
 if TYPE_CHECKING:
     from .data import Labelled
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--text-column", default="text", help="Where the texts are.  [default: text]")
-@click.option("--label-column", default="label", help="Where their labels are.  [default: label]")
+@TEXT_COLUMN
+@LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in DATA.")
 @click.option("--variant", help="Variants, or all.  [default: the fastest]")
 @click.option("--abstain-below", type=click.FloatRange(0, 1), help="Give no less sure answers.")
@@ -92,8 +92,7 @@ def evaluate(
 def _note_examples(bundle: Path, manifest: Manifest, data: Path, given: Labelled) -> None:
     """Say how many texts the bundle knows with their labels."""
     from trimexport.few_shot import shown_as_examples
-    from trimexport.tuning.examples import learned_from
-    from trimexport.tuning.fitting import LEARNED
+    from trimexport.tuning.examples import LEARNED, learned_from
 
     if learned := learned_from(bundle / LEARNED, set(given.texts)):
         click.echo(
@@ -157,15 +156,7 @@ def _write(
         "variants": [as_dict(it) for it in found],
     }
     text = html(f"{bundle.resolve().name} on {data.name}", found, labels)
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((page, text), (page.with_suffix(".json"), json.dumps(value))):
-            with replacing(path) as stream:
-                stream.write(content.encode())
-    except OSError as error:
-        raise OutputError(
-            f"{page} cannot be written ({error.strerror}); name another file with -o"
-        ) from None
+    write_files({page: text, page.with_suffix(".json"): json.dumps(value)})
     return value
 
 

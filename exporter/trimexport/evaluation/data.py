@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ import numpy.typing as npt
 from trimexport.errors import SpecError
 from trimexport.texts import read_lines
 from trimexport_runtime import InputError
+from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, read_file
 from trimexport_runtime.parquet import pyarrow
-
-# How the readers' advice begins where a column is missing.
-_ADVICE = re.compile(r"; name (it|the column of the labels) with --(text|label)-column")
 
 
 @dataclass(frozen=True)
@@ -71,25 +68,22 @@ def read_labelled(
             raise SpecError(f"{name!r} is none of the bundle's labels: {', '.join(labels)}")
     if path.suffix.lower() == ".txt":
         raise SpecError(f"{path} has no labels; give a .jsonl, .csv or .parquet")
-    try:
-        lines = read_lines(path, text_column)
-        found = _labels(path, label_column)
-    except SpecError as error:
-        if not fixed:
-            raise
-        own = '; give it the columns "text" and "label"'
-        raise SpecError(_ADVICE.sub(own, str(error))) from None
+    columns = 'give it the columns "text" and "label"'
+    lines = read_lines(path, text_column, columns if fixed else "name it with --text-column")
+    advice = columns if fixed else "name the column of the labels with --label-column"
+    found = _labels(path, label_column, advice)
     places = [_place(path, it.number, found.get(it.number), labels, names, fixed) for it in lines]
     return Labelled(tuple(line.text for line in lines), np.array(places, np.int64))
 
 
-def _labels(path: Path, column: str) -> dict[int, str]:
+def _labels(path: Path, column: str, advice: str) -> dict[int, str]:
     """The labels by their lines, as they are written; numbers too."""
     try:
         return dict(_written(path, column))
+    except ColumnError as error:
+        raise SpecError(f"{error.fact}; {advice}") from None
     except InputError as error:
-        text = str(error).replace("--column", "--label-column").replace("texts", "labels")
-        raise SpecError(text) from None
+        raise SpecError(str(error)) from None
 
 
 def _written(path: Path, column: str) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,11 @@ import numpy as np
 
 from .running import Evaluation
 
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "trimexport",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+}
 SIZE = (4.6, 3.6)  # inches
 MANY = 12  # labels, from which on the matrix has no numbers
 
@@ -28,12 +33,7 @@ def plots(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
 
 
 def _drawn(draw: Callable[[Any], None]) -> str:
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "trimexport",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
         draw(figure.subplots())
         out = io.StringIO()

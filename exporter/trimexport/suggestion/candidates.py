@@ -117,11 +117,9 @@ def _readable(label: str, word: str, setting: Setting) -> LabelWord | None:
 
 
 def _tokenised(label: str, word: str, setting: Setting) -> LabelWord:
-    try:
-        found = tokenise_word(label, word, setting.prompt.template, setting.tokenizer)
-        refuse_fragment(label, found)
-    except SpecError as error:
-        raise SpecError(str(error).replace("--verbalize", "--synonyms")) from None
+    template, option = setting.prompt.template, "--synonyms"
+    found = tokenise_word(label, word, template, setting.tokenizer, option)
+    refuse_fragment(label, found, option)
     return found
 
 

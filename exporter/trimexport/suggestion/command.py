@@ -13,8 +13,7 @@ from trimexport.console import ConsoleProgress
 from trimexport.errors import OutputError
 from trimexport.options import Options, make_spec
 from trimexport.spec import parse_verbalizers
-from trimexport.staging import check_place
-from trimexport_runtime.replacing import replacing
+from trimexport.staging import check_place, write_files
 
 
 @click.command("suggest")
@@ -92,7 +91,7 @@ def suggest(
         click.echo(table(found, top))
     if output is None:
         return
-    _write(output, recipe(found, examples.name, output))  # last, for it may fail
+    write_files({output: recipe(found, examples.name, output)})  # last, for it may fail
     if not as_json:
         click.echo(f"\n{output}: build it with trimexport build --recipe {output}")
 
@@ -107,14 +106,3 @@ def _check_output(output: Path | None, force: bool) -> None:
         raise OutputError(f"{output} is a directory; name a file for the recipe with -o")
     if not force:
         raise OutputError(f"{output} exists; give --force to replace it, or another -o")
-
-
-def _write(output: Path, text: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as stream:
-            stream.write(text.encode())
-    except OSError as error:
-        raise OutputError(
-            f"{output} cannot be written ({error.strerror}); name another file with -o"
-        ) from None

@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 
+from trimexport.evaluation.plots import STYLE
+
 from .trials import Point
 
 SIZE = (5.6, 3.8)  # inches
@@ -17,12 +19,7 @@ RESOLUTION = 150  # dots per inch
 
 def draw_curve(points: Sequence[Point], target: Path) -> None:
     """Write `target` with the endings .png and .svg."""
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "trimexport",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
         _draw(figure.subplots(), points)
         figure.savefig(target.with_suffix(".png"), dpi=RESOLUTION)

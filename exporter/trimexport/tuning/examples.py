@@ -22,6 +22,9 @@ LEAST = 2
 
 FOLDS = 5
 
+LEARNED = "reports/fit-examples.txt"
+"""Where a bundle records what its head was fitted on."""
+
 
 @dataclass(frozen=True)
 class Material:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trimexport.cli_options import JSON
+from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
 from trimexport.console import ConsoleProgress
 from trimexport.evaluation.command import label_names, require_libraries
 from trimexport.staging import check_output
@@ -43,8 +43,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=5,
     help="How often to draw each of --shots.  [default: 5]",
 )
-@click.option("--text-column", default="text", help="Where the texts are.  [default: text]")
-@click.option("--label-column", default="label", help="Where their labels are.  [default: label]")
+@TEXT_COLUMN
+@LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in files.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @JSON

@@ -22,7 +22,16 @@ from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
 
 from .curve_plot import draw_curve
-from .examples import Material, counts, digest, learned_from, prepare, require_shots, write_learned
+from .examples import (
+    LEARNED,
+    Material,
+    counts,
+    digest,
+    learned_from,
+    prepare,
+    require_shots,
+    write_learned,
+)
 from .heads import Head, put_head
 from .regression import Found
 from .rewriting import CARD, check_bundle, copy_file, rewrite, write_manifest
@@ -30,7 +39,6 @@ from .states import read_states
 from .trials import Compared, Known, Point, Trial, curve, fit_all, run_trials
 
 REPORT = "reports/fit.json"
-LEARNED = "reports/fit-examples.txt"
 
 
 @dataclass(frozen=True)
