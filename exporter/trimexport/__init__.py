@@ -28,9 +28,10 @@ from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
     from .head import TrimmedHead, trim_head
-    from .parity import ParityReport, Texts
+    from .parity import ParityReport
     from .pipeline import Built, build
     from .planning import plan
+    from .texts import Texts
     from .verification import verify
 
 __version__ = "0.1.0"
@@ -42,7 +43,7 @@ _LAZY = {
     "TrimmedHead": ".head",
     "trim_head": ".head",
     "ParityReport": ".parity",
-    "Texts": ".parity",
+    "Texts": ".texts",
     "verify": ".verification",
 }
 

@@ -6,10 +6,10 @@ import itertools
 
 from .graph import split_prefix
 from .layerwise import LayerwiseModel
-from .parity import Texts
 from .planning import Plan, whole_ids
 from .progress import Progress
 from .quantize.smooth import Activations
+from .texts import Texts
 
 
 def calibrate(

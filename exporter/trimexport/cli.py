@@ -15,13 +15,13 @@ from typing import Any
 import click
 
 from . import __version__
+from .atomic import check_output
 from .bench.command import bench
 from .cli_options import JSON, MOVED_ADAPTER, TEXTS, names_a_classifier
 from .console import Commands, ConsoleProgress
 from .evaluation.command import evaluate
 from .options import Options, make_spec
 from .spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, parse_names
-from .staging import check_output
 from .suggestion.command import suggest
 from .tuning.calibrate_command import calibrate
 from .tuning.fit_command import fit

@@ -19,26 +19,23 @@ from .boundary import examine
 from .classifiers import without_padding
 from .errors import SpecError
 from .layerwise import LayerwiseModel
+from .numerics import Floats, softmax
 from .parity import (
     GAP_WARNING,
     TOLERANCES,
     Disagreement,
-    Floats,
     LabelMass,
     NotRun,
     ParityReport,
-    Texts,
     TokenisationGap,
     Tolerance,
     VariantParity,
-    check_sample,
-    short,
 )
 from .progress import Progress, Silent
 from .prompt import join, parse_template
 from .reference import sequences_per_prompt, trie_of
+from .texts import Texts, check_sample, short
 from .tokenizer import SourceTokenizer
-from .tuning.methods import softmax
 from .tuning.tuned import tuned_reference
 
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from trimexport_runtime.backends import DEFAULT
 
-from .errors import ParityError, SpecError
+from .errors import ParityError
+from .numerics import Floats
 from .prompt import shell_prompt
+from .texts import short
 
-Floats = npt.NDArray[np.float64]
 LISTED = 20
 
 
@@ -173,14 +171,6 @@ class ParityReport:
         return all(variant.within for variant in self.variants)
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Texts to compare on, and the right answers where they are known."""
-
-    texts: tuple[str, ...]
-    gold: tuple[str, ...] | None = None
-
-
 def require(report: ParityReport, backends: Sequence[str] = ()) -> None:
     """Raise ParityError, naming the texts, unless every variant that ran keeps to its tolerance,
     and every one ran on the backends that are named."""
@@ -257,20 +247,3 @@ def _remedy(gap: TokenisationGap) -> str:
         "no other white space behind {text} avoids it; trim the texts, or begin what follows "
         "{text} with a word of its own"
     )
-
-
-def check_sample(sample: Texts, labels: Sequence[str]) -> None:
-    """Raise SpecError unless there are texts and their right answers are among the labels."""
-    if not sample.texts:
-        raise SpecError("there is no text to compare on; give a file with one text a line")
-    strange = sorted(set(sample.gold or ()) - set(labels))
-    if strange:
-        raise SpecError(
-            f"the texts are labelled {', '.join(strange[:5])}, the bundle's labels are "
-            f"{', '.join(labels)}; the file's label column must use those"
-        )
-
-
-def short(text: str) -> str:
-    """A text as a message shows it."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -11,6 +11,7 @@ from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from . import parity
+from .atomic import check_output, staged
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
 from .calibration import calibrate
 from .card import model_card
@@ -19,13 +20,13 @@ from .errors import SpecError
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
-from .parity import ParityReport, Texts
+from .parity import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .quantize.smooth import Activations
 from .shipped import sample_texts
 from .spec import BuildSpec
-from .staging import check_output, staged
+from .texts import Texts, check_sample
 from .variants import SCHEMES, STATIC, write_variants
 
 
@@ -73,9 +74,9 @@ def build(
     _check_calibration(spec, calibration)
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
-        parity.check_sample(sample, spec.labels)
+        check_sample(sample, spec.labels)
     planned = plan(spec)
-    parity.check_sample(sample, planned.labels)
+    check_sample(sample, planned.labels)
     for line in planned.notes:
         progress.say(line)
     release()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
 from .prompt import shell_prompt
+from .tables import columns
 
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
@@ -28,20 +29,6 @@ def rows(report: ParityReport) -> list[tuple[str, ...]]:
 def table(report: ParityReport) -> str:
     """The report as text for a terminal."""
     return "\n".join([*columns(rows(report)), "", *facts(report)])
-
-
-def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines of text, their cells aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
-def small_share(value: float) -> str:
-    """A share that is often next to nothing, as a percentage."""
-    return "<0.01%" if value < 5e-5 else f"{value:.2%}"
 
 
 def inspection_table(found: Inspection, planned: Plan) -> str:

@@ -13,7 +13,7 @@ from .layerwise import LayerwiseModel
 from .memory import keep_large_blocks_apart, release
 from .planning import Plan
 from .progress import Progress, Silent
-from .report import columns, small_share
+from .tables import columns, small_share
 from .vocabulary import answer_states, likeliest
 
 COUNT = 10

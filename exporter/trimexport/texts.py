@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimexport_runtime import InputError
@@ -10,7 +12,6 @@ from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
 
 from .errors import SpecError
-from .parity import Texts
 
 GOLD = "label"
 
@@ -69,3 +70,28 @@ def _has_gold(path: Path) -> bool:
     """Whether a file of JSON lines, all of them objects, has the key at all."""
     lines = path.read_bytes().decode("utf-8-sig").split("\n")  # other line breaks are characters
     return any(GOLD in json.loads(line) for line in lines if line.strip())
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to compare on, and the right answers where they are known."""
+
+    texts: tuple[str, ...]
+    gold: tuple[str, ...] | None = None
+
+
+def check_sample(sample: Texts, labels: Sequence[str]) -> None:
+    """Raise SpecError unless there are texts and their right answers are among the labels."""
+    if not sample.texts:
+        raise SpecError("there is no text to compare on; give a file with one text a line")
+    strange = sorted(set(sample.gold or ()) - set(labels))
+    if strange:
+        raise SpecError(
+            f"the texts are labelled {', '.join(strange[:5])}, the bundle's labels are "
+            f"{', '.join(labels)}; the file's label column must use those"
+        )
+
+
+def short(text: str) -> str:
+    """A text as a message shows it."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")

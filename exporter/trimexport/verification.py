@@ -18,9 +18,10 @@ from .hub import locate_adapter, locate_model
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
-from .parity import ParityReport, Texts
+from .parity import ParityReport
 from .progress import Progress, Silent
 from .shipped import sample_texts
+from .texts import Texts
 from .tokenizer import load_tokenizer
 
 

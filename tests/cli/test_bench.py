@@ -28,7 +28,7 @@ from trimexport.bench.rounds import BenchReport, Measured, Turn, rotated
 from trimexport.bench.subjects import Subject, find_subjects
 from trimexport.cli import main
 from trimexport.errors import BenchError
-from trimexport.parity import Texts
+from trimexport.texts import Texts
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.bundle import MANIFEST
 from trimexport_runtime.tokenize import TextEncoder

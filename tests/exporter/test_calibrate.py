@@ -20,10 +20,11 @@ from hypothesis.extra import numpy as arrays
 import tiny
 from trimexport import ExportError, OutputError, SpecError, Texts, verify
 from trimexport.cli import main
+from trimexport.numerics import softmax
 from trimexport.tensorrt.check import require_readable
 from trimexport.tuning.calibrating import calibrate, check_prior, undo
 from trimexport.tuning.graphs import BIAS, CALIBRATION, add_bias, load_graph
-from trimexport.tuning.methods import even_out, match_prior, softmax
+from trimexport.tuning.methods import even_out, match_prior
 from trimexport_runtime import BundleError, Classifier, IntegrityError, check_files, read_manifest
 from trimexport_runtime.bundle import Engine, Profile
 from trimexport_runtime.cli import main as runtime

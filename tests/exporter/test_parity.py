@@ -10,8 +10,9 @@ import pytest
 
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
-from trimexport.parity import TOLERANCES, Disagreement, check_sample, require, warnings
+from trimexport.parity import TOLERANCES, Disagreement, require, warnings
 from trimexport.planning import plan
+from trimexport.texts import check_sample
 
 PROMPT = "Review: {text}\nSentiment:"
 LABELS = ("positive", "negative")

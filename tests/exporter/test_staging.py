@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import tiny
-from trimexport import OutputError, staging
-from trimexport.staging import check_output, staged
+from trimexport import OutputError
+from trimexport import atomic as staging
+from trimexport.atomic import check_output, staged
 
 OLD = {"trimexport.json": b"{}", "onnx/model.onnx": b"old"}
 

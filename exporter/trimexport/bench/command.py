@@ -50,9 +50,8 @@ def bench(
     Example:
       trimexport bench build/sentiment --against pytorch-bf16 --texts texts.txt
     """
-    from trimexport.parity import Texts
     from trimexport.shipped import sample_texts
-    from trimexport.texts import read_texts
+    from trimexport.texts import Texts, read_texts
 
     from . import output
     from .machine import this_machine

@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from trimexport.errors import BenchError
-from trimexport.parity import Texts, check_sample
 from trimexport.progress import Progress
+from trimexport.texts import Texts, check_sample
 
 from .process import CannotRun, worker
 from .subjects import Subject, Subjects

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trimexport.atomic import write_files
 from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
 from trimexport.console import ConsoleProgress
 from trimexport.errors import EvaluationError
 from trimexport.spec import parse_names
-from trimexport.staging import write_files
 from trimexport_runtime import Manifest, read_manifest
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from trimexport.atomic import check_place, write_files
 from trimexport.cli_options import JSON, names_a_question
 from trimexport.console import ConsoleProgress
 from trimexport.errors import OutputError
 from trimexport.options import Options, make_spec
 from trimexport.spec import parse_verbalizers
-from trimexport.staging import check_place, write_files
 
 
 @click.command("suggest")

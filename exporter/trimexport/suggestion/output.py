@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimexport.report import columns, small_share
+from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 
 from .candidates import FORM, MODEL, NAME, SYNONYM

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from trimexport.atomic import staged
 from trimexport.errors import SpecError
+from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
-from trimexport.staging import staged
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Calibration
 
 from .graphs import add_bias, remove_bias
-from .methods import CONTENT_FREE, Floats, even_out, match_prior, softmax
+from .methods import CONTENT_FREE, even_out, match_prior
 from .rewriting import (
     CARD,
     carry_over,

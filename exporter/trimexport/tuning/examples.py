@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trimexport.errors import SpecError
 from trimexport.evaluation.data import Labelled, missing
 from trimexport.few_shot import text_sha256
-from trimexport.parity import short
+from trimexport.texts import short
 
 Places = npt.NDArray[np.int64]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trimexport.atomic import check_output
 from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
 from trimexport.console import ConsoleProgress
 from trimexport.evaluation.command import label_names, require_libraries
-from trimexport.staging import check_output
 from trimexport_runtime import read_manifest
 
 if TYPE_CHECKING:

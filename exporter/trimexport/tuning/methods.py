@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from trimexport.numerics import Floats, softmax
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Texts that say nothing, as Zhao et al. (2021) chose them."""
@@ -64,12 +63,6 @@ def match_prior(logits: Floats, prior: Floats) -> Matched:
         bias = centred(bias + step)
     residual = np.abs(softmax(logits + bias).mean(axis=0) - prior).max()
     return Matched(bias, float(residual))
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities [n, labels] of logits [n, labels]."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def centred(bias: Floats) -> Floats:

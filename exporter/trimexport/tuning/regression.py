@@ -17,9 +17,10 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from trimexport.numerics import softmax
+
 from .examples import Places
 from .heads import Head
-from .methods import softmax
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores, score
+from trimexport.numerics import Floats, softmax
 
 from .examples import Material, Places, draw, folds, subset
 from .heads import Head
-from .methods import Floats, even_out, softmax
+from .methods import even_out
 from .regression import Found, fit_head, logits_of
 
 
