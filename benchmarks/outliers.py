@@ -40,7 +40,7 @@ from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.serialise import write_onnx
-from trimexport.shipped import sample_texts
+from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
 from trimexport.variants import SCHEMES, STATIC
 from trimexport_runtime.backends.onnxruntime import session_options

@@ -25,9 +25,9 @@ from torch import nn
 from transformers import AttentionInterface
 
 from .errors import UnsupportedError
-from .families import attention_scale
 from .layerwise import PrefixCache
-from .skeleton import attention_of, layers_of
+from .source.empty_model import attention_of, layers_of
+from .source.families import attention_scale
 
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape

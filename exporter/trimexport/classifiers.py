@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .checkpoint import Checkpoint
 from .errors import SpecError, UnsupportedError
+from .source.checkpoint import Checkpoint
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer
 from .verbalizer import check_labels

@@ -181,7 +181,7 @@ def verify(
       trimexport verify build/sentiment --backends all --optimum-python optimum/bin/python
     """
     if model is not None:
-        from .hub import local_directory
+        from .source.hub import local_directory
 
         local_directory(model)  # refuses what it cannot be
 

@@ -13,7 +13,7 @@ from .layerwise import LayerwiseModel, PrefixCache
 from .planning import Plan
 from .progress import Progress
 from .repetition import keep_first_of_each, repeat_layers
-from .skeleton import body_of, make_skeleton, module_name
+from .source.empty_model import body_of, make_skeleton, module_name
 from .weights import Bindings, bind
 
 

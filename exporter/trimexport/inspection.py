@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .adapter import Adapter
-from .families import reference_attention
 from .graph import split_prefix
 from .planning import Plan
-from .skeleton import body_of, layers_of, make_skeleton, module_name, output_layer, parameter_names
+from .source.empty_model import (
+    body_of,
+    layers_of,
+    make_skeleton,
+    module_name,
+    output_layer,
+    parameter_names,
+)
+from .source.families import reference_attention
+from .source.low_rank import Adapter
 
 
 @dataclass(frozen=True)

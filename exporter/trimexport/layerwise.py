@@ -17,10 +17,9 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
-from .checkpoint import Checkpoint
-from .families import reference_attention
 from .head import TrimmedHead, head_of
-from .skeleton import (
+from .source.checkpoint import Checkpoint
+from .source.empty_model import (
     body_of,
     layers_of,
     make_skeleton,
@@ -29,6 +28,7 @@ from .skeleton import (
     parameter_names,
     set_tensor,
 )
+from .source.families import reference_attention
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384

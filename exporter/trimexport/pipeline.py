@@ -24,7 +24,7 @@ from .parity import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .quantize.smooth import Activations
-from .shipped import sample_texts
+from .source.shipped import sample_texts
 from .spec import BuildSpec
 from .texts import Texts, check_sample
 from .variants import SCHEMES, STATIC, write_variants

@@ -10,16 +10,16 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .adapter import merged
 from .chat import wrap_in_chat
-from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
-from .families import family_of, is_classifier, notice_for
 from .few_shot import Shot, choose_shots, refuse_control, write_shots
-from .hub import locate_adapter, locate_config, locate_model
 from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
-from .shipped import notice_of, prompt_for
+from .source.adapter import merged
+from .source.checkpoint import Checkpoint, open_checkpoint, read_config
+from .source.families import family_of, is_classifier, notice_for
+from .source.hub import locate_adapter, locate_config, locate_model
+from .source.prompts_file import notice_of, prompt_for
 from .spec import BuildSpec
 from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .trie import Trie

@@ -6,21 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimexport_runtime import Manifest, check_files, read_manifest
+from trimexport_runtime import check_files, read_manifest
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import Source
 
-from .adapter import adapter_sha256, merged
 from .bundle import save_report
-from .checkpoint import Checkpoint, open_checkpoint
-from .errors import CheckpointError, SpecError
-from .hub import locate_adapter, locate_model
 from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport
 from .progress import Progress, Silent
-from .shipped import sample_texts
+from .source.of_bundle import checkpoint_of
+from .source.shipped import sample_texts
 from .texts import Texts
 from .tokenizer import load_tokenizer
 
@@ -70,44 +66,3 @@ def verify(
     except OSError as error:  # a bundle may lie where nothing can be written
         progress.say(f"{bundle}/reports/parity.html could not be written: {error.strerror}")
     return report
-
-
-def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = None) -> Checkpoint:
-    """The checkpoint that the manifest names, or `model`, if it is the same one; with the adapter
-    that the manifest names, or `adapter`, if it is the same one."""
-    source = manifest.source
-    name = model or source.directory or source.model
-    if model is None and source.directory and not Path(source.directory).is_dir():
-        raise CheckpointError(
-            f"the bundle was made from {source.directory}, which is not there any more; name the "
-            "checkpoint's directory with --model"
-        )
-    revision = source.revision if model is None else None
-    checkpoint = open_checkpoint(locate_model(name, revision), name, revision)
-    if checkpoint.config_sha256 != source.config_sha256:
-        raise CheckpointError(
-            f"{checkpoint.directory} is not the checkpoint that the bundle was made from "
-            f"({source.model}): its config.json differs; name the right one with --model"
-        )
-    return _with_adapter(checkpoint, source, adapter)
-
-
-def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> Checkpoint:
-    """The checkpoint with the adapter that the bundle was made with, if it was made with one."""
-    if source.adapter is None:
-        if given is not None:
-            raise SpecError("the bundle was made without an adapter; drop --adapter")
-        return checkpoint
-    name = source.adapter if given is None else given
-    if given is None and Path(name).is_absolute() and not Path(name).is_dir():
-        raise CheckpointError(
-            f"the bundle was made with the adapter {name}, which is not there any more; name its "
-            "directory with --adapter"
-        )
-    directory = locate_adapter(name)
-    if adapter_sha256(directory) != source.adapter_sha256:
-        raise CheckpointError(
-            f"{directory} is not the adapter that the bundle was made with ({source.adapter}): its "
-            "files differ; name the right one with --adapter"
-        )
-    return merged(checkpoint, directory, name)

@@ -9,7 +9,7 @@ import pytest
 
 from trimexport import plan, read_recipe
 from trimexport.prompt import parse_template
-from trimexport.shipped import prompt_for
+from trimexport.source.prompts_file import prompt_for
 from trimexport.verbalizer import check_labels
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

@@ -30,13 +30,13 @@ from trimexport import (
     plan,
     verify,
 )
-from trimexport.adapter import merged
 from trimexport.bench import pytorch
 from trimexport.bench.subjects import find_subjects
-from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.cli import main
 from trimexport.inspection import Merge, inspect_plan
-from trimexport.skeleton import parameter_names
+from trimexport.source.adapter import merged
+from trimexport.source.checkpoint import Checkpoint, open_checkpoint
+from trimexport.source.empty_model import parameter_names
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import TextEncoder
 

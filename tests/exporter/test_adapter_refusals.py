@@ -17,9 +17,9 @@ import families
 import tiny
 from models import GEMMA_MINI
 from trimexport import BuildSpec, CheckpointError, TrimexportError, UnsupportedError, plan
-from trimexport.adapter import merged
-from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.cli import main
+from trimexport.source.adapter import merged
+from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

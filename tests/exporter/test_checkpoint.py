@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from trimexport import BuildSpec, CheckpointError, UnsupportedError, plan
-from trimexport.checkpoint import open_checkpoint
-from trimexport.families import GEMMA_NOTICE, notice_for
 from trimexport.layerwise import LayerwiseModel
+from trimexport.source.checkpoint import open_checkpoint
+from trimexport.source.families import GEMMA_NOTICE, notice_for
 
 EMBEDDING = "model.embed_tokens.weight"
 INDEX = "model.safetensors.index.json"

@@ -11,8 +11,8 @@ import torch
 import families
 import tiny
 from trimexport import CheckpointError, TrimexportError, UnsupportedError
-from trimexport.checkpoint import open_checkpoint
-from trimexport.skeleton import make_skeleton, parameter_names
+from trimexport.source.checkpoint import open_checkpoint
+from trimexport.source.empty_model import make_skeleton, parameter_names
 
 
 def refused(directory: Path, kind: type[TrimexportError], message: str, **change: Any) -> None:

@@ -21,7 +21,6 @@ from families import make
 from tiny import PROMPT, TEXTS, edit_tensors
 from trimexport import BuildSpec, ExportError, Texts, build
 from trimexport.attention import PLAIN
-from trimexport.checkpoint import open_checkpoint
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
 from trimexport.passes.lower import lower
@@ -29,6 +28,7 @@ from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.fp16 import HalfWeight, to_fp16
 from trimexport.serialise import write_onnx
+from trimexport.source.checkpoint import open_checkpoint
 from trimexport.weights import StreamedWeight
 from trimexport_runtime import Classifier, read_manifest
 

@@ -19,7 +19,7 @@ from hub_server import COMMIT, Hub, serve
 
 from tiny import edit_json
 from trimexport import CheckpointError
-from trimexport.hub import locate_model
+from trimexport.source.hub import locate_model
 
 LOCATE = """
 import sys

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from models import gemma, llama, save
 from trimexport import CheckpointError, layerwise
-from trimexport.checkpoint import open_checkpoint
 from trimexport.layerwise import LayerwiseModel
+from trimexport.source.checkpoint import open_checkpoint
 
 SEQUENCES = [[2, 900, 17, 4], [2], [2, *range(500, 560)], [2, 7, 7, 7, 7, 31]]
 TOKENS = [5, 7999, 923]

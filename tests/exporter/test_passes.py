@@ -19,7 +19,6 @@ from onnxscript import FLOAT, INT64, script
 from onnxscript import opset20 as op
 
 from models import llama, save
-from trimexport.checkpoint import open_checkpoint
 from trimexport.graph import OPSET
 from trimexport.passes.fold_constants import fold_constants
 from trimexport.passes.fold_transposes import fold_transposes
@@ -27,6 +26,7 @@ from trimexport.passes.fuse_norms import fuse_norms
 from trimexport.passes.name_dimensions import name_dimensions
 from trimexport.passes.static_reshapes import static_reshapes
 from trimexport.serialise import write_onnx
+from trimexport.source.checkpoint import open_checkpoint
 from trimexport.weights import Bindings, StreamedWeight, bind
 
 WEIGHT = "model.layers.0.mlp.gate_proj.weight"

@@ -21,13 +21,13 @@ import tiny
 from models import SIZE, TEXTS, Untrimmed, harden, save
 from trimexport import BuildSpec, plan
 from trimexport.attention import STEADY
-from trimexport.checkpoint import Checkpoint, open_checkpoint
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
 from trimexport.progress import Silent
 from trimexport.repetition import Repetition, keep_first_of_each
 from trimexport.serialise import write_onnx
-from trimexport.skeleton import body_of, layers_of, make_skeleton
+from trimexport.source.checkpoint import Checkpoint, open_checkpoint
+from trimexport.source.empty_model import body_of, layers_of, make_skeleton
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 LABELS = ("positive", "negative", "World")

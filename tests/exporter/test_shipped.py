@@ -10,7 +10,8 @@ import pytest
 
 from trimexport import CheckpointError, SpecError
 from trimexport.prompt import parse_template
-from trimexport.shipped import prompt_for, sample_texts, shipped_checkpoint
+from trimexport.source.prompts_file import prompt_for
+from trimexport.source.shipped import sample_texts, shipped_checkpoint
 
 
 def test_the_checkpoint_is_found() -> None:

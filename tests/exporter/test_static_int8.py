@@ -18,7 +18,6 @@ import tiny
 from trimexport import BuildSpec, ExportError, SpecError, Texts, build
 from trimexport.attention import PLAIN
 from trimexport.calibration import calibrate
-from trimexport.checkpoint import open_checkpoint
 from trimexport.compilation import compile_graph
 from trimexport.layerwise import LayerwiseModel
 from trimexport.planning import plan
@@ -27,6 +26,7 @@ from trimexport.quantize.int8 import half_scale
 from trimexport.quantize.matrices import products
 from trimexport.quantize.static import to_static_int8
 from trimexport.serialise import write_onnx
+from trimexport.source.checkpoint import open_checkpoint
 
 LABELS = ("positive", "negative")
 SEEN = Texts(tuple(text for text in tiny.TEXTS if text))

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import families
 import tiny
 from trimexport import BuildSpec, UnsupportedError, plan
-from trimexport.checkpoint import Checkpoint, open_checkpoint
-from trimexport.families import (
+from trimexport.source.checkpoint import Checkpoint, open_checkpoint
+from trimexport.source.empty_model import body_of, make_skeleton
+from trimexport.source.families import (
     FAMILIES,
     SUPPORTED,
     attention_scale,
@@ -28,7 +29,6 @@ from trimexport.families import (
     read_rope_parameters,
     reference_attention,
 )
-from trimexport.skeleton import body_of, make_skeleton
 
 LABELS = ("positive", "negative")
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 5000.0}

@@ -53,7 +53,7 @@ def test_a_whole_bundle(tiny_bundle_copy: Path) -> None:
 
 
 def test_the_texts_that_ship_are_taken_where_none_are_given(tiny_bundle_copy: Path) -> None:
-    from trimexport.shipped import sample_texts
+    from trimexport.source.shipped import sample_texts
 
     assert list(verify(tiny_bundle_copy).texts) == sample_texts()
 

@@ -50,7 +50,7 @@ def bench(
     Example:
       trimexport bench build/sentiment --against pytorch-bf16 --texts texts.txt
     """
-    from trimexport.shipped import sample_texts
+    from trimexport.source.shipped import sample_texts
     from trimexport.texts import Texts, read_texts
 
     from . import output

@@ -14,7 +14,7 @@ from trimexport_runtime.bundle import Variant
 from trimexport_runtime.choice import FASTEST_FIRST, choose
 
 if TYPE_CHECKING:
-    from trimexport.checkpoint import Checkpoint
+    from trimexport.source.checkpoint import Checkpoint
 
 PYTORCH = {"pytorch": "float32", "pytorch-bf16": "bfloat16"}
 
@@ -83,7 +83,7 @@ def find_subjects(
     ]
     for name in against:
         if name in PYTORCH:
-            from trimexport.verification import checkpoint_of  # here, for it loads PyTorch
+            from trimexport.source.of_bundle import checkpoint_of  # here, for it loads PyTorch
 
             found.append(_untrimmed(name, directory, checkpoint_of(manifest, model, adapter)))
         else:

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trimexport.checkpoint import read_config
 from trimexport.errors import SpecError
 from trimexport.evaluation.data import Labelled, missing
-from trimexport.families import family_of, is_classifier
-from trimexport.hub import locate_config
 from trimexport.layerwise import LayerwiseModel
 from trimexport.memory import keep_large_blocks_apart, release
 from trimexport.planning import Setting, set_up
 from trimexport.progress import Progress, Silent
+from trimexport.source.checkpoint import read_config
+from trimexport.source.families import family_of, is_classifier
+from trimexport.source.hub import locate_config
 from trimexport.spec import BuildSpec
 from trimexport.vocabulary import answer_states, log_normaliser, mean_probabilities
 

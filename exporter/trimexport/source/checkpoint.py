@@ -1,6 +1,6 @@
 """A checkpoint on disk: its configuration and its tensors, read one at a time.
 
-Only safetensors are read; see `tensors`.
+Only safetensors are read; see `tensor_files`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -20,7 +20,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from .errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError
+
 from .families import (
     SUPPORTED,
     Family,
@@ -30,10 +31,9 @@ from .families import (
     read_rope_parameters,
     text_config,
 )
-from .tensors import TensorEntry, read_entry, read_header
-
-if TYPE_CHECKING:  # it uses this module
-    from .adapter import Adapter
+from .json_file import read_json_object
+from .low_rank import Adapter
+from .tensor_files import TensorEntry, read_entry, read_header
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
@@ -190,24 +190,6 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} has no config.json; --model takes the directory that "
             "`save_pretrained` or `hf download` wrote"
         ) from None
-
-
-def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON file that holds an object. `remedy` is what to do where it is damaged.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        CheckpointError: it cannot be read, or holds something else.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from None
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} is not a JSON object; {remedy}")
-    return raw
 
 
 def _weight_files(directory: Path) -> list[Path]:

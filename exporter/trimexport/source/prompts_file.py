@@ -1,4 +1,4 @@
-"""The checkpoint that ships with the package, and the prompts that a checkpoint's card gives."""
+"""The prompts and the notice that `prompts.toml` beside a checkpoint gives."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, SpecError
+from trimexport.errors import CheckpointError, SpecError
 
-NAME = "gemma-mini"
 PROMPTS = "prompts.toml"
-_HERE = Path(__file__).resolve().parent
-
-
-def shipped_checkpoint() -> Path:
-    """The directory of gemma-mini: inside the installed package, or in the source tree.
-
-    Raises:
-        CheckpointError: the installation lacks it.
-    """
-    for place in (_HERE / "_models" / NAME, _HERE.parents[1] / "models" / NAME):
-        if (place / "config.json").is_file():
-            return place
-    raise CheckpointError(
-        f"this installation of trimexport lacks the checkpoint {NAME}; reinstall it, or name "
-        "another with --model"
-    )
-
-
-def sample_texts() -> list[str]:
-    """The texts that a build checks parity on when it is given none."""
-    return (_HERE / "samples.txt").read_text(encoding="utf-8").splitlines()
 
 
 def prompt_for(directory: Path, labels: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .errors import CheckpointError
+from trimexport.errors import CheckpointError
 
 _DTYPES = {
     "F32": torch.float32,

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .errors import CheckpointError, HubError
+from trimexport.errors import CheckpointError, HubError
 
 _FULL_OR_LOCKED = (
     errno.ENOSPC,

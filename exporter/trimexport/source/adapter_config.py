@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import read_json_object
-from .errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError
+
+from .json_file import read_json_object
 
 CONFIG = "adapter_config.json"
 MERGE = (

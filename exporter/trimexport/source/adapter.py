@@ -8,10 +8,9 @@ takes the place of the checkpoint's own.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,14 +18,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from trimexport.errors import CheckpointError, UnsupportedError
+
 from .adapter_config import CONFIG, MERGE, AdapterConfig, read_adapter_config
 from .checkpoint import Checkpoint, read_config
-from .errors import CheckpointError, UnsupportedError
+from .empty_model import equal_tensors, is_tied, make_skeleton, module_name, output_layer
 from .families import family_of, reference_attention
-from .skeleton import equal_tensors, is_tied, make_skeleton, module_name, output_layer
-from .tensors import TensorEntry, read_entry, read_header
+from .low_rank import Adapter, LowRank, weights_file
+from .tensor_files import TensorEntry, read_entry, read_header
 
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _PAIR = re.compile(r"(.+)\.lora_([AB])\.weight")
 _BLOCK = 2**22  # numbers that are looked at together
@@ -35,70 +35,6 @@ _BLOCK = 2**22  # numbers that are looked at together
 _UNUSED = re.compile(
     r"(^|\.)(vision_tower|multi_modal_projector|original_module)\.|\.attn\.(masked_)?bias$"
 )
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """The change of one matrix [outputs, inputs]: `scale` B A, with A [r, inputs] and B
-    [outputs, r]; of a `transposed` one, which is stored [inputs, outputs], that transposed."""
-
-    a: TensorEntry
-    b: TensorEntry
-    scale: float
-    transposed: bool
-
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows `start` to `stop` of the change of the tensor `name`, as float32 [rows, columns]."""
-        a = read_entry(self.a, f"lora_A of {name}")
-        if self.transposed:
-            return self.scale * (a[:, start:stop].T @ read_entry(self.b, f"lora_B of {name}").T)
-        return self.scale * (read_entry(self.b, f"lora_B of {name}", start, stop) @ a)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter's directory, opened and found to fit. Holds no weights.
-
-    `name` is what the manifest calls it: a hub id, or the directory. `changes` are by the names of
-    the parameters that they are added to; `whole` are those that it stores whole. `base` is what
-    its maker called the model that it was trained on, if anything.
-    """
-
-    directory: Path
-    name: str
-    base: str | None
-    changes: Mapping[str, LowRank]
-    whole: Mapping[str, TensorEntry]
-
-    @property
-    def parameters(self) -> frozenset[str]:
-        """The parameters that are not the checkpoint's own any more."""
-        return frozenset((*self.changes, *self.whole))
-
-    @property
-    def sha256(self) -> str:
-        """Hash of its configuration and weights."""
-        return adapter_sha256(self.directory)
-
-
-def adapter_sha256(directory: Path) -> str:
-    """Hash of adapter_config.json and adapter_model.safetensors, one after the other.
-
-    Raises:
-        CheckpointError: one of the two is missing.
-    """
-    digest = hashlib.sha256()
-    for path in (directory / CONFIG, _weights(directory)):
-        try:
-            with path.open("rb") as stream:
-                while block := stream.read(2**20):
-                    digest.update(block)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error.strerror}); --adapter takes the directory that "
-                "peft's `save_pretrained` wrote"
-            ) from None
-    return digest.hexdigest()
 
 
 def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
@@ -117,7 +53,7 @@ def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
     fitting = _Fitting(directory, config, checkpoint)
     entries = {
         key.removeprefix(_PREFIX): entry
-        for key, entry in read_header(_weights(directory)).items()
+        for key, entry in read_header(weights_file(directory)).items()
         if not _UNUSED.search(key)
     }
     pairs, stored = _sorted(entries, directory)
@@ -134,23 +70,6 @@ def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
     found = replace(checkpoint, tensors={**checkpoint.tensors, **whole}, adapter=adapter)
     _refuse_half_of_a_tie(found, adapter, fitting.model)
     return found
-
-
-def _weights(directory: Path) -> Path:
-    """The adapter's weights."""
-    path = directory / WEIGHTS
-    if path.is_file():
-        return path
-    if (directory / "adapter_model.bin").is_file():
-        raise CheckpointError(
-            f"{directory} has its weights only as adapter_model.bin, which can run code when it "
-            "is loaded; where you trust it, load it with peft (PeftModel.from_pretrained) and "
-            f"write {WEIGHTS} with save_pretrained"
-        )
-    raise CheckpointError(
-        f"{directory} has no {WEIGHTS}; --adapter takes the directory that peft's "
-        "`save_pretrained` wrote"
-    )
 
 
 def _check_task(config: AdapterConfig, directory: Path, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UnsupportedError
+from trimexport.errors import UnsupportedError
 
 _CLASSIFIER = "ForSequenceClassification"
 

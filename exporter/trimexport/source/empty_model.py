@@ -20,10 +20,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from trimexport.errors import CheckpointError, UnsupportedError
+
 from .checkpoint import Checkpoint
-from .errors import CheckpointError, UnsupportedError
 from .families import fix_rope
-from .tensors import check_dtype
+from .tensor_files import check_dtype
 
 _ROWS = 8192  # of an embedding, compared at once
 

@@ -1,0 +1,27 @@
+"""JSON files of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trimexport.errors import CheckpointError
+
+
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON file that holds an object. `remedy` is what to do where it is damaged.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        CheckpointError: it cannot be read, or holds something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; {remedy}") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} is not a JSON object; {remedy}")
+    return raw

@@ -1,0 +1,98 @@
+"""What a LoRA adapter changes of a checkpoint's tensors, read as it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trimexport.errors import CheckpointError
+
+from .adapter_config import CONFIG
+from .tensor_files import TensorEntry, read_entry
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The change of one matrix [outputs, inputs]: `scale` B A, with A [r, inputs] and B
+    [outputs, r]; of a `transposed` one, which is stored [inputs, outputs], that transposed."""
+
+    a: TensorEntry
+    b: TensorEntry
+    scale: float
+    transposed: bool
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop` of the change of the tensor `name`, as float32 [rows, columns]."""
+        a = read_entry(self.a, f"lora_A of {name}")
+        if self.transposed:
+            return self.scale * (a[:, start:stop].T @ read_entry(self.b, f"lora_B of {name}").T)
+        return self.scale * (read_entry(self.b, f"lora_B of {name}", start, stop) @ a)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's directory, opened and found to fit. Holds no weights.
+
+    `name` is what the manifest calls it: a hub id, or the directory. `changes` are by the names of
+    the parameters that they are added to; `whole` are those that it stores whole. `base` is what
+    its maker called the model that it was trained on, if anything.
+    """
+
+    directory: Path
+    name: str
+    base: str | None
+    changes: Mapping[str, LowRank]
+    whole: Mapping[str, TensorEntry]
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The parameters that are not the checkpoint's own any more."""
+        return frozenset((*self.changes, *self.whole))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its configuration and weights."""
+        return adapter_sha256(self.directory)
+
+
+def adapter_sha256(directory: Path) -> str:
+    """Hash of adapter_config.json and adapter_model.safetensors, one after the other.
+
+    Raises:
+        CheckpointError: one of the two is missing.
+    """
+    digest = hashlib.sha256()
+    for path in (directory / CONFIG, weights_file(directory)):
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error.strerror}); --adapter takes the directory that "
+                "peft's `save_pretrained` wrote"
+            ) from None
+    return digest.hexdigest()
+
+
+def weights_file(directory: Path) -> Path:
+    """The adapter's weights."""
+    path = directory / WEIGHTS
+    if path.is_file():
+        return path
+    if (directory / "adapter_model.bin").is_file():
+        raise CheckpointError(
+            f"{directory} has its weights only as adapter_model.bin, which can run code when it "
+            "is loaded; where you trust it, load it with peft (PeftModel.from_pretrained) and "
+            f"write {WEIGHTS} with save_pretrained"
+        )
+    raise CheckpointError(
+        f"{directory} has no {WEIGHTS}; --adapter takes the directory that peft's "
+        "`save_pretrained` wrote"
+    )

@@ -1,0 +1,30 @@
+"""The checkpoint that ships with the package, and the prompts that a checkpoint's card gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimexport.errors import CheckpointError
+
+NAME = "gemma-mini"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_checkpoint() -> Path:
+    """The directory of gemma-mini: inside the installed package, or in the source tree.
+
+    Raises:
+        CheckpointError: the installation lacks it.
+    """
+    for place in (_PACKAGE / "_models" / NAME, _PACKAGE.parents[1] / "models" / NAME):
+        if (place / "config.json").is_file():
+            return place
+    raise CheckpointError(
+        f"this installation of trimexport lacks the checkpoint {NAME}; reinstall it, or name "
+        "another with --model"
+    )
+
+
+def sample_texts() -> list[str]:
+    """The texts that a build checks parity on when it is given none."""
+    return (_PACKAGE / "samples.txt").read_text(encoding="utf-8").splitlines()
