@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from .parity import GAP_WARNING
-from .prompt import PromptTemplate, compile_prompt, join, literal_template
-from .tokenizer import SourceTokenizer, text_tokenizer
+from .prompt.template import PromptTemplate, compile_prompt, join, literal_template
+from .prompt.tokenizer import SourceTokenizer, text_tokenizer
 
 _MOST_TEXTS = 500
 _Ids = Sequence[Sequence[int]]

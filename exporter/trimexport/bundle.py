@@ -28,10 +28,10 @@ from trimexport_runtime.bundle import (
 from trimexport_runtime.integrity import sha256_of
 from trimexport_runtime.replacing import replacing
 
-from .few_shot import text_sha256
 from .parity import ParityReport
+from .prompt.few_shot import text_sha256
+from .prompt.tokenizer import tokenizer_config
 from .report import html
-from .tokenizer import tokenizer_config
 from .variants import SCHEMES
 
 if TYPE_CHECKING:  # it uses this module

@@ -25,7 +25,7 @@ from trimexport_runtime.bundle import INPUTS, OUTPUT
 from .errors import ExportError
 from .head import TrimmedHead
 from .label_tree import LabelTree
-from .trie import Trie
+from .prompt.label_trie import Trie
 
 OPSET = 23
 # A product with one row is computed in another order than one with several, so where only the last

@@ -16,7 +16,6 @@ from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .answering import TRIMMED, Question, answer, rows
 from .boundary import examine
-from .classifiers import without_padding
 from .errors import SpecError
 from .layerwise import LayerwiseModel
 from .numerics import Floats, softmax
@@ -32,10 +31,11 @@ from .parity import (
     VariantParity,
 )
 from .progress import Progress, Silent
-from .prompt import join, parse_template
+from .prompt.fine_tuned import without_padding
+from .prompt.template import join, parse_template
+from .prompt.tokenizer import SourceTokenizer
 from .reference import sequences_per_prompt, trie_of
 from .texts import Texts, check_sample, short
-from .tokenizer import SourceTokenizer
 from .tuning.tuned import tuned_reference
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from .errors import SpecError
-from .prompt import unescape
+from .prompt.template import unescape
 from .source.families import holds_classifier
 from .spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
 
@@ -124,9 +124,9 @@ def _filled(
 ) -> BuildSpec:
     """Take the checkpoint that ships where no model is named, and its card's prompt for the
     labels where no prompt is; say what was taken in one line."""
+    from .prompt.verbalizer import check_labels
     from .source.prompts_file import prompt_for
     from .source.shipped import NAME, shipped_checkpoint
-    from .verbalizer import check_labels
 
     labels = () if options.labels is None else parse_names(options.labels)
     if labels:

@@ -15,7 +15,7 @@ from trimexport_runtime.backends import DEFAULT
 
 from .errors import ParityError
 from .numerics import Floats
-from .prompt import shell_prompt
+from .prompt.template import shell_prompt
 from .texts import short
 
 LISTED = 20

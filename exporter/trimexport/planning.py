@@ -10,20 +10,20 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .chat import wrap_in_chat
-from .classifiers import classifier_labels, padding_notes, without_padding
 from .errors import SpecError
-from .few_shot import Shot, choose_shots, refuse_control, write_shots
-from .prompt import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
+from .prompt.chat import wrap_in_chat
+from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
+from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
+from .prompt.label_trie import Trie
+from .prompt.template import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
+from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merged
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
 from .source.families import family_of, is_classifier, notice_for
 from .source.hub import locate_adapter, locate_config, locate_model
 from .source.prompts_file import notice_of, prompt_for
 from .spec import BuildSpec
-from .tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
-from .trie import Trie
-from .verbalizer import Verbalizer, check_labels, make_verbalizer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from trimexport_runtime import Manifest
 from .graph import combine_words
 from .label_tree import LabelTree
 from .layerwise import LayerwiseModel, Reference
-from .trie import Trie, make_trie
+from .prompt.label_trie import Trie, make_trie
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .parity import GAP_WARNING, MASS_WARNING, ParityReport, VariantParity
-from .prompt import shell_prompt
+from .prompt.template import shell_prompt
 from .tables import columns
 
 if TYPE_CHECKING:  # they use this module
     from .inspection import Inspection
     from .planning import Plan
-    from .verbalizer import LabelWord
+    from .prompt.verbalizer import LabelWord
 
 _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
 

@@ -15,10 +15,10 @@ from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .parity import ParityReport
 from .progress import Progress, Silent
+from .prompt.tokenizer import load_tokenizer
 from .source.of_bundle import checkpoint_of
 from .source.shipped import sample_texts
 from .texts import Texts
-from .tokenizer import load_tokenizer
 
 
 def verify(

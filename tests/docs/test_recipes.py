@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from trimexport import plan, read_recipe
-from trimexport.prompt import parse_template
+from trimexport.prompt.template import parse_template
+from trimexport.prompt.verbalizer import check_labels
 from trimexport.source.prompts_file import prompt_for
-from trimexport.verbalizer import check_labels
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 RECIPES = sorted(MODELS.glob("*.toml"))

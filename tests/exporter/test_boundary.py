@@ -10,7 +10,7 @@ from test_family_tokenizers import source_of
 
 from trimexport.boundary import clean_suffix, examine, gap_share, with_suffix
 from trimexport.parity import GAP_WARNING, LabelMass, ParityReport, TokenisationGap, warnings
-from trimexport.prompt import parse_template, shell_prompt, unescape
+from trimexport.prompt.template import parse_template, shell_prompt, unescape
 
 TEXTS = [
     "a good film.", "not bad !", "it 's fine...", "so-so", "prices rose again.", "what a film?!",

@@ -15,9 +15,9 @@ import families
 import tiny
 from trimexport import BuildSpec, CheckpointError, SpecError, UnsupportedError, plan
 from trimexport.bundle import first_manifest, write_client_files
-from trimexport.classifiers import without_padding
 from trimexport.inspection import inspect_plan
 from trimexport.planning import Plan
+from trimexport.prompt.fine_tuned import without_padding
 from trimexport.report import inspection_table
 from trimexport_runtime.bundle import Variant, read_manifest, to_json
 

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
 from trimexport.boundary import clean_suffix, gap_share
-from trimexport.prompt import PromptTemplate, compile_prompt, join, parse_template
-from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from trimexport.prompt.template import PromptTemplate, compile_prompt, join, parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 FRAGMENTS = [
     "\n", "\n\n", "\t", " ", "  ", " " * 9, "▁", " ▁", "<think>", "</think>", "<tool_call>",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import tiny
 from trimexport import BuildSpec, SpecError, plan, read_recipe
-from trimexport.few_shot import Shot, choose_shots, turns_of, write_shots
-from trimexport.prompt import parse_template
+from trimexport.prompt.few_shot import Shot, choose_shots, turns_of, write_shots
+from trimexport.prompt.template import parse_template
 
 LABELS = ("positive", "negative")
 ROWS = [(f"film {i} is good", "positive") for i in range(9)] + [

@@ -17,7 +17,7 @@ import tiny
 from trimexport import OutputError, SpecError
 from trimexport.cli import main
 from trimexport.evaluation.data import Labelled
-from trimexport.few_shot import text_sha256
+from trimexport.prompt.few_shot import text_sha256
 from trimexport.tuning import examples as material
 from trimexport.tuning.fitting import fit
 from trimexport_runtime import IntegrityError, check_files, read_manifest

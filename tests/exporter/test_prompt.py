@@ -11,8 +11,8 @@ import pytest
 
 from models import GEMMA_MINI, tokenizer_definition
 from trimexport import SpecError
-from trimexport.prompt import compile_prompt, join, parse_template, unescape
-from trimexport.tokenizer import SourceTokenizer, load_tokenizer
+from trimexport.prompt.template import compile_prompt, join, parse_template, unescape
+from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer
 
 
 def test_prefix_and_suffix() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trimexport import CheckpointError, SpecError
-from trimexport.prompt import parse_template
+from trimexport.prompt.template import parse_template
 from trimexport.source.prompts_file import prompt_for
 from trimexport.source.shipped import sample_texts, shipped_checkpoint
 

@@ -24,8 +24,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from trimexport import UnsupportedError
-from trimexport.prompt import compile_prompt, join, parse_template
-from trimexport.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from trimexport.prompt.template import compile_prompt, join, parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
 FRAGMENTS = [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimexport.label_tree import LabelTree
-from trimexport.trie import ROOT, first_tokens_differ, make_trie
+from trimexport.prompt.label_trie import ROOT, first_tokens_differ, make_trie
 
 Sequence = tuple[int, ...]
 

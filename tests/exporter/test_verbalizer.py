@@ -9,9 +9,9 @@ import pytest
 
 from models import GEMMA_MINI
 from trimexport import SpecError
-from trimexport.prompt import parse_template
-from trimexport.tokenizer import SourceTokenizer, load_tokenizer
-from trimexport.verbalizer import Verbalizer, make_verbalizer
+from trimexport.prompt.template import parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer
+from trimexport.prompt.verbalizer import Verbalizer, make_verbalizer
 
 PLAIN = "Review: {text}\nSentiment:"
 

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 from models import TEXTS, Untrimmed, gemma, save, tokenizer_definition, without_one
 from tiny import edit_json
 from trimexport import BuildSpec, SpecError, build, plan
-from trimexport.chat import wrap_in_chat
-from trimexport.few_shot import choose_shots
 from trimexport.planning import Plan
-from trimexport.prompt import parse_template
+from trimexport.prompt.chat import wrap_in_chat
+from trimexport.prompt.few_shot import choose_shots
+from trimexport.prompt.template import parse_template
 from trimexport_runtime import Classifier
 
 LABELS = ("World", "Sports")

@@ -10,7 +10,7 @@ from pathlib import Path
 from families import make
 from trimexport import BuildSpec, Texts, build
 from trimexport.progress import Silent
-from trimexport.prompt import unescape
+from trimexport.prompt.template import unescape
 
 TEXTS = Texts(("It is dull.", "A fine film!", "so-so ...", "no stop here", "Why?\nWhy not."))
 PROPOSAL = re.compile(r'this prompt avoids it: --prompt ("(?:[^"\\]|\\.)*")')

@@ -15,7 +15,7 @@ from families import WINDOW, make
 from models import TEXTS, Untrimmed, segments_without_gap
 from trimexport import BuildSpec, Texts, build, verify
 from trimexport.label_tree import LabelTree
-from trimexport.trie import make_trie
+from trimexport.prompt.label_trie import make_trie
 from trimexport_runtime import Classifier, Manifest
 
 TOLERANCE = 1e-4

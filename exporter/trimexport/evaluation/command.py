@@ -91,7 +91,7 @@ def evaluate(
 
 def _note_examples(bundle: Path, manifest: Manifest, data: Path, given: Labelled) -> None:
     """Say how many texts the bundle knows with their labels."""
-    from trimexport.few_shot import shown_as_examples
+    from trimexport.prompt.few_shot import shown_as_examples
     from trimexport.tuning.examples import LEARNED, learned_from
 
     if learned := learned_from(bundle / LEARNED, set(given.texts)):

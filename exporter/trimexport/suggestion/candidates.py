@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trimexport.errors import SpecError
 from trimexport.planning import Setting
-from trimexport.verbalizer import LabelWord, refuse_fragment, tokenise_word
+from trimexport.prompt.verbalizer import LabelWord, refuse_fragment, tokenise_word
 
 PREFERRED = 10  # words that the model itself gives for a label
 LEAST = 1e-3  # probability by which such a word is likelier for the label than for the others

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from trimexport.errors import SpecError
 from trimexport.evaluation.data import Labelled, missing
-from trimexport.few_shot import text_sha256
+from trimexport.prompt.few_shot import text_sha256
 from trimexport.texts import short
 
 Places = npt.NDArray[np.int64]

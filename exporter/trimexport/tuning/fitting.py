@@ -15,8 +15,8 @@ from trimexport.atomic import check_output, staged
 from trimexport.card import fitted_card
 from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores
-from trimexport.few_shot import shown_as_examples
 from trimexport.progress import Progress, Silent
+from trimexport.prompt.few_shot import shown_as_examples
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose

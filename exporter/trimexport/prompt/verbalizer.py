@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .errors import SpecError
-from .prompt import PromptTemplate
-from .trie import Trie, first_tokens_differ, make_trie
+from trimexport.errors import SpecError
+
+from .label_trie import Trie, first_tokens_differ, make_trie
+from .template import PromptTemplate
 
 if TYPE_CHECKING:  # wrong labels are refused without loading transformers
     from .tokenizer import SourceTokenizer

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .errors import SpecError, UnsupportedError
-from .source.checkpoint import Checkpoint
-from .spec import BuildSpec
+from trimexport.errors import SpecError, UnsupportedError
+from trimexport.source.checkpoint import Checkpoint
+from trimexport.spec import BuildSpec
+
 from .tokenizer import SourceTokenizer
 from .verbalizer import check_labels
 

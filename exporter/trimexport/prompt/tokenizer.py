@@ -21,9 +21,10 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from .definition import around, dummy_prefix, normalizers, parts, without_start
-from .errors import CheckpointError, UnsupportedError
-from .leading import lead_normalizers
+from trimexport.errors import CheckpointError, UnsupportedError
+
+from .text_lead import lead_normalizers
+from .tokenizer_json import around, dummy_prefix, normalizers, parts, without_start
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 

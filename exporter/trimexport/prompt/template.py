@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import SpecError
+from trimexport.errors import SpecError
 
 if TYPE_CHECKING:  # a wrong prompt is refused without loading transformers
     from .tokenizer import SourceTokenizer

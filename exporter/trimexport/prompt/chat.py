@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import SpecError
+from trimexport.errors import SpecError
+
 from .few_shot import Shot, turns_of
-from .prompt import PromptTemplate, literal_template
+from .template import PromptTemplate, literal_template
 from .tokenizer import transformers_tokenizer
 
 # Characters of the private use area: no template writes them, and none takes them for white space.

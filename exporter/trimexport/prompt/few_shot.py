@@ -10,10 +10,11 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import SpecError
-from .evaluation.data import Labelled, read_examples
-from .prompt import PromptTemplate, literal_template
-from .spec import BuildSpec
+from trimexport.errors import SpecError
+from trimexport.evaluation.data import Labelled, read_examples
+from trimexport.spec import BuildSpec
+
+from .template import PromptTemplate, literal_template
 
 if TYPE_CHECKING:  # wrong examples are refused without loading transformers
     from trimexport_runtime.bundle import Prompt

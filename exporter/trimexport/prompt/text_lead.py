@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .definition import Definition, DummyPrefix, dummy_prefix, parts
-from .errors import UnsupportedError
+from trimexport.errors import UnsupportedError
+
+from .tokenizer_json import Definition, DummyPrefix, dummy_prefix, parts
 
 _SYNTAX = set("\\^$.|?*+()[]{}")
 _START = r"(?<![\s\S])"

@@ -1,0 +1,1 @@
+"""From a template and labels to token ids."""
