@@ -34,7 +34,7 @@ from trimexport import BuildSpec, Texts
 from trimexport.attention import PLAIN, STEADY
 from trimexport.calibration import calibrate
 from trimexport.compilation import compile_graphs
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import lower
 from trimexport.planning import plan
 from trimexport.progress import Silent

@@ -27,7 +27,7 @@ from .errors import (
 from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
-    from .head import TrimmedHead, trim_head
+    from .model.head import TrimmedHead, trim_head
     from .parity import ParityReport
     from .pipeline import Built, build
     from .planning import plan

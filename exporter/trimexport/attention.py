@@ -25,7 +25,7 @@ from torch import nn
 from transformers import AttentionInterface
 
 from .errors import UnsupportedError
-from .layerwise import PrefixCache
+from .model.layerwise import PrefixCache
 from .source.empty_model import attention_of, layers_of
 from .source.families import attention_scale
 

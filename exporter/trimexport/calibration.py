@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from .graph import split_prefix
-from .layerwise import LayerwiseModel
+from .model.layerwise import LayerwiseModel
 from .planning import Plan, whole_ids
 from .progress import Progress
 from .quantize.smooth import Activations

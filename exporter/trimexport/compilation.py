@@ -9,7 +9,7 @@ import onnx_ir as ir
 from . import passes
 from .attention import STEADY, compile_prefix
 from .graph import CompiledClassifier, split_prefix, trace
-from .layerwise import LayerwiseModel, PrefixCache
+from .model.layerwise import LayerwiseModel, PrefixCache
 from .planning import Plan
 from .progress import Progress
 from .repetition import keep_first_of_each, repeat_layers

@@ -23,8 +23,8 @@ from torch._subclasses import FakeTensorMode
 from trimexport_runtime.bundle import INPUTS, OUTPUT
 
 from .errors import ExportError
-from .head import TrimmedHead
 from .label_tree import LabelTree
+from .model.head import TrimmedHead
 from .prompt.label_trie import Trie
 
 OPSET = 23

@@ -17,7 +17,7 @@ from trimexport_runtime.tokenize import Encoded, TextEncoder
 from .answering import TRIMMED, Question, answer, rows
 from .boundary import examine
 from .errors import SpecError
-from .layerwise import LayerwiseModel
+from .model.layerwise import LayerwiseModel
 from .numerics import Floats, softmax
 from .parity import (
     GAP_WARNING,

@@ -17,9 +17,9 @@ from .calibration import calibrate
 from .card import model_card
 from .compilation import compile_graphs
 from .errors import SpecError
-from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
+from .model.layerwise import LayerwiseModel
 from .parity import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent

@@ -14,7 +14,7 @@ from trimexport_runtime import Manifest
 
 from .graph import combine_words
 from .label_tree import LabelTree
-from .layerwise import LayerwiseModel, Reference
+from .model.layerwise import LayerwiseModel, Reference
 from .prompt.label_trie import Trie, make_trie
 
 

@@ -9,12 +9,12 @@ from trimexport_runtime.render import visible
 from trimexport_runtime.tokenize import problem_of
 
 from .errors import SpecError
-from .layerwise import LayerwiseModel
 from .memory import keep_large_blocks_apart, release
+from .model.layerwise import LayerwiseModel
+from .model.vocabulary import answer_states, likeliest
 from .planning import Plan
 from .progress import Progress, Silent
 from .tables import columns, small_share
-from .vocabulary import answer_states, likeliest
 
 COUNT = 10
 

@@ -10,9 +10,9 @@ from trimexport_runtime import check_files, read_manifest
 from trimexport_runtime.backends import DEFAULT
 
 from .bundle import save_report
-from .layerwise import LayerwiseModel
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
+from .model.layerwise import LayerwiseModel
 from .parity import ParityReport
 from .progress import Progress, Silent
 from .prompt.tokenizer import load_tokenizer

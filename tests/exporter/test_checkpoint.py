@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from trimexport import BuildSpec, CheckpointError, UnsupportedError, plan
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.source.checkpoint import open_checkpoint
 from trimexport.source.families import GEMMA_NOTICE, notice_for
 

@@ -22,7 +22,7 @@ from tiny import PROMPT, TEXTS, edit_tensors
 from trimexport import BuildSpec, ExportError, Texts, build
 from trimexport.attention import PLAIN
 from trimexport.compilation import compile_graph
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import lower
 from trimexport.planning import plan
 from trimexport.progress import Silent

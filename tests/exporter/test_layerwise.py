@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from models import gemma, llama, save
-from trimexport import CheckpointError, layerwise
-from trimexport.layerwise import LayerwiseModel
+from trimexport import CheckpointError
+from trimexport.model import layerwise
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.source.checkpoint import open_checkpoint
 
 SEQUENCES = [[2, 900, 17, 4], [2], [2, *range(500, 560)], [2, 7, 7, 7, 7, 31]]

@@ -18,7 +18,7 @@ from families import make
 from trimexport import BuildSpec
 from trimexport.compilation import compile_graph
 from trimexport.graph import COPIES
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes import optimise
 from trimexport.passes.fuse_norms import fuse_norms
 from trimexport.passes.fuse_rotary import fuse_rotary

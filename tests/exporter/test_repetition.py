@@ -22,7 +22,7 @@ from models import SIZE, TEXTS, Untrimmed, harden, save
 from trimexport import BuildSpec, plan
 from trimexport.attention import STEADY
 from trimexport.compilation import compile_graph
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.progress import Silent
 from trimexport.repetition import Repetition, keep_first_of_each
 from trimexport.serialise import write_onnx

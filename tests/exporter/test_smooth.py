@@ -19,7 +19,7 @@ from families import make
 from tasks import SENTIMENT
 from trimexport import BuildSpec, Built, SpecError, Texts, build
 from trimexport.compilation import compile_graph
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.int8 import Factors

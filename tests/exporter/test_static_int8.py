@@ -19,7 +19,7 @@ from trimexport import BuildSpec, ExportError, SpecError, Texts, build
 from trimexport.attention import PLAIN
 from trimexport.calibration import calibrate
 from trimexport.compilation import compile_graph
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.int8 import half_scale

@@ -16,7 +16,7 @@ import tiny
 from trimexport import BuildSpec, ExportError
 from trimexport.attention import PLAIN
 from trimexport.compilation import compile_graph
-from trimexport.layerwise import LayerwiseModel
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import OPSET, lower
 from trimexport.planning import plan
 from trimexport.progress import Silent

@@ -9,10 +9,11 @@ import torch
 
 import tiny
 from models import Untrimmed, gemma, llama, save
-from trimexport import BuildSpec, SpecError, layerwise, vocabulary
-from trimexport.layerwise import LayerwiseModel
+from trimexport import BuildSpec, SpecError
+from trimexport.model import layerwise, vocabulary
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.model.vocabulary import answer_states, likeliest, log_normaliser, mean_probabilities
 from trimexport.planning import Setting, set_up, whole_ids
-from trimexport.vocabulary import answer_states, likeliest, log_normaliser, mean_probabilities
 
 TEXTS = ("a gorgeous movie", "dull", "so", "two hours that feel\nlike five", "a film")
 GROUPS = torch.tensor([0, 1, 2, 1, 0])

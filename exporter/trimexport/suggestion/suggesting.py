@@ -12,15 +12,15 @@ import torch
 
 from trimexport.errors import SpecError
 from trimexport.evaluation.data import Labelled, missing
-from trimexport.layerwise import LayerwiseModel
 from trimexport.memory import keep_large_blocks_apart, release
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.model.vocabulary import answer_states, log_normaliser, mean_probabilities
 from trimexport.planning import Setting, set_up
 from trimexport.progress import Progress, Silent
 from trimexport.source.checkpoint import read_config
 from trimexport.source.families import family_of, is_classifier
 from trimexport.source.hub import locate_config
 from trimexport.spec import BuildSpec
-from trimexport.vocabulary import answer_states, log_normaliser, mean_probabilities
 
 from .candidates import NAME, Candidate, candidates_of
 from .search import Answers, Combination, over_others, score, search

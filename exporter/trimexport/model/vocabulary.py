@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import SpecError
+from trimexport.errors import SpecError
+from trimexport.planning import Plan, Setting, whole_ids
+
 from .layerwise import LayerwiseModel
-from .planning import Plan, Setting, whole_ids
 
 # Texts whose logits are in memory at once, of a block of the vocabulary or of all of it.
 _ROWS = 1024

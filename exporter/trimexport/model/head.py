@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .errors import SpecError
+from trimexport.errors import SpecError
 
 
 class TrimmedHead(nn.Linear):

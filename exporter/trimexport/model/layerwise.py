@@ -17,9 +17,8 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
-from .head import TrimmedHead, head_of
-from .source.checkpoint import Checkpoint
-from .source.empty_model import (
+from trimexport.source.checkpoint import Checkpoint
+from trimexport.source.empty_model import (
     body_of,
     layers_of,
     make_skeleton,
@@ -28,7 +27,9 @@ from .source.empty_model import (
     parameter_names,
     set_tensor,
 )
-from .source.families import reference_attention
+from trimexport.source.families import reference_attention
+
+from .head import TrimmedHead, head_of
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384
