@@ -31,9 +31,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from trimexport import BuildSpec, Texts
-from trimexport.attention import PLAIN, STEADY
 from trimexport.calibration import calibrate
-from trimexport.compilation import compile_graphs
+from trimexport.graph.compile import compile_graphs
+from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import lower
 from trimexport.planning import plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from .graph import split_prefix
+from .graph.classifier import split_prefix
 from .model.layerwise import LayerwiseModel
 from .planning import Plan, whole_ids
 from .progress import Progress

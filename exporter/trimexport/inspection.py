@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .graph import split_prefix
+from .graph.classifier import split_prefix
 from .planning import Plan
 from .source.empty_model import (
     body_of,

@@ -15,8 +15,8 @@ from .atomic import check_output, staged
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
 from .calibration import calibrate
 from .card import model_card
-from .compilation import compile_graphs
 from .errors import SpecError
+from .graph.compile import compile_graphs
 from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .model.layerwise import LayerwiseModel

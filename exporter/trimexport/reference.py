@@ -12,8 +12,8 @@ import torch
 
 from trimexport_runtime import Manifest
 
-from .graph import combine_words
-from .label_tree import LabelTree
+from .graph.classifier import combine_words
+from .graph.label_tree import LabelTree
 from .model.layerwise import LayerwiseModel, Reference
 from .prompt.label_trie import Trie, make_trie
 

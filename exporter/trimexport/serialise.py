@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from .errors import ExportError
-from .weights import StreamedTensor
+from .graph.streamed_weights import StreamedTensor
 
 ALIGNMENT = 4096
 INLINE_BYTES = 4096

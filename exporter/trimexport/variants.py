@@ -13,7 +13,7 @@ from onnx_ir.passes import common
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
-from .attention import PLAIN, STEADY
+from .graph.prefix_attention import PLAIN, STEADY
 from .memory import release
 from .passes.lower import lower
 from .progress import Progress

@@ -20,8 +20,9 @@ from onnx.reference import ReferenceEvaluator
 from families import make
 from tiny import PROMPT, TEXTS, edit_tensors
 from trimexport import BuildSpec, ExportError, Texts, build
-from trimexport.attention import PLAIN
-from trimexport.compilation import compile_graph
+from trimexport.graph.compile import compile_graph
+from trimexport.graph.prefix_attention import PLAIN
+from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import lower
 from trimexport.planning import plan
@@ -29,7 +30,6 @@ from trimexport.progress import Silent
 from trimexport.quantize.fp16 import HalfWeight, to_fp16
 from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import open_checkpoint
-from trimexport.weights import StreamedWeight
 from trimexport_runtime import Classifier, read_manifest
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT

@@ -11,7 +11,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from trimexport.graph import OPSET, split_prefix
+from trimexport.graph.classifier import split_prefix
+from trimexport.graph.trace import OPSET
 from trimexport_runtime import read_manifest
 
 MEASURE = """

@@ -16,8 +16,9 @@ from onnx_ir.passes import common
 
 from families import make
 from trimexport import BuildSpec
-from trimexport.compilation import compile_graph
-from trimexport.graph import COPIES
+from trimexport.graph.classifier import COPIES
+from trimexport.graph.compile import compile_graph
+from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes import optimise
 from trimexport.passes.fuse_norms import fuse_norms
@@ -26,7 +27,6 @@ from trimexport.passes.last_token import last_token
 from trimexport.passes.split_gemms import split_gemms
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.weights import StreamedWeight
 
 Floats = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ import tiny
 from families import make
 from tasks import SENTIMENT
 from trimexport import BuildSpec, Built, SpecError, Texts, build
-from trimexport.compilation import compile_graph
+from trimexport.graph.compile import compile_graph
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent

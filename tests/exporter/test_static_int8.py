@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 import tiny
 from trimexport import BuildSpec, ExportError, SpecError, Texts, build
-from trimexport.attention import PLAIN
 from trimexport.calibration import calibrate
-from trimexport.compilation import compile_graph
+from trimexport.graph.compile import compile_graph
+from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tiny
 from trimexport import BuildSpec, ExportError
-from trimexport.attention import PLAIN
-from trimexport.compilation import compile_graph
+from trimexport.graph.compile import compile_graph
+from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.passes.lower import OPSET, lower
 from trimexport.planning import plan

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimexport.label_tree import LabelTree
+from trimexport.graph.label_tree import LabelTree
 from trimexport.prompt.label_trie import ROOT, first_tokens_differ, make_trie
 
 Sequence = tuple[int, ...]

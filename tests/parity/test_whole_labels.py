@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from families import WINDOW, make
 from models import TEXTS, Untrimmed, segments_without_gap
 from trimexport import BuildSpec, Texts, build, verify
-from trimexport.label_tree import LabelTree
+from trimexport.graph.label_tree import LabelTree
 from trimexport.prompt.label_trie import make_trie
 from trimexport_runtime import Classifier, Manifest
 

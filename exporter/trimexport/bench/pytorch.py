@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trimexport.graph import combine_words
+from trimexport.graph.classifier import combine_words
 from trimexport.reference import along, trie_of
 from trimexport.source.adapter import merged
 from trimexport.source.checkpoint import open_checkpoint, read_config

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimexport.weights import StreamedWeight
+from trimexport.graph.streamed_weights import StreamedWeight
 
 
 def fold_transposes(model: ir.Model) -> None:

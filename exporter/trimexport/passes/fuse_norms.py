@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .matching import made_by, node, number, operand
+from trimexport.graph.nodes import made_by, node, number, operand
 
 
 def fuse_norms(model: ir.Model) -> None:

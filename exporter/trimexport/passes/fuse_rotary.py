@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .matching import constant, made_by, node, operand
+from trimexport.graph.nodes import constant, made_by, node, operand
 
 
 @dataclass(frozen=True)

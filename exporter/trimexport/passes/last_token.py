@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .matching import constant, made_by, node
+from trimexport.graph.nodes import constant, made_by, node
 
 # By operator, the inputs that have a row for each query; the others are the same for all tokens.
 _QUERIES = {

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .matching import constant, node
+from trimexport.graph.nodes import constant, node
 
 OPSET = 20
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimexport.weights import StreamedWeight
-
-from .matching import made_by, node
+from trimexport.graph.nodes import made_by, node
+from trimexport.graph.streamed_weights import StreamedWeight
 
 
 def split_gemms(model: ir.Model) -> None:

@@ -31,8 +31,8 @@ import onnx_ir as ir
 import torch
 
 from trimexport.errors import ExportError
-from trimexport.passes.matching import initializer, node
-from trimexport.weights import StreamedWeight, turned
+from trimexport.graph.nodes import initializer, node
+from trimexport.graph.streamed_weights import StreamedWeight, turned
 
 from .matrices import Error, Requantized, products
 

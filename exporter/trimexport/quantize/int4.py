@@ -34,8 +34,8 @@ import onnx_ir as ir
 import torch
 from torch.nn.functional import pad
 
-from trimexport.passes.matching import initializer
-from trimexport.weights import StreamedTensor, StreamedWeight
+from trimexport.graph.nodes import initializer
+from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
 from .int8 import Factors, quantize_embedding
 from .matrices import Error, Product, Requantized, products, rows

@@ -21,8 +21,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from trimexport.passes.matching import constant, initializer, node
-from trimexport.weights import StreamedTensor, StreamedWeight, turned
+from trimexport.graph.nodes import constant, initializer, node
+from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight, turned
 
 from .matrices import Error, Product, Requantized, embedding, products, rows
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
-from trimexport.weights import StreamedTensor, StreamedWeight
+from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
 _LEAST = 1e-30
 

@@ -23,8 +23,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from trimexport.passes.matching import constant, made_by
-from trimexport.weights import StreamedWeight
+from trimexport.graph.nodes import constant, made_by
+from trimexport.graph.streamed_weights import StreamedWeight
 
 from .int8 import Factors
 from .matrices import Product, products, rows

@@ -22,7 +22,7 @@ import onnx_ir as ir
 import torch
 
 from trimexport.errors import ExportError
-from trimexport.passes.matching import constant, initializer, node
+from trimexport.graph.nodes import constant, initializer, node
 
 from .fp16 import to_fp16
 from .int8 import LEVELS, Factors, Int8Matrix, Scales, half_scale

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import nn
 
-from .prompt.label_trie import Trie
+from trimexport.prompt.label_trie import Trie
 
 _NOWHERE = -1e9  # the logit of a child that a branch does not have
 

@@ -24,10 +24,10 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from .errors import UnsupportedError
-from .model.layerwise import PrefixCache
-from .source.empty_model import attention_of, layers_of
-from .source.families import attention_scale
+from trimexport.errors import UnsupportedError
+from trimexport.model.layerwise import PrefixCache
+from trimexport.source.empty_model import attention_of, layers_of
+from trimexport.source.families import attention_scale
 
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape

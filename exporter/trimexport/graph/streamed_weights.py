@@ -15,8 +15,8 @@ import onnx_ir as ir
 import torch
 from torch._subclasses import FakeTensor
 
-from .errors import ExportError
-from .source.checkpoint import Checkpoint
+from trimexport.errors import ExportError
+from trimexport.source.checkpoint import Checkpoint
 
 # A block of a large tensor that is in memory while it streams to the bundle.
 BLOCK_BYTES = 64 * 2**20

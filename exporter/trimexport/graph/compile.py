@@ -6,15 +6,17 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from . import passes
-from .attention import STEADY, compile_prefix
-from .graph import CompiledClassifier, split_prefix, trace
-from .model.layerwise import LayerwiseModel, PrefixCache
-from .planning import Plan
-from .progress import Progress
-from .repetition import keep_first_of_each, repeat_layers
-from .source.empty_model import body_of, make_skeleton, module_name
-from .weights import Bindings, bind
+from trimexport import passes
+from trimexport.model.layerwise import LayerwiseModel, PrefixCache
+from trimexport.planning import Plan
+from trimexport.progress import Progress
+from trimexport.source.empty_model import body_of, make_skeleton, module_name
+
+from .classifier import CompiledClassifier, split_prefix
+from .prefix_attention import STEADY, compile_prefix
+from .repeat_layers import keep_first_of_each, repeat_layers
+from .streamed_weights import Bindings, bind
+from .trace import trace
 
 
 def compile_graph(

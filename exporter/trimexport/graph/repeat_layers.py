@@ -15,7 +15,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import nn
 
-from .source.empty_model import layers_name, layers_of
+from trimexport.source.empty_model import layers_name, layers_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node comes from, as the exporter notes
 _PLAIN = (int, float, bool, str, type(None))

@@ -6,28 +6,17 @@ It is traced with fake tensors, so no weight is in memory while its graph is mad
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import onnx_ir as ir
 import torch
-import torch._dynamo.config
 from torch import nn
-from torch._subclasses import FakeTensorMode
 
-from trimexport_runtime.bundle import INPUTS, OUTPUT
+from trimexport.model.head import TrimmedHead
+from trimexport.prompt.label_trie import Trie
 
-from .errors import ExportError
 from .label_tree import LabelTree
-from .model.head import TrimmedHead
-from .prompt.label_trie import Trie
 
-OPSET = 23
 # A product with one row is computed in another order than one with several, so where only the last
 # token of each text is left there are two of it, and one text alone is answered as among others.
 COPIES = 2
@@ -151,90 +140,3 @@ def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Ten
     by_label = torch.cat([logits, none], 1).index_select(1, places.flatten())
     combined: torch.Tensor = by_label.unflatten(1, places.shape).logsumexp(2)
     return combined
-
-
-def trace(classifier: CompiledClassifier) -> ir.Model:
-    """Trace to ONNX IR with symbolic batch and sequence; its weights have no values yet.
-
-    Requires parameters and buffers whose values nobody needs any more: they are replaced by fake
-    tensors.
-
-    Raises:
-        ExportError: the model's forward cannot be traced.
-    """
-    mode = FakeTensorMode()
-    _make_fake(classifier, mode)
-    with mode:
-        example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in INPUTS)
-    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    # The cache keys of fake results cost more than the results: a quarter of a trace.
-    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), _rare_collections(), uncached:
-        try:
-            program = torch.export.export(
-                classifier,
-                example,
-                dynamic_shapes=(dims, dims),
-                strict=False,
-                # Guards on strides hold for every size, but not every one is proved to.
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                optimize=False,
-                verbose=False,
-            )
-        except Exception as error:  # the exporter raises many kinds, all of them final
-            first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise ExportError(
-                f"the model's forward cannot be traced to ONNX ({first}); check that the installed "
-                "torch and transformers are versions this release supports"
-            ) from error
-    assert exported is not None
-    return exported.model
-
-
-def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Replace every parameter and buffer by a fake CPU tensor of the same shape and dtype."""
-    for child in module.modules():
-        for name, parameter in child._parameters.items():
-            if parameter is not None:
-                with mode:
-                    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
-                child._parameters[name] = nn.Parameter(empty, requires_grad=False)
-        for name, buffer in child._buffers.items():
-            if buffer is not None:
-                with mode:
-                    child._buffers[name] = torch.empty(
-                        buffer.shape, dtype=buffer.dtype, device="cpu"
-                    )
-
-
-@contextlib.contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let Python look for garbage less often: a trace makes millions of objects that stay, and
-    looking through them again and again takes a fifth of its time."""
-    usual = gc.get_threshold()
-    gc.set_threshold(100_000, *usual[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about optional packages away from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

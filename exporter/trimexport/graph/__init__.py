@@ -1,0 +1,1 @@
+"""The trimmed model with its prompt inside, as an ONNX graph."""
