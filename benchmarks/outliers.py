@@ -33,9 +33,9 @@ from tokenizers import Tokenizer
 from trimexport import BuildSpec, Texts
 from trimexport.calibration import calibrate
 from trimexport.graph.compile import compile_graphs
+from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.passes.lower import lower
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.smooth import Activations, read_statistics, smooth

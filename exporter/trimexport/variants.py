@@ -13,9 +13,9 @@ from onnx_ir.passes import common
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
+from .graph.passes.lower import lower
 from .graph.prefix_attention import PLAIN, STEADY
 from .memory import release
-from .passes.lower import lower
 from .progress import Progress
 from .quantize.fp16 import to_fp16
 from .quantize.int4 import to_int4

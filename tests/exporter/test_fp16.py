@@ -21,10 +21,10 @@ from families import make
 from tiny import PROMPT, TEXTS, edit_tensors
 from trimexport import BuildSpec, ExportError, Texts, build
 from trimexport.graph.compile import compile_graph
+from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.passes.lower import lower
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.fp16 import HalfWeight, to_fp16

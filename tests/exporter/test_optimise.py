@@ -18,13 +18,13 @@ from families import make
 from trimexport import BuildSpec
 from trimexport.graph.classifier import COPIES
 from trimexport.graph.compile import compile_graph
+from trimexport.graph.passes import optimise
+from trimexport.graph.passes.fuse_norms import fuse_norms
+from trimexport.graph.passes.fuse_rotary import fuse_rotary
+from trimexport.graph.passes.last_token import last_token
+from trimexport.graph.passes.split_gemms import split_gemms
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.passes import optimise
-from trimexport.passes.fuse_norms import fuse_norms
-from trimexport.passes.fuse_rotary import fuse_rotary
-from trimexport.passes.last_token import last_token
-from trimexport.passes.split_gemms import split_gemms
 from trimexport.planning import plan
 from trimexport.progress import Silent
 
@@ -59,7 +59,7 @@ def clean(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ir.Mo
     directory = make(kind, tmp_path_factory.mktemp(kind) / "model", layers=LAYERS, **KINDS[kind])
     spec = BuildSpec(model=str(directory), labels=("positive", "negative"), prompt=PROMPT)
     planned = plan(spec)
-    with patch("trimexport.passes.optimise", lambda model: None):
+    with patch("trimexport.graph.passes.optimise", lambda model: None):
         return compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
 
 

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 import tiny
 from trimexport import BuildSpec, ExportError
 from trimexport.graph.compile import compile_graph
+from trimexport.graph.passes.lower import OPSET, lower
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.passes.lower import OPSET, lower
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.serialise import write_onnx

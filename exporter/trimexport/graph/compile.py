@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from trimexport import passes
 from trimexport.model.layerwise import LayerwiseModel, PrefixCache
 from trimexport.planning import Plan
 from trimexport.progress import Progress
 from trimexport.source.empty_model import body_of, make_skeleton, module_name
 
+from . import passes
 from .classifier import CompiledClassifier, split_prefix
 from .prefix_attention import STEADY, compile_prefix
 from .repeat_layers import keep_first_of_each, repeat_layers

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from trimexport.errors import ExportError
-from trimexport.passes.lower import OPSET
+from trimexport.graph.passes.lower import OPSET
 
 from .operators import CONSTANT, READ
 
