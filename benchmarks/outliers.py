@@ -31,13 +31,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from trimexport import BuildSpec, Texts
-from trimexport.calibration import calibrate
 from trimexport.graph.compile import compile_graphs
 from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
+from trimexport.quantize.activation_ranges import calibrate
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.serialise import write_onnx
 from trimexport.source.shipped import sample_texts

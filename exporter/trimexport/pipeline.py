@@ -13,7 +13,6 @@ from trimexport_runtime.engine import build_engine, candidates, require_builder
 from . import parity
 from .atomic import check_output, staged
 from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
-from .calibration import calibrate
 from .card import model_card
 from .errors import SpecError
 from .graph.compile import compile_graphs
@@ -23,6 +22,7 @@ from .model.layerwise import LayerwiseModel
 from .parity import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
+from .quantize.activation_ranges import calibrate
 from .quantize.smooth import Activations
 from .source.shipped import sample_texts
 from .spec import BuildSpec

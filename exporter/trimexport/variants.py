@@ -22,7 +22,7 @@ from .quantize.int4 import to_int4
 from .quantize.int8 import Factors, to_int8
 from .quantize.matrices import Requantized, products
 from .quantize.smooth import Activations, Statistics, read_statistics, smooth
-from .quantize.static import to_static_int8
+from .quantize.tensorrt_int8 import to_static_int8
 from .serialise import Written, external_bytes, write_onnx
 from .tensorrt.check import require_readable
 

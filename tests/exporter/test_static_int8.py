@@ -16,15 +16,15 @@ from tokenizers import Tokenizer
 
 import tiny
 from trimexport import BuildSpec, ExportError, SpecError, Texts, build
-from trimexport.calibration import calibrate
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
+from trimexport.quantize.activation_ranges import calibrate
 from trimexport.quantize.int8 import half_scale
 from trimexport.quantize.matrices import products
-from trimexport.quantize.static import to_static_int8
+from trimexport.quantize.tensorrt_int8 import to_static_int8
 from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import open_checkpoint
 

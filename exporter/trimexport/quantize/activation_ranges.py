@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-from .graph.classifier import split_prefix
-from .model.layerwise import LayerwiseModel
-from .planning import Plan, whole_ids
-from .progress import Progress
-from .quantize.smooth import Activations
-from .texts import Texts
+from trimexport.graph.classifier import split_prefix
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.planning import Plan, whole_ids
+from trimexport.progress import Progress
+from trimexport.texts import Texts
+
+from .smooth import Activations
 
 
 def calibrate(
