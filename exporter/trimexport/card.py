@@ -9,7 +9,7 @@ from trimexport_runtime.bundle import Fit
 
 from .parity import ParityReport
 from .report import markdown
-from .tensorrt.command import trtexec_commands
+from .tensorrt.trtexec import trtexec_commands
 
 _CARD = """---
 library_name: trimexport

@@ -106,7 +106,7 @@ def build(
 
     from . import report  # PyTorch takes its time, so what can be refused without it is
     from .pipeline import build as run
-    from .tensorrt.command import trtexec_commands
+    from .tensorrt.trtexec import trtexec_commands
     from .texts import read_texts
 
     sample = None if texts is None else read_texts(texts)

@@ -24,7 +24,7 @@ from .quantize.matrices import Requantized, products
 from .quantize.smooth import Activations, Statistics, read_statistics, smooth
 from .quantize.tensorrt_int8 import to_static_int8
 from .serialise import Written, external_bytes, write_onnx
-from .tensorrt.check import require_readable
+from .tensorrt.readable import require_readable
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""

@@ -21,7 +21,7 @@ import tiny
 from trimexport import ExportError, OutputError, SpecError, Texts, verify
 from trimexport.cli import main
 from trimexport.numerics import softmax
-from trimexport.tensorrt.check import require_readable
+from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning.calibrating import calibrate, check_prior, undo
 from trimexport.tuning.graphs import BIAS, CALIBRATION, add_bias, load_graph
 from trimexport.tuning.methods import even_out, match_prior

@@ -20,7 +20,7 @@ from trimexport.bench.pytorch import Untrimmed
 from trimexport.cli import main
 from trimexport.evaluation.data import Labelled
 from trimexport.progress import Silent
-from trimexport.tensorrt.check import require_readable
+from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning import examples as material
 from trimexport.tuning.calibrating import calibrate
 from trimexport.tuning.fitting import Fitted, fit

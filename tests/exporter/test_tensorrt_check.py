@@ -21,8 +21,8 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.serialise import write_onnx
-from trimexport.tensorrt.check import problems, require_readable
 from trimexport.tensorrt.operators import READ
+from trimexport.tensorrt.readable import problems, require_readable
 
 FORBIDDEN = ("DynamicQuantizeLinear", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 
