@@ -31,6 +31,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from trimexport import BuildSpec, Texts
+from trimexport.bundle.onnx_file import write_onnx
+from trimexport.bundle.variants import SCHEMES, STATIC
 from trimexport.graph.compile import compile_graphs
 from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
@@ -39,10 +41,8 @@ from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.activation_ranges import calibrate
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
-from trimexport.serialise import write_onnx
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
-from trimexport.variants import SCHEMES, STATIC
 from trimexport_runtime.backends.onnxruntime import session_options
 
 LABELS = ("positive", "negative")

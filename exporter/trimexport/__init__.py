@@ -28,7 +28,7 @@ from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
     from .model.head import TrimmedHead, trim_head
-    from .parity import ParityReport
+    from .parity.report import ParityReport
     from .pipeline import Built, build
     from .planning import plan
     from .texts import Texts
@@ -40,9 +40,9 @@ _LAZY = {
     "Built": ".pipeline",
     "build": ".pipeline",
     "plan": ".planning",
-    "TrimmedHead": ".head",
-    "trim_head": ".head",
-    "ParityReport": ".parity",
+    "TrimmedHead": ".model.head",
+    "trim_head": ".model.head",
+    "ParityReport": ".parity.report",
     "Texts": ".texts",
     "verify": ".verification",
 }

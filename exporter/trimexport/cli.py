@@ -104,7 +104,9 @@ def build(
     target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
 
-    from . import report  # PyTorch takes its time, so what can be refused without it is
+    from .parity import (
+        render as report,  # PyTorch takes its time, so what can be refused without it is
+    )
     from .pipeline import build as run
     from .tensorrt.trtexec import trtexec_commands
     from .texts import read_texts
@@ -185,9 +187,9 @@ def verify(
 
         local_directory(model)  # refuses what it cannot be
 
-    from . import report
-    from .answering import BACKENDS
-    from .parity import require
+    from .parity import render as report
+    from .parity.backends import BACKENDS
+    from .parity.report import require
     from .texts import read_texts
     from .verification import verify as run
 
@@ -234,9 +236,9 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     progress = ConsoleProgress()
     spec = make_spec(Options(**given), progress.say)
 
-    from .inspection import inspect_plan
+    from .inspection.sizes import inspect_plan
+    from .inspection.table import inspection_table
     from .planning import plan
-    from .report import inspection_table
 
     planned = plan(spec)
     for line in planned.notes:
@@ -244,7 +246,7 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     found = inspect_plan(planned)
     value, table = asdict(found), inspection_table(found, planned)
     if texts:
-        from .saying import saying_lines, what_is_said
+        from .inspection.next_words import saying_lines, what_is_said
 
         said = what_is_said(planned, texts, progress)
         value["texts"] = [asdict(it) for it in said]

@@ -10,16 +10,18 @@ from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.engine import build_engine, candidates, require_builder
 
-from . import parity
 from .atomic import check_output, staged
-from .bundle import first_manifest, save_manifest, save_report, with_parity, write_client_files
-from .card import model_card
+from .bundle.files import first_manifest, save_manifest, write_client_files
+from .bundle.variants import SCHEMES, STATIC, write_variants
 from .errors import SpecError
 from .graph.compile import compile_graphs
-from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .model.layerwise import LayerwiseModel
-from .parity import ParityReport
+from .parity import report as parity
+from .parity.measure import measure
+from .parity.model_card import model_card
+from .parity.record import save_report, with_parity
+from .parity.report import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .quantize.activation_ranges import calibrate
@@ -27,7 +29,6 @@ from .quantize.smooth import Activations
 from .source.shipped import sample_texts
 from .spec import BuildSpec
 from .texts import Texts, check_sample
-from .variants import SCHEMES, STATIC, write_variants
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from trimexport_runtime import check_files, read_manifest
 from trimexport_runtime.backends import DEFAULT
 
-from .bundle import save_report
-from .measuring import measure
 from .memory import keep_large_blocks_apart, release
 from .model.layerwise import LayerwiseModel
-from .parity import ParityReport
+from .parity.measure import measure
+from .parity.record import save_report
+from .parity.report import ParityReport
 from .progress import Progress, Silent
 from .prompt.tokenizer import load_tokenizer
 from .source.of_bundle import checkpoint_of
@@ -37,7 +37,7 @@ def verify(
         sample: texts to compare on; None takes those that ship with the package.
         model: where the checkpoint is now, if it has moved since the build.
         adapter: where its adapter is now, if it has one that has moved.
-        backends: what runs the variants, of `answering.BACKENDS`; what cannot run is reported as
+        backends: what runs the variants, of `parity.backends.BACKENDS`; what cannot run is reported as
             not run, with the reason.
         optimum: a Python that has optimum-onnx, for the backend of that name.
 

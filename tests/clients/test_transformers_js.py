@@ -20,7 +20,7 @@ from clients.conftest import (
     with_line,
 )
 from trimexport import BuildSpec, plan
-from trimexport.bundle import write_client_files
+from trimexport.bundle.files import write_client_files
 from trimexport_runtime.bundle import Variant
 
 DTYPES = {"fp32": "fp32", "int8": "int8", "int4": "q4"}

@@ -33,7 +33,7 @@ from trimexport import (
 from trimexport.bench import pytorch
 from trimexport.bench.subjects import find_subjects
 from trimexport.cli import main
-from trimexport.inspection import Merge, inspect_plan
+from trimexport.inspection.sizes import Merge, inspect_plan
 from trimexport.source.adapter import merged
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.empty_model import parameter_names

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_family_tokenizers import source_of
 
-from trimexport.boundary import clean_suffix, examine, gap_share, with_suffix
-from trimexport.parity import GAP_WARNING, LabelMass, ParityReport, TokenisationGap, warnings
+from trimexport.parity.boundary import clean_suffix, examine, gap_share, with_suffix
+from trimexport.parity.report import GAP_WARNING, LabelMass, ParityReport, TokenisationGap, warnings
 from trimexport.prompt.template import parse_template, shell_prompt, unescape
 
 TEXTS = [

@@ -19,11 +19,11 @@ from hypothesis.extra import numpy as arrays
 
 import tiny
 from trimexport import ExportError, OutputError, SpecError, Texts, verify
+from trimexport.bundle.written_graph import BIAS, CALIBRATION, add_bias, load_graph
 from trimexport.cli import main
 from trimexport.numerics import softmax
 from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning.calibrating import calibrate, check_prior, undo
-from trimexport.tuning.graphs import BIAS, CALIBRATION, add_bias, load_graph
 from trimexport.tuning.methods import even_out, match_prior
 from trimexport_runtime import BundleError, Classifier, IntegrityError, check_files, read_manifest
 from trimexport_runtime.bundle import Engine, Profile

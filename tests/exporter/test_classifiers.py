@@ -14,11 +14,11 @@ import pytest
 import families
 import tiny
 from trimexport import BuildSpec, CheckpointError, SpecError, UnsupportedError, plan
-from trimexport.bundle import first_manifest, write_client_files
-from trimexport.inspection import inspect_plan
+from trimexport.bundle.files import first_manifest, write_client_files
+from trimexport.inspection.sizes import inspect_plan
+from trimexport.inspection.table import inspection_table
 from trimexport.planning import Plan
 from trimexport.prompt.fine_tuned import without_padding
-from trimexport.report import inspection_table
 from trimexport_runtime.bundle import Variant, read_manifest, to_json
 
 NAMES = {0: "bad", 1: "fair", 2: "good"}

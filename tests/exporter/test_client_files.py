@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoTokenizer
 import families
 from tiny import edit_json
 from trimexport import BuildSpec, plan
-from trimexport.bundle import write_client_files
+from trimexport.bundle.files import write_client_files
+from trimexport.bundle.variants import SCHEMES
 from trimexport.planning import Plan
-from trimexport.variants import SCHEMES
 from trimexport_runtime.bundle import Variant
 
 EXPECTED = {

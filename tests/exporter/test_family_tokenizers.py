@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
-from trimexport.boundary import clean_suffix, gap_share
+from trimexport.parity.boundary import clean_suffix, gap_share
 from trimexport.prompt.template import PromptTemplate, compile_prompt, join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 

@@ -17,6 +17,8 @@ import tiny
 from models import needs_data, read_jsonl
 from trimexport import BuildSpec, Texts, build, verify
 from trimexport.bench.pytorch import Untrimmed
+from trimexport.bundle.written_graph import load_graph
+from trimexport.bundle.written_head import Head, put_head, read_head
 from trimexport.cli import main
 from trimexport.evaluation.data import Labelled
 from trimexport.progress import Silent
@@ -24,8 +26,6 @@ from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning import examples as material
 from trimexport.tuning.calibrating import calibrate
 from trimexport.tuning.fitting import Fitted, fit
-from trimexport.tuning.graphs import load_graph
-from trimexport.tuning.heads import Head, put_head, read_head
 from trimexport.tuning.regression import logits_of
 from trimexport.tuning.states import read_states
 from trimexport_runtime import Classifier, check_files, read_manifest

@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from families import make
 from tiny import PROMPT, TEXTS, edit_tensors
 from trimexport import BuildSpec, ExportError, Texts, build
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN
@@ -28,7 +29,6 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.fp16 import HalfWeight, to_fp16
-from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import open_checkpoint
 from trimexport_runtime import Classifier, read_manifest
 

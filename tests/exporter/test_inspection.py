@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 import families
 import tiny
 from trimexport import BuildSpec, plan
-from trimexport.inspection import Inspection, inspect_plan
+from trimexport.inspection.sizes import Inspection, inspect_plan
+from trimexport.inspection.table import inspection_table
 from trimexport.planning import Plan
-from trimexport.report import inspection_table
 
 LABELS = ("positive", "negative")
 

@@ -21,11 +21,11 @@ from models import gemma, save
 from tasks import SENTIMENT
 from tiny import TEXTS
 from trimexport import build
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.pipeline import Built
 from trimexport.quantize.int4 import BLOCK, pack, quantize_blocks, to_int4
 from trimexport.quantize.int8 import Factors
-from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport_runtime import Classifier
 

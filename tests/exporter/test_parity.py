@@ -10,7 +10,7 @@ import pytest
 
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
-from trimexport.parity import TOLERANCES, Disagreement, require, warnings
+from trimexport.parity.report import TOLERANCES, Disagreement, require, warnings
 from trimexport.planning import plan
 from trimexport.texts import check_sample
 

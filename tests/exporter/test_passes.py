@@ -19,6 +19,7 @@ from onnxscript import FLOAT, INT64, script
 from onnxscript import opset20 as op
 
 from models import llama, save
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.passes.fold_constants import fold_constants
 from trimexport.graph.passes.fold_transposes import fold_transposes
 from trimexport.graph.passes.fuse_norms import fuse_norms
@@ -26,7 +27,6 @@ from trimexport.graph.passes.name_dimensions import name_dimensions
 from trimexport.graph.passes.static_reshapes import static_reshapes
 from trimexport.graph.streamed_weights import Bindings, StreamedWeight, bind
 from trimexport.graph.trace import OPSET
-from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import open_checkpoint
 
 WEIGHT = "model.layers.0.mlp.gate_proj.weight"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimexport.bundle.written_head import Head
 from trimexport.evaluation.data import Labelled
 from trimexport.numerics import softmax
 from trimexport.tuning import examples as material
-from trimexport.tuning.heads import Head
 from trimexport.tuning.regression import _fit, fit_head, logits_of
 from tuning import LABELS
 

@@ -20,12 +20,12 @@ import families
 import tiny
 from models import SIZE, TEXTS, Untrimmed, harden, save
 from trimexport import BuildSpec, plan
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.prefix_attention import STEADY
 from trimexport.graph.repeat_layers import Repetition, keep_first_of_each
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.progress import Silent
-from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.empty_model import body_of, layers_of, make_skeleton
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimexport import ParityReport, report
-from trimexport.card import model_card
-from trimexport.parity import (
+from trimexport import ParityReport
+from trimexport.parity import render as report
+from trimexport.parity.model_card import model_card
+from trimexport.parity.report import (
     Disagreement,
     LabelMass,
     TokenisationGap,

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 import tiny
 from trimexport import BuildSpec, ExportError, SpecError, Texts, build
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
@@ -25,7 +26,6 @@ from trimexport.quantize.activation_ranges import calibrate
 from trimexport.quantize.int8 import half_scale
 from trimexport.quantize.matrices import products
 from trimexport.quantize.tensorrt_int8 import to_static_int8
-from trimexport.serialise import write_onnx
 from trimexport.source.checkpoint import open_checkpoint
 
 LABELS = ("positive", "negative")

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from trimexport import stepwise
-from trimexport.stepwise import Feed, cut, run_stepwise
+from trimexport.parity import part_by_part as stepwise
+from trimexport.parity.part_by_part import Feed, cut, run_stepwise
 from trimexport_runtime import read_manifest
 
 # The layers' matrices have 16 to 64 KiB in float32 and a quarter of it in int8; a limit of a byte

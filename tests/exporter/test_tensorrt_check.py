@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tiny
 from trimexport import BuildSpec, ExportError
+from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.passes.lower import OPSET, lower
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.serialise import write_onnx
 from trimexport.tensorrt.operators import READ
 from trimexport.tensorrt.readable import problems, require_readable
 

@@ -15,12 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimexport.graph.classifier import combine_words
-from trimexport.reference import along, trie_of
+from trimexport.parity.reference import along, bias_of, fitted_logits, trie_of
 from trimexport.source.adapter import merged
 from trimexport.source.checkpoint import open_checkpoint, read_config
 from trimexport.source.empty_model import body_of, output_layer
 from trimexport.source.families import family_of, is_classifier
-from trimexport.tuning.tuned import bias_of, fitted_logits
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder

@@ -13,15 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trimexport.atomic import staged
-from trimexport.errors import SpecError
-from trimexport.numerics import Floats, softmax
-from trimexport.progress import Progress, Silent
-from trimexport_runtime import Classifier, Manifest, read_manifest
-from trimexport_runtime.bundle import Calibration
-
-from .graphs import add_bias, remove_bias
-from .methods import CONTENT_FREE, even_out, match_prior
-from .rewriting import (
+from trimexport.bundle.rewrite import (
     CARD,
     carry_over,
     check_bundle,
@@ -30,6 +22,14 @@ from .rewriting import (
     rewrite,
     write_manifest,
 )
+from trimexport.bundle.written_graph import add_bias, remove_bias
+from trimexport.errors import SpecError
+from trimexport.numerics import Floats, softmax
+from trimexport.progress import Progress, Silent
+from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import Calibration
+
+from .methods import CONTENT_FREE, even_out, match_prior
 
 _CHUNK = 256  # texts between two signs of progress
 _MARK = "<!-- trimexport calibrate -->"

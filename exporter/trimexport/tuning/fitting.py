@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from trimexport.atomic import check_output, staged
-from trimexport.card import fitted_card
+from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
+from trimexport.bundle.written_head import Head, put_head
 from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores
+from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.few_shot import shown_as_examples
 from trimexport_runtime import Manifest, read_manifest
@@ -32,9 +34,7 @@ from .examples import (
     require_shots,
     write_learned,
 )
-from .heads import Head, put_head
 from .regression import Found
-from .rewriting import CARD, check_bundle, copy_file, rewrite, write_manifest
 from .states import read_states
 from .trials import Compared, Known, Point, Trial, curve, fit_all, run_trials
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from trimexport.bundle.written_head import Head
 from trimexport.numerics import softmax
 
 from .examples import Places
-from .heads import Head
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from trimexport.bundle.written_graph import load_graph
+from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
 from trimexport_runtime import BundleError, InputError, Manifest
 from trimexport_runtime.backends import CPU_PROVIDER
@@ -18,9 +20,6 @@ from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
 from trimexport_runtime.tokenize import Encoded, TextEncoder
-
-from .graphs import load_graph
-from .heads import Head, give_hidden, read_head
 
 Rows = npt.NDArray[np.float32]
 

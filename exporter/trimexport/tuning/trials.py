@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimexport.bundle.written_head import Head
 from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores, score
 from trimexport.numerics import Floats, softmax
 
 from .examples import Material, Places, draw, folds, subset
-from .heads import Head
 from .methods import even_out
 from .regression import Found, fit_head, logits_of
 

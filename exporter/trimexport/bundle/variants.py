@@ -10,21 +10,21 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from trimexport.graph.passes.lower import lower
+from trimexport.graph.prefix_attention import PLAIN, STEADY
+from trimexport.memory import release
+from trimexport.progress import Progress
+from trimexport.quantize.fp16 import to_fp16
+from trimexport.quantize.int4 import to_int4
+from trimexport.quantize.int8 import Factors, to_int8
+from trimexport.quantize.matrices import Requantized, products
+from trimexport.quantize.smooth import Activations, Statistics, read_statistics, smooth
+from trimexport.quantize.tensorrt_int8 import to_static_int8
+from trimexport.tensorrt.readable import require_readable
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
-from .graph.passes.lower import lower
-from .graph.prefix_attention import PLAIN, STEADY
-from .memory import release
-from .progress import Progress
-from .quantize.fp16 import to_fp16
-from .quantize.int4 import to_int4
-from .quantize.int8 import Factors, to_int8
-from .quantize.matrices import Requantized, products
-from .quantize.smooth import Activations, Statistics, read_statistics, smooth
-from .quantize.tensorrt_int8 import to_static_int8
-from .serialise import Written, external_bytes, write_onnx
-from .tensorrt.readable import require_readable
+from .onnx_file import Written, external_bytes, write_onnx
 
 CLIENTS_NAME = "onnx/model.onnx"
 """What clients of other makers look for: the graph of the variant named first."""

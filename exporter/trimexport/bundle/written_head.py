@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from trimexport.errors import ExportError
 from trimexport_runtime.bundle import OUTPUT
 
-from .graphs import check
+from .written_graph import check
 
 WEIGHT, BIAS = "head.weight", "head.bias"
 _ROWS, _SHAPE, _BY_TEXT, _FIRST = "head.rows", "head.shape", "head.by_text", "head.first"

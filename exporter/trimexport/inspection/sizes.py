@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .graph.classifier import split_prefix
-from .planning import Plan
-from .source.empty_model import (
+from trimexport.graph.classifier import split_prefix
+from trimexport.planning import Plan
+from trimexport.source.empty_model import (
     body_of,
     layers_of,
     make_skeleton,
@@ -15,8 +15,8 @@ from .source.empty_model import (
     output_layer,
     parameter_names,
 )
-from .source.families import reference_attention
-from .source.low_rank import Adapter
+from trimexport.source.families import reference_attention
+from trimexport.source.low_rank import Adapter
 
 
 @dataclass(frozen=True)

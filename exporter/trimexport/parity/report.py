@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimexport.errors import ParityError
+from trimexport.numerics import Floats
+from trimexport.prompt.template import shell_prompt
+from trimexport.texts import short
 from trimexport_runtime.backends import DEFAULT
-
-from .errors import ParityError
-from .numerics import Floats
-from .prompt.template import shell_prompt
-from .texts import short
 
 LISTED = 20
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimexport.progress import Progress
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
@@ -18,9 +19,8 @@ from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.tokenize import Encoded
 
-from .parity import NotRun
-from .progress import Progress
-from .stepwise import Feed, cut, run_stepwise
+from .part_by_part import Feed, cut, run_stepwise
+from .report import NotRun
 
 PYTORCH, OPTIMUM = "pytorch", "optimum"
 BACKENDS = (PYTORCH, *PROVIDERS, OPTIMUM)

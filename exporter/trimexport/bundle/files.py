@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from trimexport_runtime.backends import DEFAULT
+from trimexport.planning import Plan
+from trimexport.prompt.few_shot import text_sha256
+from trimexport.prompt.tokenizer import tokenizer_config
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
     MANIFEST,
     BundleFile,
     Label,
     Manifest,
-    Parity,
     Prompt,
     Source,
     TextLimit,
@@ -26,16 +26,8 @@ from trimexport_runtime.bundle import (
     to_json,
 )
 from trimexport_runtime.integrity import sha256_of
-from trimexport_runtime.replacing import replacing
 
-from .parity import ParityReport
-from .prompt.few_shot import text_sha256
-from .prompt.tokenizer import tokenizer_config
-from .report import html
 from .variants import SCHEMES
-
-if TYPE_CHECKING:  # it uses this module
-    from .planning import Plan
 
 _TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
 _CONTEXT = "max_position_embeddings"
@@ -142,30 +134,6 @@ def _labels(planned: Plan) -> tuple[Label, ...]:
     )
 
 
-def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
-    """The manifest with what the build measured."""
-    measured = {
-        item.name: Parity(
-            texts=len(report.texts),
-            max_logit_difference=item.max_logit_difference,
-            mean_logit_difference=item.mean_logit_difference,
-            max_probability_difference=item.max_probability_difference,
-            agreement=item.agreement,
-            tolerance=item.tolerance.max_logit_difference,
-            agreement_tolerance=item.tolerance.agreement,
-        )
-        for item in report.variants
-        if item.backend == DEFAULT
-    }
-    variants = tuple(replace(item, parity=measured[item.name]) for item in manifest.variants)
-    return replace(
-        manifest,
-        variants=variants,
-        label_mass=None if report.mass is None else report.mass.mean,
-        tokenisation_gap=report.gap.share,
-    )
-
-
 def _file(work: Path, name: str, sha256: str | None) -> BundleFile:
     path = work / name
     return BundleFile(name, path.stat().st_size, sha256 or sha256_of(path))
@@ -173,12 +141,3 @@ def _file(work: Path, name: str, sha256: str | None) -> BundleFile:
 
 def save_manifest(manifest: Manifest, work: Path) -> None:
     (work / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
-
-
-def save_report(report: ParityReport, bundle: Path) -> Path:
-    """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
-    path = bundle / "reports" / "parity.html"
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as stream:
-        stream.write(html(report).encode())
-    return path

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from .parity import GAP_WARNING
-from .prompt.template import PromptTemplate, compile_prompt, join, literal_template
-from .prompt.tokenizer import SourceTokenizer, text_tokenizer
+from trimexport.prompt.template import PromptTemplate, compile_prompt, join, literal_template
+from trimexport.prompt.tokenizer import SourceTokenizer, text_tokenizer
+
+from .report import GAP_WARNING
 
 _MOST_TEXTS = 500
 _Ids = Sequence[Sequence[int]]

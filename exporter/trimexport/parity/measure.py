@@ -10,16 +10,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimexport.errors import SpecError
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.numerics import Floats, softmax
+from trimexport.progress import Progress, Silent
+from trimexport.prompt.fine_tuned import without_padding
+from trimexport.prompt.template import join, parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer
+from trimexport.texts import Texts, check_sample, short
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
-from .answering import TRIMMED, Question, answer, rows
+from .backends import TRIMMED, Question, answer, rows
 from .boundary import examine
-from .errors import SpecError
-from .model.layerwise import LayerwiseModel
-from .numerics import Floats, softmax
-from .parity import (
+from .reference import sequences_per_prompt, trie_of, tuned_reference
+from .report import (
     GAP_WARNING,
     TOLERANCES,
     Disagreement,
@@ -30,13 +36,6 @@ from .parity import (
     Tolerance,
     VariantParity,
 )
-from .progress import Progress, Silent
-from .prompt.fine_tuned import without_padding
-from .prompt.template import join, parse_template
-from .prompt.tokenizer import SourceTokenizer
-from .reference import sequences_per_prompt, trie_of
-from .texts import Texts, check_sample, short
-from .tuning.tuned import tuned_reference
 
 
 def measure(
@@ -54,7 +53,7 @@ def measure(
         bundle: a directory with a manifest.
         model: the checkpoint that the bundle was made from.
         tokenizer: that checkpoint's tokenizer.
-        backends: of `answering.BACKENDS`, each of which runs the variants that it can.
+        backends: of `parity.backends.BACKENDS`, each of which runs the variants that it can.
         optimum: the Python that runs those of backend `optimum`.
 
     Raises:

@@ -18,8 +18,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from .errors import ExportError
-from .graph.streamed_weights import StreamedTensor
+from trimexport.errors import ExportError
+from trimexport.graph.streamed_weights import StreamedTensor
 
 ALIGNMENT = 4096
 INLINE_BYTES = 4096

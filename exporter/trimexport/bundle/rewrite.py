@@ -15,7 +15,7 @@ from trimexport_runtime import Manifest, check_files
 from trimexport_runtime.bundle import MANIFEST, BundleFile, to_json
 from trimexport_runtime.integrity import sha256_of
 
-from .graphs import load_graph
+from .written_graph import load_graph
 
 CARD = "README.md"
 Place = Callable[[Path, Path], None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import Fit
 
-from .parity import ParityReport
-from .report import markdown
-from .tensorrt.trtexec import trtexec_commands
+from .render import markdown
+from .report import ParityReport
 
 _CARD = """---
 library_name: trimexport

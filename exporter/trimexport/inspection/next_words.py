@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimexport.errors import SpecError
+from trimexport.memory import keep_large_blocks_apart, release
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.model.vocabulary import answer_states, likeliest
+from trimexport.planning import Plan
+from trimexport.progress import Progress, Silent
+from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 from trimexport_runtime.tokenize import problem_of
-
-from .errors import SpecError
-from .memory import keep_large_blocks_apart, release
-from .model.layerwise import LayerwiseModel
-from .model.vocabulary import answer_states, likeliest
-from .planning import Plan
-from .progress import Progress, Silent
-from .tables import columns, small_share
 
 COUNT = 10
 

@@ -1,0 +1,1 @@
+"""What would be cut of a model, and what it would say."""

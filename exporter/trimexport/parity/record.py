@@ -1,0 +1,49 @@
+"""What a build measured, written into its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.bundle import (
+    Manifest,
+    Parity,
+)
+from trimexport_runtime.replacing import replacing
+
+from .render import html
+from .report import ParityReport
+
+
+def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
+    """The manifest with what the build measured."""
+    measured = {
+        item.name: Parity(
+            texts=len(report.texts),
+            max_logit_difference=item.max_logit_difference,
+            mean_logit_difference=item.mean_logit_difference,
+            max_probability_difference=item.max_probability_difference,
+            agreement=item.agreement,
+            tolerance=item.tolerance.max_logit_difference,
+            agreement_tolerance=item.tolerance.agreement,
+        )
+        for item in report.variants
+        if item.backend == DEFAULT
+    }
+    variants = tuple(replace(item, parity=measured[item.name]) for item in manifest.variants)
+    return replace(
+        manifest,
+        variants=variants,
+        label_mass=None if report.mass is None else report.mass.mean,
+        tokenisation_gap=report.gap.share,
+    )
+
+
+def save_report(report: ParityReport, bundle: Path) -> Path:
+    """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
+    path = bundle / "reports" / "parity.html"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(html(report).encode())
+    return path
