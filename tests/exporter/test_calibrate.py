@@ -23,8 +23,8 @@ from trimexport.bundle.written_graph import BIAS, CALIBRATION, add_bias, load_gr
 from trimexport.cli import main
 from trimexport.numerics import softmax
 from trimexport.tensorrt.readable import require_readable
-from trimexport.tuning.calibrating import calibrate, check_prior, undo
-from trimexport.tuning.methods import even_out, match_prior
+from trimexport.tuning.bias import calibrate, check_prior, undo
+from trimexport.tuning.bias_methods import even_out, match_prior
 from trimexport_runtime import BundleError, Classifier, IntegrityError, check_files, read_manifest
 from trimexport_runtime.bundle import Engine, Profile
 from trimexport_runtime.cli import main as runtime

@@ -24,10 +24,10 @@ from trimexport.evaluation.data import Labelled
 from trimexport.progress import Silent
 from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning import examples as material
-from trimexport.tuning.calibrating import calibrate
-from trimexport.tuning.fitting import Fitted, fit
+from trimexport.tuning.bias import calibrate
+from trimexport.tuning.fit import Fitted, fit
+from trimexport.tuning.hidden_states import read_states
 from trimexport.tuning.regression import logits_of
-from trimexport.tuning.states import read_states
 from trimexport_runtime import Classifier, check_files, read_manifest
 from trimexport_runtime.cli import main as runtime
 from trimexport_runtime.integrity import sha256_of

@@ -19,7 +19,7 @@ from trimexport.cli import main
 from trimexport.evaluation.data import Labelled
 from trimexport.prompt.few_shot import text_sha256
 from trimexport.tuning import examples as material
-from trimexport.tuning.fitting import fit
+from trimexport.tuning.fit import fit
 from trimexport_runtime import IntegrityError, check_files, read_manifest
 from tuning import FRAMES, LABELS, Interrupted, files_up_to, made, rows_of, write_rows
 

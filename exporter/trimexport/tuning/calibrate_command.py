@@ -13,7 +13,7 @@ from trimexport.console import ConsoleProgress
 from trimexport.errors import SpecError
 
 if TYPE_CHECKING:
-    from .calibrating import Calibrated
+    from .bias import Calibrated
 
 
 @click.command("calibrate")
@@ -64,7 +64,7 @@ def calibrate(
 
     from trimexport.texts import read_lines
 
-    from . import calibrating
+    from . import bias as calibrating
 
     progress = ConsoleProgress()
     if undo:

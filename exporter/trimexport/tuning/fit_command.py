@@ -14,7 +14,7 @@ from trimexport.evaluation.command import label_names, require_libraries
 from trimexport_runtime import read_manifest
 
 if TYPE_CHECKING:
-    from .fitting import Fitted
+    from .fit import Fitted
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -80,7 +80,7 @@ def fit(
 
     from trimexport.evaluation.data import read_labelled
 
-    from . import fitting
+    from . import fit as fitting
 
     columns = (labels, text_column, label_column, label_names(names))
     found = fitting.fit(

@@ -12,8 +12,8 @@ from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.metrics import Scores, score
 from trimexport.numerics import Floats, softmax
 
+from .bias_methods import even_out
 from .examples import Material, Places, draw, folds, subset
-from .methods import even_out
 from .regression import Found, fit_head, logits_of
 
 

@@ -29,7 +29,7 @@ from trimexport.progress import Progress, Silent
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Calibration
 
-from .methods import CONTENT_FREE, even_out, match_prior
+from .bias_methods import CONTENT_FREE, even_out, match_prior
 
 _CHUNK = 256  # texts between two signs of progress
 _MARK = "<!-- trimexport calibrate -->"

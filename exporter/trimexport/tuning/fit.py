@@ -34,8 +34,8 @@ from .examples import (
     require_shots,
     write_learned,
 )
+from .hidden_states import read_states
 from .regression import Found
-from .states import read_states
 from .trials import Compared, Known, Point, Trial, curve, fit_all, run_trials
 
 REPORT = "reports/fit.json"
