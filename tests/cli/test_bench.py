@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, GemmaForSequenceClassification
 
 import tiny
 from models import harden
-from trimexport.bench import output, process
+from trimexport.bench import process
+from trimexport.bench import render as output
 from trimexport.bench.machine import Machine, this_machine
 from trimexport.bench.process import worker
 from trimexport.bench.pytorch import Untrimmed

@@ -20,9 +20,9 @@ from trimexport.evaluation.data import Labelled
 from trimexport.evaluation.intervals import wilson
 from trimexport.planning import Setting, set_up
 from trimexport.suggestion.candidates import FORM, MODEL, NAME, SYNONYM, candidates_of
-from trimexport.suggestion.output import as_dict, caution, recipe, table
+from trimexport.suggestion.render import as_dict, caution, recipe, table
 from trimexport.suggestion.search import Answers, over_others, score, search
-from trimexport.suggestion.suggesting import Suggestion, suggest
+from trimexport.suggestion.suggest import Suggestion, suggest
 
 LABELS = ("positive", "negative")
 TEXTS = ("a gorgeous movie", "dull", "two hours\nthat feel like five", "a warm film", "bad", "fine")

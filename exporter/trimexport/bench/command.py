@@ -53,7 +53,7 @@ def bench(
     from trimexport.source.shipped import sample_texts
     from trimexport.texts import Texts, read_texts
 
-    from . import output
+    from . import render as output
     from .machine import this_machine
     from .rounds import bench as run
     from .subjects import PYTORCH, find_subjects

@@ -18,7 +18,7 @@ from trimexport_runtime import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from .data import Labelled
-    from .running import Evaluation
+    from .run import Evaluation
 
 
 @click.command("eval")
@@ -68,7 +68,7 @@ def evaluate(
     require_libraries("evaluating")
     from .data import missing, read_labelled
     from .earlier import compared, read_earlier
-    from .running import evaluate as run
+    from .run import evaluate as run
 
     manifest = read_manifest(bundle)
     labels = manifest.label_names
@@ -146,7 +146,7 @@ def _write(
 ) -> dict[str, object]:
     """The page, and all of it as JSON beside it, which is returned."""
     from .page import page as html
-    from .running import as_dict, digest
+    from .run import as_dict, digest
 
     value: dict[str, object] = {
         "bundle": str(bundle),

@@ -13,7 +13,7 @@ from trimexport.errors import SpecError
 
 from .data import Labelled
 from .metrics import compare
-from .running import Evaluation, digest
+from .run import Evaluation, digest
 
 
 def read_earlier(path: Path, data: Labelled) -> list[dict[str, Any]]:

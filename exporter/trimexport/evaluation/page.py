@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .plots import plots
-from .running import Evaluation
+from .run import Evaluation
 
 SHOWN = 300  # characters of a text
 ROW = "{:<24} {:>9} {:>9} {:>9} {:>9}"

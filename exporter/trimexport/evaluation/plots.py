@@ -10,7 +10,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 
-from .running import Evaluation
+from .run import Evaluation
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "trimexport",

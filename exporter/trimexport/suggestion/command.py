@@ -74,9 +74,9 @@ def suggest(
     from trimexport.evaluation.data import read_examples
 
     from .candidates import check_synonyms
-    from .output import as_dict, caution, recipe, table
-    from .suggesting import check_examples, refuse_classifier
-    from .suggesting import suggest as run
+    from .render import as_dict, caution, recipe, table
+    from .suggest import check_examples, refuse_classifier
+    from .suggest import suggest as run
 
     refuse_classifier(spec)
     check_synonyms(words, spec.labels)

@@ -12,7 +12,7 @@ from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 
 from .candidates import FORM, MODEL, NAME, SYNONYM
-from .suggesting import Choice, Suggestion
+from .suggest import Choice, Suggestion
 
 WORDS_SHOWN = 8
 _ORIGINS = {
