@@ -22,7 +22,7 @@ import click
 
 from compare import LABELS
 from trimexport import BuildSpec, build, verify
-from trimexport.console import ConsoleProgress
+from trimexport.cli.console import ConsoleProgress
 from trimexport.parity.render import as_dict
 from trimexport_runtime import BackendError
 from trimexport_runtime.backends.availability import require_backend

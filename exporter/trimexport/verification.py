@@ -37,8 +37,8 @@ def verify(
         sample: texts to compare on; None takes those that ship with the package.
         model: where the checkpoint is now, if it has moved since the build.
         adapter: where its adapter is now, if it has one that has moved.
-        backends: what runs the variants, of `parity.backends.BACKENDS`; what cannot run is reported as
-            not run, with the reason.
+        backends: what runs the variants, of `parity.backends.BACKENDS`; what cannot run is
+            reported as not run, with the reason.
         optimum: a Python that has optimum-onnx, for the backend of that name.
 
     Raises:

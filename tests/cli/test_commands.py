@@ -257,7 +257,7 @@ positive = ["good", "great"]
 
 
 def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path) -> None:
-    from trimexport.options import Options, make_spec
+    from trimexport.cli.spec_from_options import Options, make_spec
 
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE, encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trimexport import BuildSpec
-from trimexport.options import Options, make_spec
+from trimexport.cli.spec_from_options import Options, make_spec
 
 
 def _spec(**given: object) -> BuildSpec:

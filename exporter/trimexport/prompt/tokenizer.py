@@ -6,7 +6,7 @@
 - the **text** tokenizer goes into the bundle: as inside, but control tokens in a text are only
   characters, and the white space that ends the prefix is written before the text.
 
-How the white space is written is in `leading`.
+How the white space is written is in `text_lead`.
 """
 
 from __future__ import annotations

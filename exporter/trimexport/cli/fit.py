@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from trimexport.atomic import check_output
-from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
-from trimexport.console import ConsoleProgress
-from trimexport.evaluation.command import label_names, require_libraries
 from trimexport_runtime import read_manifest
 
+from .console import ConsoleProgress
+from .evaluate import label_names, require_libraries
+from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
+
 if TYPE_CHECKING:
-    from .fit import Fitted
+    from trimexport.tuning.fit import Fitted
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -79,8 +80,7 @@ def fit(
     labels = read_manifest(bundle).label_names
 
     from trimexport.evaluation.data import read_labelled
-
-    from . import fit as fitting
+    from trimexport.tuning import fit as fitting
 
     columns = (labels, text_column, label_column, label_names(names))
     found = fitting.fit(
@@ -132,7 +132,7 @@ def _lines(output: Path, found: Fitted, *, on_test: bool) -> list[str]:
 
 def _curve(found: Fitted) -> list[str]:
     """A line for each number of shots."""
-    from .trials import curve
+    from trimexport.tuning.trials import curve
 
     row = "{:>6} {:>8} {:>8} {:>8} {:>8} {:>9} {:>10} {:>11}"
     shares = ("accuracy", "deviation", "least", "most", "macro_f1", "zero_shot", "calibrated")

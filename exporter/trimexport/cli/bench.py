@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from trimexport.cli_options import JSON, MOVED_ADAPTER, TEXTS
-from trimexport.console import ConsoleProgress
+from .console import ConsoleProgress
+from .options import JSON, MOVED_ADAPTER, TEXTS
 
 
 @click.command()
@@ -50,13 +50,12 @@ def bench(
     Example:
       trimexport bench build/sentiment --against pytorch-bf16 --texts texts.txt
     """
+    from trimexport.bench import render as output
+    from trimexport.bench.machine import this_machine
+    from trimexport.bench.rounds import bench as run
+    from trimexport.bench.subjects import PYTORCH, find_subjects
     from trimexport.source.shipped import sample_texts
     from trimexport.texts import Texts, read_texts
-
-    from . import render as output
-    from .machine import this_machine
-    from .rounds import bench as run
-    from .subjects import PYTORCH, find_subjects
 
     if model is not None and not set(against) & set(PYTORCH):
         raise click.UsageError("--model is where --against pytorch finds the model; give both.")

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from trimexport.atomic import write_files
-from trimexport.cli_options import JSON, LABEL_COLUMN, TEXT_COLUMN
-from trimexport.console import ConsoleProgress
 from trimexport.errors import EvaluationError
 from trimexport.spec import parse_names
 from trimexport_runtime import Manifest, read_manifest
 
+from .console import ConsoleProgress
+from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
+
 if TYPE_CHECKING:
-    from .data import Labelled
-    from .run import Evaluation
+    from trimexport.evaluation.data import Labelled
+    from trimexport.evaluation.run import Evaluation
 
 
 @click.command("eval")
@@ -66,9 +67,9 @@ def evaluate(
       trimexport eval build/other test.csv --compare build/sentiment/reports/eval-test.json
     """
     require_libraries("evaluating")
-    from .data import missing, read_labelled
-    from .earlier import compared, read_earlier
-    from .run import evaluate as run
+    from trimexport.evaluation.data import missing, read_labelled
+    from trimexport.evaluation.earlier import compared, read_earlier
+    from trimexport.evaluation.run import evaluate as run
 
     manifest = read_manifest(bundle)
     labels = manifest.label_names
@@ -145,8 +146,8 @@ def _write(
     found: list[Evaluation],
 ) -> dict[str, object]:
     """The page, and all of it as JSON beside it, which is returned."""
-    from .page import page as html
-    from .run import as_dict, digest
+    from trimexport.evaluation.page import page as html
+    from trimexport.evaluation.run import as_dict, digest
 
     value: dict[str, object] = {
         "bundle": str(bundle),
@@ -168,7 +169,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
-    from .page import lines
+    from trimexport.evaluation.page import lines
 
     if as_json:
         click.echo(json.dumps(value, ensure_ascii=False))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from .errors import SpecError
-from .prompt.template import unescape
-from .source.families import holds_classifier
-from .spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
+from trimexport.errors import SpecError
+from trimexport.prompt.template import unescape
+from trimexport.source.families import holds_classifier
+from trimexport.spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
         raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
     words = parse_verbalizers(options.verbalize)
     if options.model is not None:
-        from .source.hub import local_directory  # here, so that help stays quick
+        from trimexport.source.hub import local_directory  # here, so that help stays quick
 
         local_directory(options.model)
     if options.recipe is None:
@@ -124,9 +124,9 @@ def _filled(
 ) -> BuildSpec:
     """Take the checkpoint that ships where no model is named, and its card's prompt for the
     labels where no prompt is; say what was taken in one line."""
-    from .prompt.verbalizer import check_labels
-    from .source.prompts_file import prompt_for
-    from .source.shipped import NAME, shipped_checkpoint
+    from trimexport.prompt.verbalizer import check_labels
+    from trimexport.source.prompts_file import prompt_for
+    from trimexport.source.shipped import NAME, shipped_checkpoint
 
     labels = () if options.labels is None else parse_names(options.labels)
     if labels:

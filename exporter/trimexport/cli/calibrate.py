@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trimexport.cli_options import JSON
-from trimexport.console import ConsoleProgress
 from trimexport.errors import SpecError
 
+from .console import ConsoleProgress
+from .options import JSON
+
 if TYPE_CHECKING:
-    from .bias import Calibrated
+    from trimexport.tuning.bias import Calibrated
 
 
 @click.command("calibrate")
@@ -63,8 +64,7 @@ def calibrate(
     shares = None if prior is None else _shares(prior)
 
     from trimexport.texts import read_lines
-
-    from . import bias as calibrating
+    from trimexport.tuning import bias as calibrating
 
     progress = ConsoleProgress()
     if undo:

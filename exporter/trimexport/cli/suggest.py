@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from trimexport.atomic import check_place, write_files
-from trimexport.cli_options import JSON, names_a_question
-from trimexport.console import ConsoleProgress
 from trimexport.errors import OutputError
-from trimexport.options import Options, make_spec
 from trimexport.spec import parse_verbalizers
+
+from .console import ConsoleProgress
+from .options import JSON, names_a_question
+from .spec_from_options import Options, make_spec
 
 
 @click.command("suggest")
@@ -72,11 +73,10 @@ def suggest(
     _check_output(output, force)
 
     from trimexport.evaluation.data import read_examples
-
-    from .candidates import check_synonyms
-    from .render import as_dict, caution, recipe, table
-    from .suggest import check_examples, refuse_classifier
-    from .suggest import suggest as run
+    from trimexport.suggestion.candidates import check_synonyms
+    from trimexport.suggestion.render import as_dict, caution, recipe, table
+    from trimexport.suggestion.suggest import check_examples, refuse_classifier
+    from trimexport.suggestion.suggest import suggest as run
 
     refuse_classifier(spec)
     check_synonyms(words, spec.labels)

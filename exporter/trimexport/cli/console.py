@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .errors import TrimexportError
+from trimexport.errors import TrimexportError
 
 INTERRUPTED = 130
 

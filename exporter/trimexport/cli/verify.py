@@ -1,0 +1,84 @@
+"""`trimexport verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from trimexport.spec import parse_names
+
+from .console import ConsoleProgress
+from .options import JSON, MOVED_ADAPTER, TEXTS
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@TEXTS
+@click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
+@MOVED_ADAPTER
+@click.option(
+    "--backends",
+    metavar="NAMES",
+    default="onnxruntime",
+    help="What runs the variants: onnxruntime, pytorch (the cut head alone), onnxruntime-cuda, "
+    "onnxruntime-tensorrt, tensorrt, optimum; or all.  [default: onnxruntime, on the CPU]",
+)
+@click.option(
+    "--optimum-python",
+    metavar="PYTHON",
+    default=sys.executable,
+    help="The Python of an environment with optimum-onnx.  [default: this one]",
+)
+@JSON
+def verify(
+    bundle: Path,
+    texts: Path | None,
+    model: str | None,
+    adapter: str | None,
+    backends: str,
+    optimum_python: str,
+    as_json: bool,
+) -> None:
+    """Compare every variant of BUNDLE with the untrimmed PyTorch model.
+
+    Prints a table and writes reports/parity.html into the bundle. Exits 1 if a variant is outside
+    its tolerance, naming the texts, or did not run on a backend that was named; with all, what
+    cannot run here is shown as not run.
+
+    \b
+    Example:
+      trimexport verify build/sentiment --texts texts.txt
+      trimexport verify build/sentiment --backends all --optimum-python optimum/bin/python
+    """
+    if model is not None:
+        from trimexport.source.hub import local_directory
+
+        local_directory(model)  # refuses what it cannot be
+
+    from trimexport.parity import render
+    from trimexport.parity.backends import BACKENDS
+    from trimexport.parity.report import require
+    from trimexport.texts import read_texts
+    from trimexport.verification import verify as run
+
+    names = BACKENDS if backends == "all" else parse_names(backends)
+    if not set(names) <= set(BACKENDS):
+        raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
+    sample = None if texts is None else read_texts(texts)
+    found = run(
+        bundle,
+        sample=sample,
+        model=model,
+        adapter=adapter,
+        backends=names,
+        optimum=optimum_python,
+        progress=ConsoleProgress(),
+    )
+    if as_json:
+        click.echo(json.dumps(render.as_dict(found), indent=2, ensure_ascii=False))
+    else:
+        click.echo(render.table(found))
+    require(found, () if backends == "all" else names)
