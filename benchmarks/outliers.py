@@ -39,7 +39,7 @@ from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.quantize.activation_ranges import calibrate
+from trimexport.quantize.activation_ranges import activation_ranges
 from trimexport.quantize.smooth import Activations, read_statistics, smooth
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
@@ -97,7 +97,7 @@ def logits(
     graphs = compile_graphs(planned, model, Silent(), (STEADY, PLAIN))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    activations = calibrate(planned, model, Texts(tuple(sample_texts())), Silent())
+    activations = activation_ranges(planned, model, Texts(tuple(sample_texts())), Silent())
     found = {}
     for way in ways:
         with tempfile.TemporaryDirectory() as directory:

@@ -24,7 +24,7 @@ from .parity.record import save_report, with_parity
 from .parity.report import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
-from .quantize.activation_ranges import calibrate
+from .quantize.activation_ranges import activation_ranges
 from .quantize.smooth import Activations
 from .source.shipped import sample_texts
 from .spec import BuildSpec
@@ -111,9 +111,9 @@ def _write(
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
-    calibrations = _calibrate(planned, model, calibration, progress)
+    ranges = _activation_ranges(planned, model, calibration, progress)
     release()
-    variants, hashes = write_variants(graphs, names, work, progress, calibrations)
+    variants, hashes = write_variants(graphs, names, work, progress, ranges)
     write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
@@ -128,10 +128,10 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
         )
 
 
-def _calibrate(
+def _activation_ranges(
     planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
 ) -> dict[str, Activations]:
-    """What calibration gives each variant: all that are smoothed, where texts are given; static
+    """What the calibration texts give each variant: all that are smoothed, where texts are given; static
     int8 alone, which cannot do without, where none are."""
     names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
     if calibration is None:
@@ -143,7 +143,7 @@ def _calibrate(
             f"calibrating {STATIC} on the {len(calibration.texts)} texts that ship; give it texts "
             "like yours with --calibration, whose activations it will meet"
         )
-    return dict.fromkeys(names, calibrate(planned, model, calibration, progress))
+    return dict.fromkeys(names, activation_ranges(planned, model, calibration, progress))
 
 
 def _require_builder() -> None:

@@ -15,7 +15,7 @@ from .prompt.chat import wrap_in_chat
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
 from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
 from .prompt.label_trie import Trie
-from .prompt.template import CompiledPrompt, PromptTemplate, compile_prompt, parse_template
+from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merged
@@ -34,7 +34,7 @@ class Setting:
     spec: BuildSpec
     checkpoint: Checkpoint
     tokenizer: SourceTokenizer
-    prompt: CompiledPrompt
+    prompt: PromptIds
     limit: int
     text_tokenizer: Mapping[str, Any]
 
@@ -51,7 +51,7 @@ class Plan:
     spec: BuildSpec
     checkpoint: Checkpoint
     tokenizer: SourceTokenizer
-    prompt: CompiledPrompt
+    prompt: PromptIds
     labels: tuple[str, ...]
     verbalizer: Verbalizer | None
     limit: int
@@ -139,11 +139,11 @@ def set_up(spec: BuildSpec) -> Setting:
         checkpoint = merged(checkpoint, adapter, spec.adapter)
     tokenizer = load_tokenizer(directory)
     bare = wrap_in_chat(template, spec.system, directory) if spec.chat else template
-    prompt = _compile(bare, tokenizer, checkpoint)
+    prompt = _tokenise(bare, tokenizer, checkpoint)
     control = _control(prompt)
     if shots:
         refuse_control(shots, tokenizer, control)
-        shown = _compile(_shown(template, spec, directory, shots), tokenizer, checkpoint)
+        shown = _tokenise(_shown(template, spec, directory, shots), tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
     return Setting(
         spec=spec,
@@ -204,20 +204,20 @@ def _shown(
     return write_shots(template, shots)
 
 
-def _compile(
+def _tokenise(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
-) -> CompiledPrompt:
+) -> PromptIds:
     """The template as ids. A classifier was trained on whole strings, end tokens included, and
     answers at the last token that is no padding."""
     classifier = checkpoint.is_classifier
-    prompt = compile_prompt(template, tokenizer, ended=classifier)
+    prompt = tokenise_prompt(template, tokenizer, ended=classifier)
     if not classifier:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
     return replace(prompt, suffix_ids=kept)
 
 
-def _control(prompt: CompiledPrompt) -> frozenset[int]:
+def _control(prompt: PromptIds) -> frozenset[int]:
     """Tokens that a text must not contain besides those marked special: what a chat template writes
     steers the model, marked or not (Qwen3's `</think>` is not). `prompt` has no examples in it, for
     what they say does not."""
@@ -227,7 +227,7 @@ def _control(prompt: CompiledPrompt) -> frozenset[int]:
 def _text_limit(
     spec: BuildSpec,
     checkpoint: Checkpoint,
-    prompt: CompiledPrompt,
+    prompt: PromptIds,
     verbalizer: Verbalizer | None = None,
 ) -> int:
     """How many tokens the prompt, and labels that are read whole, leave for a text."""

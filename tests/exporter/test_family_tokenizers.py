@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
 from trimexport.parity.boundary import clean_suffix, gap_share
-from trimexport.prompt.template import PromptTemplate, compile_prompt, join, parse_template
+from trimexport.prompt.template import PromptTemplate, join, parse_template, tokenise_prompt
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 FRAGMENTS = [
@@ -115,7 +115,7 @@ def kept(family: str) -> set[str]:
 
 def assert_segments_are_joined(family: str, template: PromptTemplate, text: str) -> None:
     source = source_of(family)
-    prompt = compile_prompt(template, source)
+    prompt = tokenise_prompt(template, source)
     own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
     joined = source.encode_start(join(template, text))
     assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined

@@ -11,7 +11,7 @@ import pytest
 
 from models import GEMMA_MINI, tokenizer_definition
 from trimexport import SpecError
-from trimexport.prompt.template import compile_prompt, join, parse_template, unescape
+from trimexport.prompt.template import join, parse_template, tokenise_prompt, unescape
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer
 
 
@@ -66,7 +66,7 @@ def test_escapes_of_the_command_line() -> None:
 def test_compiled_ids() -> None:
     """Trailing spaces of the prefix go to the text; bos opens the prefix and nothing else."""
     tokenizer = load_tokenizer(GEMMA_MINI)
-    prompt = compile_prompt(parse_template("Review:  {text}\nSentiment: "), tokenizer)
+    prompt = tokenise_prompt(parse_template("Review:  {text}\nSentiment: "), tokenizer)
     assert prompt.prefix_ids == (2, *tokenizer.encode_inside("Review:"))
     assert prompt.suffix_ids == tokenizer.encode_inside("\nSentiment:")
     assert prompt.text_lead == "  "
@@ -76,7 +76,7 @@ def test_control_tokens_of_the_prompt_work() -> None:
     """They are the prompt author's to use; only a text cannot write them."""
     tokenizer = load_tokenizer(GEMMA_MINI)
     template = parse_template("<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n")
-    prompt = compile_prompt(template, tokenizer)
+    prompt = tokenise_prompt(template, tokenizer)
     assert prompt.prefix_ids[:2] == (2, 106)
     assert prompt.suffix_ids[0] == 107
 
@@ -132,7 +132,7 @@ def test_start_and_end_tokens(tmp_path: Path, processor: dict[str, Any]) -> None
     whole = tuple(tokenizer.whole.encode("good").ids)
     assert whole == (*tokenizer.encode_start("good"), *tokenizer.end_ids)
     template = parse_template("<bos>{text}")
-    rendered = compile_prompt(replace(template, rendered=True), tokenizer)
+    rendered = tokenise_prompt(replace(template, rendered=True), tokenizer)
     assert (rendered.prefix_ids, rendered.suffix_ids) == ((2,), ())
-    assert compile_prompt(template, tokenizer).prefix_ids == (2, 2)
-    assert compile_prompt(parse_template("{text}"), tokenizer, ended=True).suffix_ids == (1,)
+    assert tokenise_prompt(template, tokenizer).prefix_ids == (2, 2)
+    assert tokenise_prompt(parse_template("{text}"), tokenizer, ended=True).suffix_ids == (1,)

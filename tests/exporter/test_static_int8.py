@@ -22,7 +22,7 @@ from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.quantize.activation_ranges import calibrate
+from trimexport.quantize.activation_ranges import activation_ranges
 from trimexport.quantize.int8 import half_scale
 from trimexport.quantize.matrices import products
 from trimexport.quantize.tensorrt_int8 import to_static_int8
@@ -38,7 +38,7 @@ def written(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt=tiny.PROMPT))
     model = LayerwiseModel(planned.checkpoint)
     graph = compile_graph(planned, model, Silent(), PLAIN)
-    activations = calibrate(planned, model, SEEN, Silent())
+    activations = activation_ranges(planned, model, SEEN, Silent())
     to_static_int8(graph, {}, activations)
     path = tmp_path_factory.mktemp("static") / "graph.onnx"
     write_onnx(graph, path, path.with_suffix(".data"))
@@ -86,7 +86,7 @@ def test_the_token_that_runs_before_each_text_is_seen(tiny_model: Path) -> None:
     """Without a suffix the prefix's last token is not compiled, so its activations count."""
     planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt="Sentiment of {text}"))
     model = LayerwiseModel(planned.checkpoint)
-    found = calibrate(planned, model, SEEN, Silent())
+    found = activation_ranges(planned, model, SEEN, Silent())
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     prefix = planned.prompt.prefix_ids
     rows = [(*prefix, *tokenizer.encode(text).ids) for text in SEEN.texts]

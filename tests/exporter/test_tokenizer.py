@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from trimexport import UnsupportedError
-from trimexport.prompt.template import compile_prompt, join, parse_template
+from trimexport.prompt.template import join, parse_template, tokenise_prompt
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
@@ -84,7 +84,7 @@ def test_segments_are_the_joined_string(mini: SourceTokenizer, text: str) -> Non
     begins or ends in white space may fuse with the prompt, which is the tokenisation gap."""
     assume(not is_inexact(text, " "))
     assume(text[-1] not in "\n▁ " and text[0] not in " ▁")
-    prompt = compile_prompt(TEMPLATE, mini)
+    prompt = tokenise_prompt(TEMPLATE, mini)
     own = text_ids(bundle_tokenizer(mini, prompt.text_lead), text)
     joined = mini.encode_start(join(TEMPLATE, text))
     assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
@@ -142,7 +142,7 @@ def test_a_dummy_prefix_belongs_to_the_start_of_the_string(tmp_path: Path) -> No
     assert source.lead("", "") == (" ", True)
     for template in ("Review: {text}\nSentiment:", "{text}\nSentiment:"):
         parsed = parse_template(template)
-        prompt = compile_prompt(parsed, source)
+        prompt = tokenise_prompt(parsed, source)
         tokenizer = bundle_tokenizer(source, prompt.text_lead)
         for text in ("good", " good", "a\nb", "日本"):
             ids = (*prompt.prefix_ids, *text_ids(tokenizer, text), *prompt.suffix_ids)
@@ -163,7 +163,7 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
     tokenizer.train_from_iterator(["Review: a good film\nSentiment: positive"] * 20, trainer)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     source = _saved(json.loads(tokenizer.to_str()), tmp_path, eos_token="<|end|>")
-    prompt = compile_prompt(TEMPLATE, source)
+    prompt = tokenise_prompt(TEMPLATE, source)
     derived = bundle_tokenizer(source, prompt.text_lead)
     for text in ("good", "a good film", "it 's\nfine", "日本 😀", " two", "<|end|>x"):
         ids = (*prompt.prefix_ids, *text_ids(derived, text), *prompt.suffix_ids)
@@ -204,7 +204,7 @@ def test_the_real_gemma_vocabulary(real_gemma: SourceTokenizer) -> None:
     source = real_gemma
     assert source.encode_inside(" positive") == (6222,)
     assert source.encode_inside("positive") == (30212,)
-    prompt = compile_prompt(TEMPLATE, source)
+    prompt = tokenise_prompt(TEMPLATE, source)
     tokenizer = bundle_tokenizer(source, prompt.text_lead)
     for row in read_jsonl(needs_data("sst2", "test.jsonl")):
         ids = (*prompt.prefix_ids, *text_ids(tokenizer, row["text"]), *prompt.suffix_ids)

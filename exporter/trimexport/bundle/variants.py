@@ -89,14 +89,14 @@ def write_variants(
     names: Sequence[str],
     work: Path,
     progress: Progress,
-    calibrations: Mapping[str, Activations],
+    ranges: Mapping[str, Activations],
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
     Args:
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
-        calibrations: name -> what calibration texts gave (see `quantize.smooth`), of those that are
+        ranges: name -> what calibration texts gave (see `quantize.smooth`), of those that are
             calibrated.
 
     Returns:
@@ -114,7 +114,7 @@ def write_variants(
     for name in names:
         scheme = SCHEMES[name]
         model = graphs[scheme.attention].clone()
-        activations = calibrations.get(name, {})
+        activations = ranges.get(name, {})
         factors = smooth(model, activations, statistics) if scheme.smoothed else {}
         tensors = scheme.quantize(model, factors, activations)
         if scheme.lowered:

@@ -100,11 +100,11 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
         ),
         calibration_error=sum(gaps) / len(gold),
         bins=bins,
-        coverage=tuple(abstaining(confidence, right, at / 100) for at in range(0, 100, 2)),
+        coverage=tuple(abstention(confidence, right, at / 100) for at in range(0, 100, 2)),
     )
 
 
-def abstaining(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:
+def abstention(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:
     """What is left where answers below a probability are not given."""
     kept = confidence >= threshold
     accuracy = float(right[kept].mean()) if kept.any() else None

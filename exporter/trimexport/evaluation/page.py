@@ -59,7 +59,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"{least:.0f} to {most:.0f}, median {median:.0f}; {evaluation.truncated:,} texts cut",
         ),
     ]
-    if (point := evaluation.abstaining) is not None:
+    if (point := evaluation.abstention) is not None:
         accuracy = "none is left" if point.accuracy is None else f"{point.accuracy:.2%} right"
         found.append(
             (f"from {point.threshold:.0%} on", f"{point.coverage:.1%} of the texts, {accuracy}")

@@ -59,7 +59,7 @@ def _coverage(axes: Any, evaluation: Evaluation) -> None:
         title="Leaving out unsure answers", xlabel="share of texts answered",
         ylabel="share that is right",
     )  # fmt: skip
-    if (point := evaluation.abstaining) is not None and point.accuracy is not None:
+    if (point := evaluation.abstention) is not None and point.accuracy is not None:
         axes.scatter([point.coverage], [point.accuracy], color="tab:red", zorder=3)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trimexport_runtime import Classifier
 
 from .data import Labelled
-from .metrics import Comparison, Point, Scores, abstaining, score
+from .metrics import Comparison, Point, Scores, abstention, score
 
 TIMED = 100  # texts that are classified one by one
 WORST = 10
@@ -49,7 +49,7 @@ class Evaluation:
     variant: str
     provider: str
     scores: Scores
-    abstaining: Point | None
+    abstention: Point | None
     speed: Speed
     truncated: int
     mistakes: tuple[Mistake, ...]
@@ -89,7 +89,7 @@ def evaluate(
         variant=classifier.variant.name,
         provider=classifier.provider,
         scores=score(data.gold, probabilities, classifier.labels),
-        abstaining=None if abstain_below is None else abstaining(confidence, right, abstain_below),
+        abstention=None if abstain_below is None else abstention(confidence, right, abstain_below),
         speed=_speed(classifier, data.texts, len(found) / seconds),
         truncated=sum(it.truncated for it in found),
         mistakes=_mistakes(data, classifier.labels, answers, confidence),

@@ -71,9 +71,9 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
     name = prefix + repetition.layers
     blocks = [_block(graph, f"{name}.{kind}") for kind in range(max(repetition.kinds) + 1)]
     weights = [_take_weights(graph, f"{name}.{kind}.") for kind in range(len(blocks))]
-    leaving = [_leaving(block) for block in blocks]
+    leaving = [_outputs_of(block) for block in blocks]
     exits = [_hidden(graph, values, repetition.width) for values in leaving]
-    hidden = _hidden(graph, _entering(blocks[0]), repetition.width)
+    hidden = _hidden(graph, _inputs_of(blocks[0]), repetition.width)
     entries = [hidden, *exits[:-1]]
     made: dict[ir.Value, ir.Value] = {}  # old -> new, of what is used outside its own block
     place = blocks[-1][-1]
@@ -101,14 +101,14 @@ def _comes_from(node: ir.Node, name: str) -> bool:
     return f"'{name}'" in node.metadata_props.get(_SCOPES, "")
 
 
-def _entering(block: Sequence[ir.Node]) -> list[ir.Value]:
+def _inputs_of(block: Sequence[ir.Node]) -> list[ir.Value]:
     """What a block reads and does not make."""
     made = {value for node in block for value in node.outputs}
     read = (value for node in block for value in node.inputs if value is not None)
     return list(dict.fromkeys(value for value in read if value not in made))
 
 
-def _leaving(block: Sequence[ir.Node]) -> list[ir.Value]:
+def _outputs_of(block: Sequence[ir.Node]) -> list[ir.Value]:
     """What a block makes and others read."""
     inside = set(block)
     values = (value for node in block for value in node.outputs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from trimexport.prompt.template import PromptTemplate, compile_prompt, join, literal_template
+from trimexport.prompt.template import PromptTemplate, join, literal_template, tokenise_prompt
 from trimexport.prompt.tokenizer import SourceTokenizer, text_tokenizer
 
 from .report import GAP_WARNING
@@ -68,7 +68,7 @@ def gap_share(
     """Share of the texts whose ids differ between segments and the joined string. `own` are the
     texts' own ids where they are known: they take a tokenizer of their own, slow to make."""
     own = _text_ids(template, tokenizer, texts) if own is None else own
-    prompt = compile_prompt(template, tokenizer)
+    prompt = tokenise_prompt(template, tokenizer)
     different = sum(
         (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
         != tokenizer.encode_start(join(template, text))
@@ -95,7 +95,7 @@ def _text_ids(
     template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
 ) -> list[list[int]]:
     """The texts' own ids, which do not depend on the suffix."""
-    prompt = compile_prompt(template, tokenizer)
+    prompt = tokenise_prompt(template, tokenizer)
     definition = text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens)
     own = Tokenizer.from_str(json.dumps(definition))
     return [own.encode(text, add_special_tokens=False).ids for text in texts]

@@ -51,7 +51,7 @@ class PromptTemplate:
 
 
 @dataclass(frozen=True)
-class CompiledPrompt:
+class PromptIds:
     """The prompt as token ids. `prefix_ids` begin with the tokenizer's own start tokens (bos);
     `text_lead` is written before each text by the bundle's tokenizer; `opens` says that it is the
     tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`). `examples` are the texts that it
@@ -111,9 +111,9 @@ def literal_template(prefix: str, suffix: str) -> PromptTemplate:
     return parse_template("{text}".join(doubled))
 
 
-def compile_prompt(
+def tokenise_prompt(
     template: PromptTemplate, tokenizer: SourceTokenizer, *, ended: bool = False
-) -> CompiledPrompt:
+) -> PromptIds:
     """Tokenise the segments around the text, each by itself.
 
     Args:
@@ -122,7 +122,7 @@ def compile_prompt(
     prefix = template.prefix.rstrip(" ")
     lead, opens = tokenizer.lead(prefix, template.text_lead)
     suffix_ids = tokenizer.encode_inside(template.suffix.rstrip(" "))
-    return CompiledPrompt(
+    return PromptIds(
         template=template,
         prefix_ids=tokenizer.encode_start(prefix, rendered=template.rendered),
         suffix_ids=(*suffix_ids, *tokenizer.end_ids) if ended else suffix_ids,

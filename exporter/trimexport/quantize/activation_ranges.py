@@ -13,7 +13,7 @@ from trimexport.texts import Texts
 from .smooth import Activations
 
 
-def calibrate(
+def activation_ranges(
     planned: Plan, model: LayerwiseModel, calibration: Texts, progress: Progress
 ) -> Activations:
     """How large each matrix's inputs become on the calibration texts, at the positions that the
