@@ -131,8 +131,8 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
 def _activation_ranges(
     planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
 ) -> dict[str, Activations]:
-    """What the calibration texts give each variant: all that are smoothed, where texts are given; static
-    int8 alone, which cannot do without, where none are."""
+    """What the calibration texts give each variant: all that are smoothed, where texts are given;
+    static int8 alone, which cannot do without, where none are."""
     names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
     if calibration is None:
         names = [name for name in names if name == STATIC]
