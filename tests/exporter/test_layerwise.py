@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
+import families
 from models import gemma, llama, save
-from trimexport import CheckpointError
+from trimexport import CheckpointError, ExportError
 from trimexport.model import layerwise
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.model.shared_prefix import SharedPrefix, common_prefix
 from trimexport.source.checkpoint import open_checkpoint
 
 SEQUENCES = [[2, 900, 17, 4], [2], [2, *range(500, 560)], [2, 7, 7, 7, 7, 31]]
@@ -46,6 +50,46 @@ def test_reference_is_the_full_forward(
             logits = model(torch.tensor([sequence])).logits[0, -1]
         assert torch.allclose(found.token_logits[row], logits[TOKENS], atol=1e-4)
         assert torch.allclose(found.log_normaliser[row], logits.logsumexp(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "phi3-longrope", "qwen3", "gpt2"])
+def test_what_sequences_begin_with_is_read_once(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the model's own cache, longer than a window, each answers as it does when it is read
+    whole; and the layers see the beginning once."""
+    directory = families.make(family, tmp_path)
+    beginning = [2, *range(700, 730)]
+    sequences = [[*beginning, *range(40, 40 + more)] for more in (1, 3, 30, 7)]
+    tokens = Counter[str]()
+    running = engine(directory)
+    running.body.register_forward_pre_hook(
+        lambda module, args, kwargs: tokens.update(seen=kwargs["input_ids"].numel()),
+        with_kwargs=True,
+    )
+    found = running.reference(sequences, TOKENS)
+    whole = [running.reference([sequence], TOKENS) for sequence in sequences]
+    for row, alone in enumerate(whole):
+        assert torch.allclose(found.token_logits[row], alone.token_logits[0], atol=1e-4)
+        assert torch.allclose(found.log_normaliser[row], alone.log_normaliser[0], atol=1e-4)
+    padded, checked, alone_ones = 4 * 30, 32 + 61, sum(map(len, sequences))
+    assert tokens["seen"] == len(beginning) + padded + checked + alone_ones
+
+    keep = SharedPrefix.update
+
+    def forget_one(*given: Any) -> Any:
+        return tuple(part.index_fill(2, torch.tensor([30]), 0.0) for part in keep(*given))
+
+    monkeypatch.setattr(SharedPrefix, "update", forget_one)
+    with pytest.raises(ExportError, match=r"answers otherwise behind keys.*its cache cannot be"):
+        running.reference(sequences, TOKENS)
+
+
+def test_common_prefix() -> None:
+    assert common_prefix([(1, 2, 3), (1, 2, 4, 5)]) == (1, 2)
+    assert common_prefix([(1, 2), (1, 2, 3)]) == (1,), "one of each is left"
+    assert common_prefix([(1, 2), (1, 2)]) == (1,)
+    assert common_prefix([(1, 2, 3)]) == common_prefix([]) == common_prefix([(1,), (2,)]) == ()
 
 
 def test_prefix_cache_is_transformers_cache(directory: Path) -> None:

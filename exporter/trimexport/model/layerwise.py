@@ -8,7 +8,7 @@ graph, and the reference that every variant is compared with.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
+from trimexport.errors import ExportError
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.source.empty_model import (
     body_of,
@@ -30,12 +31,16 @@ from trimexport.source.empty_model import (
 from trimexport.source.families import reference_attention
 
 from .head import TrimmedHead, head_of
+from .shared_prefix import SharedPrefix, common_prefix
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384
 TOKENS_PER_STEP = 512
 VOCABULARY_BLOCK = 8_192
 ROWS_PER_HEAD = 1_024  # that a block of the vocabulary is multiplied with at once
+KEYS_PER_STEP = 16_384  # keys, the shared beginning's among them, that a layer looks at at once
+# Sequences that are read whole too, and how far they may then be apart, by the norm.
+CHECKED, CLOSE = 2, 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,7 @@ class LayerwiseModel:
     @torch.no_grad()
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
         """Run the prefix once and keep every layer's keys and values."""
-        cache = DynamicCache()
-        if prefix_ids:
-            self.body(
-                input_ids=torch.tensor([list(prefix_ids)]), past_key_values=cache, use_cache=True
-            )
-        layers: list[Any] = list(cache.layers)
+        layers: list[Any] = list(self._read_prefix(prefix_ids, DynamicCache()).layers)
         return PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
@@ -114,12 +114,25 @@ class LayerwiseModel:
         progress: Callable[[int], None] = lambda done: None,
     ) -> torch.Tensor:
         """What the output layer reads after each sequence: float32 [n, hidden]. Arguments as in
-        `reference`."""
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        states = torch.empty(len(sequences), self.checkpoint.config.hidden_size)
-        for group in _passes(order, sequences):
-            states[group] = self._last_hidden([sequences[i] for i in group])
+        `reference`.
+
+        What all sequences begin with is read once, and the model keeps its keys and values, as it
+        does when it generates. The shortest and the longest sequence are read whole besides.
+
+        Raises:
+            ExportError: that makes a difference, so the model's cache is not to be trusted.
+        """
+        shared = common_prefix(sequences)
+        cache = self._read_prefix(shared, SharedPrefix())
+        rests = [sequence[len(shared) :] for sequence in sequences]
+        order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
+        states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
+        for group in _passes(order, rests):
+            states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
+        if shared:
+            some = list(dict.fromkeys((order[-1], order[0])))[:CHECKED]
+            self._check_cache([sequences[i] for i in some], states[some])
         return states
 
     @torch.no_grad()
@@ -169,7 +182,7 @@ class LayerwiseModel:
         """The largest absolute value of each input of every matrix in the layers.
 
         Args:
-            sequences: whole prompts as token ids.
+            sequences: whole prompts as token ids, of which the first `skip` are the same.
             skip: how many positions at the beginning are left out: the compiled prefix's, which the
                 graph does not compute. First tokens are often unlike all others.
             progress: called with the number of sequences done since the last call.
@@ -181,26 +194,49 @@ class LayerwiseModel:
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             sizes = inputs[0].abs()
-            place = torch.arange(sizes.shape[1])
-            seen = (place >= skip) & (place < self._lengths[self._rows].unsqueeze(1))
+            seen = torch.arange(sizes.shape[1]) < self._lengths[self._rows].unsqueeze(1)
             largest = sizes[seen].amax(0)
             found[name] = torch.maximum(found.get(name, largest), largest)
 
+        shared = list(sequences[0][:skip]) if sequences else []
+        cache = self._read_prefix(shared, SharedPrefix())
+        rests = [sequence[skip:] for sequence in sequences]
         hooks = [
             module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
             for name, module in self.body.named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         ]
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        for group in _passes(order, sequences):
-            self._last_hidden([sequences[i] for i in group])
+        order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
+        for group in _passes(order, rests):
+            self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
         for hook in hooks:
             hook.remove()
         return found
 
-    def _last_hidden(self, sequences: list[Sequence[int]]) -> torch.Tensor:
-        """Hidden states after the final norm at each row's last token [n, hidden].
+    def _read_prefix(self, ids: Sequence[int], cache: DynamicCache) -> DynamicCache:
+        """Read ids that others follow; `cache` takes every layer's keys and values of them."""
+        if ids:
+            self._lengths = torch.tensor([len(ids)])
+            self.body(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True)
+        return cache
+
+    def _check_cache(self, sequences: Sequence[Sequence[int]], states: torch.Tensor) -> None:
+        """Raise ExportError unless whole sequences end in `states`, float32 [n, hidden], too."""
+        for sequence, state in zip(sequences, states, strict=True):
+            whole = self._last_hidden([sequence], SharedPrefix())[0]
+            apart = float((whole - state).norm() / whole.norm())
+            if not apart < CLOSE:
+                raise ExportError(
+                    "the untrimmed model answers otherwise behind keys and values that it keeps "
+                    f"than when it reads the whole prompt (its last hidden states are {apart:.2g} "
+                    "apart), so its cache cannot be trusted and no prompt compiled from it; "
+                    "install a version of transformers that this release was tested with"
+                )
+
+    def _last_hidden(self, sequences: list[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
+        """Hidden states after the final norm at each row's last token [n, hidden], behind what
+        `cache` holds.
 
         Rows are padded to the right with their last token; under causal attention no real token
         sees the padding.
@@ -211,7 +247,8 @@ class LayerwiseModel:
             ids[row] = sequence[-1]
             ids[row, : len(sequence)] = torch.tensor(list(sequence))
         self._lengths = torch.tensor([len(sequence) for sequence in sequences])
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        past = {"past_key_values": cache, "use_cache": True} if cache.get_seq_length() else {}
+        hidden = self.body(input_ids=ids, **{"use_cache": False, **past}).last_hidden_state
         return hidden[torch.arange(len(sequences)), self._lengths - 1]  # type: ignore[no-any-return]
 
     def _head(
@@ -247,7 +284,9 @@ class LayerwiseModel:
             for name in names:
                 set_tensor(self.model, name, self.checkpoint.read(self.names[name]))
             try:
-                step = max(1, TOKENS_PER_STEP // hidden.shape[1])
+                length = hidden.shape[1]
+                keys = length + _kept(kwargs)
+                step = max(1, min(TOKENS_PER_STEP // length, KEYS_PER_STEP // keys))
                 parts = []
                 for start in range(0, len(hidden), step):
                     rows = self._rows = slice(start, start + step)
@@ -292,6 +331,12 @@ def _rows_of(value: Any, batch: int, rows: slice) -> Any:
     if isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == batch:
         return value[rows]
     return value
+
+
+def _kept(options: Mapping[str, Any]) -> int:
+    """How many keys a layer that is called with `options` finds in its cache."""
+    caches = [value for value in options.values() if isinstance(value, SharedPrefix)]
+    return caches[0].get_seq_length() if caches else 0
 
 
 def _passes(order: list[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
