@@ -44,7 +44,7 @@ def guards_int8() -> bool:
         BackendError: the environment variable is neither `on` nor `off`.
     """
     forced = forced_guard()
-    return not adds_exactly(instructions()) if forced is None else forced
+    return is_x64() and (not adds_exactly(instructions()) if forced is None else forced)
 
 
 def forced_guard() -> bool | None:
