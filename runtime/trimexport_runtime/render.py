@@ -12,7 +12,7 @@ from typing import Any
 
 from .bundle import Manifest, Variant
 from .classifier import Classifier, Prediction
-from .cpu import adds_exactly, instructions
+from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
 from .files import BadLine
 
 TEXT_WIDTH = 80
@@ -172,13 +172,25 @@ def _megabytes(size: int) -> str:
 
 
 def _processor(found: Sequence[str] | None) -> str:
-    """What it has for integer products, and what follows where an x64 lacks VNNI."""
+    """What it has for integer products, and what follows for int8."""
     if found is None:
-        return "not known: this system does not tell, so int8 runs as on a processor without VNNI"
-    text = ", ".join(found) or "no vector instructions for integer products"
-    if "avx2" in found and not adds_exactly(found):
-        text += "; no VNNI, so int8 weights are made unsigned when they are loaded, and run slower"
-    return text
+        text = "not known: this system does not tell"
+    else:
+        text = ", ".join(found) or "no vector instructions for integer products"
+    return f"{text}{_guard(found)}"
+
+
+def _guard(found: Sequence[str] | None) -> str:
+    """What is done against overflow, and why; nothing where nothing need be."""
+    forced, exact = forced_guard(), adds_exactly(found)
+    if not is_x64():
+        return "" if forced is None else f"; {GUARD} is set, which only x64 processors heed"
+    unsigned = "int8 weights are made unsigned when they are loaded, and run slower"
+    if forced is None:
+        return "" if exact else f"{'; no VNNI' * (found is not None)}, so {unsigned}"
+    if forced:
+        return f"; {GUARD}=on, so {unsigned}"
+    return f"; {GUARD}=off, so int8 weights stay signed{'' if exact else ' and sums may overflow'}"
 
 
 def _backend(found: Mapping[str, str | None]) -> str:
@@ -200,5 +212,6 @@ def _runtime(bundle: Path, manifest: Manifest) -> dict[str, Any]:
         "onnxruntime": onnxruntime,
         "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
         "instructions": instructions(),
+        "int8_guard": {"on": guards_int8(), "forced": forced_guard() is not None},
         "backends": [asdict(found) for found in describe_backends(bundle, manifest)],
     }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from trimexport.progress import Progress
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
+from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
@@ -111,7 +112,7 @@ def _by_parts(question: Question, variant: Variant, progress: Progress) -> Logit
     for group in groups:
         ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)
         feeds.append({"input_ids": ids, "attention_mask": mask})
-    pieces = cut(question.bundle / variant.graph)
+    pieces = cut(question.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
         for group, found in zip(groups, run_stepwise(pieces, feeds, tick), strict=True):
@@ -122,9 +123,11 @@ def _by_parts(question: Question, variant: Variant, progress: Progress) -> Logit
 def _in_optimum(question: Question, name: str, progress: Progress) -> Logits | NotRun:
     """What Optimum's `ORTModelForSequenceClassification` makes of the same files, tokenizer
     included, in an environment of its own."""
+    variant = question.manifest.variant(name)
     request = {
         "bundle": str(question.bundle.resolve()),
-        "graph": question.manifest.variant(name).graph,
+        "graph": variant.graph,
+        "entries": session_entries(variant.precision),
         "texts": list(question.texts),
     }
     with progress.bar(f"variant {name} in Optimum", 1) as tick:

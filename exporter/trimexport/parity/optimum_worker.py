@@ -1,8 +1,9 @@
 """Logits of a bundle by Optimum: `python -P optimum_worker.py`, with a Python that has it.
 
-Reads one request from standard input, a JSON object with bundle, graph and texts, and writes one
-reply to standard output: logits, a list of numbers per text, or error. It is run by its path and
-imports nothing of trimexport, for Optimum needs another transformers than the exporter may have.
+Reads one request from standard input, a JSON object with bundle, graph, entries (of the session's
+configuration) and texts, and writes one reply to standard output: logits, a list of numbers per
+text, or error. It is run by its path and imports nothing of trimexport, for Optimum needs another
+transformers than the exporter may have.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from typing import Any
 ROWS = 32
 
 
-def logits(bundle: str, graph: str, texts: list[str]) -> list[list[float]]:
+def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -> list[list[float]]:
     """What `ORTModelForSequenceClassification` says of texts that the bundle's own tokenizer cuts
     and pads."""
     import numpy as np
+    import onnxruntime as ort
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer
 
     path = Path(graph)
+    options = ort.SessionOptions()
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
     tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
     model: Any = ORTModelForSequenceClassification.from_pretrained(
-        bundle, subfolder=str(path.parent), file_name=path.name
+        bundle, subfolder=str(path.parent), file_name=path.name, session_options=options
     )
     found: list[list[float]] = []
     for start in range(0, len(texts), ROWS):

@@ -38,18 +38,19 @@ class _Part:
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A graph in parts, in its own order; its data lies in `folder`."""
+    """A variant's graph in parts, in its own order; its data lies in `folder`."""
 
     model: onnx.ModelProto
     parts: tuple[_Part, ...]
     folder: Path
+    precision: str
 
 
-def cut(graph: Path) -> CutGraph:
-    """Cut a `.onnx` file that has its data beside it."""
+def cut(graph: Path, precision: str) -> CutGraph:
+    """Cut a variant's `.onnx` file, which has its data beside it."""
     # The tracer leaves out some values' types, which a cut needs.
     model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    return CutGraph(model, tuple(_parts(model)), graph.parent)
+    return CutGraph(model, tuple(_parts(model)), graph.parent, precision)
 
 
 def run_stepwise(
@@ -63,7 +64,7 @@ def run_stepwise(
     """
     known = [dict(feed) for feed in feeds]
     for place, part in enumerate(graph.parts):
-        session = _session(graph.model, part, graph.folder)
+        session = _session(graph, part)
         later = {name for rest in graph.parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
         for values in known:
             results = session.run(list(part.outputs), {name: values[name] for name in part.inputs})
@@ -113,8 +114,9 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     return int(external.get("length", 0)) or tensor.ByteSize()
 
 
-def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.InferenceSession:
+def _session(whole: CutGraph, part: _Part) -> ort.InferenceSession:
     """Load one part."""
+    model = whole.model
     kinds = {item.name: item.type for item in [*model.graph.value_info, *model.graph.input]}
     kinds |= {item.name: item.type for item in model.graph.output}
     used = {name for node in part.nodes for name in node.input}
@@ -128,10 +130,10 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
     part_model = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    options = session_options(None)
+    options = session_options(whole.precision)
     options.enable_cpu_mem_arena = False  # it takes twice what is asked, and keeps it
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
+        "session.model_external_initializers_file_folder_path", str(whole.folder)
     )
     return ort.InferenceSession(part_model.SerializeToString(), options, providers=[CPU_PROVIDER])
 
