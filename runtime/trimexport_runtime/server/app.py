@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from .handlers import Handlers
 from .refusals import Refusal
-from .routing import Routes
+from .routes import Router
 from .service import Service
 
 OPEN = ("/health", "/v2/health/live", "/v2/health/ready")  # nobody needs a key to ask these
@@ -26,7 +26,7 @@ class App:
     def __init__(self, service: Service, log: Callable[[dict[str, Any]], None]) -> None:
         self._service = service
         self._log = log
-        self._routes = Routes(Handlers(service).table())
+        self._router = Router(Handlers(service).routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. Every end that it can have is an answer, counted and logged."""
@@ -41,12 +41,12 @@ class App:
     async def _answer(self, request: Request) -> Response:
         scope = request.scope
         try:
-            route, handler, scope["path_params"] = self._routes.find(scope["method"], scope["path"])
-            scope["route"] = route
-            if route not in OPEN:
+            route, scope["path_params"] = self._router.find(scope)
+            scope["route"] = route.path
+            if route.path not in OPEN:
                 self._check_key(request)
                 self._service.check_taking()
-            return await handler(request)
+            return await route.handler(request)
         except Refusal as refusal:
             return self._refused(refusal)
         except ClientDisconnect:
