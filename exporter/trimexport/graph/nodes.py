@@ -3,10 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from trimexport.errors import ExportError
+
+_T = TypeVar("_T")
+
+
+def require(value: _T | None, lacked: str) -> _T:
+    """`value`, which a pass cannot do without.
+
+    Args:
+        value: what was looked for in a traced graph, or whether it is as it has to be.
+        lacked: what the graph lacks where `value` is None or False, for the message: "a Reshape
+            before node_addmm".
+
+    Raises:
+        ExportError: `value` is None or False.
+    """
+    if value is None or value is False:
+        raise ExportError(
+            f"the model's graph, as torch {version('torch')} and transformers "
+            f"{version('transformers')} write it, lacks {lacked}; install older releases of the "
+            "two, or a newer one of trimexport"
+        )
+    return value
+
+
+def input_of(node: ir.Node, place: int) -> ir.Value:
+    """The input of a node at `place`, counted from 0.
+
+    Raises:
+        ExportError: it is left out.
+    """
+    value = node.inputs[place] if place < len(node.inputs) else None
+    return require(value, f"input {place} of {described(node)}")
+
+
+def shape_of(value: ir.Value) -> ir.Shape:
+    """A value's shape, whose dimensions may be symbols.
+
+    Raises:
+        ExportError: the tracer left none.
+    """
+    return require(value.shape, f"the shape of {value.name}")
+
+
+def described(node: ir.Node) -> str:
+    """A node for a message: its operator and its name."""
+    return f"{node.op_type} {node.name}"
 
 
 def made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
