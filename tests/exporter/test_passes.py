@@ -241,7 +241,7 @@ def test_an_unknown_initializer_is_refused(tmp_path: Path) -> None:
 
     checkpoint = open_checkpoint(save(llama(), tmp_path), "", None)
     model = unbound()
-    with pytest.raises(ExportError, match="initializer 'w' that is neither"):
+    with pytest.raises(ExportError, match="the numbers of w, which the checkpoint does not hold"):
         bind(model, Bindings(streamed={}, values={}), checkpoint)
 
 

@@ -45,13 +45,35 @@ def input_of(node: ir.Node, place: int) -> ir.Value:
     return require(value, f"input {place} of {described(node)}")
 
 
-def shape_of(value: ir.Value) -> ir.Shape:
+def shape_of(value: ir.Value, rank: int | None = None) -> ir.Shape:
     """A value's shape, whose dimensions may be symbols.
 
     Raises:
-        ExportError: the tracer left none.
+        ExportError: the tracer left none, or one that has not `rank` dimensions.
     """
-    return require(value.shape, f"the shape of {value.name}")
+    shape = require(value.shape, f"the shape of {value.name}")
+    require(rank in (None, len(shape)), f"{rank} dimensions of {value.name}, which is {shape}")
+    return shape
+
+
+def maker_of(value: ir.Value, op_type: str) -> ir.Node:
+    """The node that makes `value`, an `op_type`.
+
+    Raises:
+        ExportError: another node makes it, or none.
+    """
+    return require(made_by(value, op_type), f"the {op_type} that makes {value.name}")
+
+
+def token_ids_of(graph: ir.Graph) -> ir.Value:
+    """The graph's first input: a text's tokens, int64 [batch, sequence].
+
+    Raises:
+        ExportError: the graph has no input, or not one of two dimensions.
+    """
+    token_ids = require(graph.inputs[0] if graph.inputs else None, "an input for the tokens")
+    shape_of(token_ids, rank=2)
+    return token_ids
 
 
 def described(node: ir.Node) -> str:
