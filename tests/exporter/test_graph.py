@@ -21,18 +21,18 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from transformers import GemmaConfig
-from trimexport.attention import STEADY
-from trimexport.checkpoint import Checkpoint
-from trimexport.graph import CompiledClassifier, trace
-from trimexport.head import head_of
-from trimexport.skeleton import make_skeleton
-import torch
+from trimexport.graph.classifier import CompiledClassifier
+from trimexport.graph.prefix_attention import STEADY
+from trimexport.graph.trace import trace
+from trimexport.model.head import TrimmedHead
+from trimexport.source.checkpoint import Checkpoint
+from trimexport.source.empty_model import make_skeleton
 
 config = GemmaConfig(num_hidden_layers=2)  # otherwise of Gemma 7B's shape: 256,000 x 3,072
 model = make_skeleton(Checkpoint(Path("."), "", None, config, "GemmaForCausalLM", {}), STEADY)
 size = sum(p.numel() * 4 for p in model.parameters())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-head = head_of(torch.zeros(2, 3072), None, None)
+head = TrimmedHead(3072, 2, None)
 graph = trace(CompiledClassifier(model.base_model, head, (1, 1), 0, (2,), (4, 5)))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(size, (after - before) * 1024)

@@ -27,9 +27,9 @@ from trimexport.source.empty_model import (
     parameter_names,
     set_tensor,
 )
-from trimexport.source.families import reference_attention
+from trimexport.source.families import reference_attention, softcap_of
 
-from .head import TrimmedHead, head_of
+from .head import TrimmedHead, capped, trim_head
 
 # Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
 TOKENS_PER_PASS = 16_384
@@ -138,26 +138,22 @@ class LayerwiseModel:
         its logits, float32 [n, tokens of the block]."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
-        softcap = self.checkpoint.softcap
+        softcap = softcap_of(self.model)
         rows = self.checkpoint.tensors[source].shape[0]
         for start in range(0, rows, VOCABULARY_BLOCK):
             stop = min(start + VOCABULARY_BLOCK, rows)
             logits = hidden @ self.checkpoint.read(source, start, stop).T
             if bias_source is not None:
                 logits = logits + self.checkpoint.read(bias_source, start, stop)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
-            yield start, logits
+            yield start, capped(logits, softcap)
 
     def cut_head(self, rows: Sequence[int]) -> TrimmedHead:
-        """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
-        read = self.checkpoint.read_rows
-        bias = self.names.get(self.head_name + ".bias")
-        return head_of(
-            read(self.names[self.head_name + ".weight"], rows),
-            None if bias is None else read(bias, rows),
-            self.checkpoint.softcap,
-        )
+        """`trim_head` of this model, whose rows are read from the checkpoint."""
+        return trim_head(self.model, rows, self._head_rows)
+
+    def _head_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
+        """Rows of the output layer's `weight` or `bias`, float32."""
+        return self.checkpoint.read_rows(self.names[f"{self.head_name}.{name}"], rows)
 
     @torch.no_grad()
     def activations(
