@@ -6,13 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import (
-    Manifest,
-    Parity,
-)
+from trimexport_runtime.bundle import Manifest, Parity
 from trimexport_runtime.replacing import replacing
 
-from .render import html
+from .page import html_page
 from .report import ParityReport
 
 
@@ -45,5 +42,5 @@ def save_report(report: ParityReport, bundle: Path) -> Path:
     path = bundle / "reports" / "parity.html"
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as stream:
-        stream.write(html(report).encode())
+        stream.write(html_page(report).encode())
     return path
