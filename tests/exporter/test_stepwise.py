@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from trimexport.parity import part_by_part as stepwise
-from trimexport.parity.part_by_part import Feed, cut, run_stepwise
+from trimexport.parity import part_by_part
+from trimexport.parity.part_by_part import Feed, cut, run_by_parts
 from trimexport_runtime import read_manifest
 
 # The layers' matrices have 16 to 64 KiB in float32 and a quarter of it in int8; a limit of a byte
@@ -48,10 +48,10 @@ def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.Monkey
     assert deviation > 0.1
     parts = []
     for limit in LIMITS[precision]:
-        monkeypatch.setattr(stepwise, "PART_BYTES", limit)
+        monkeypatch.setattr(part_by_part, "PART_BYTES", limit)
         done: list[int] = []
         pieces = cut(graph)
-        found = run_stepwise(pieces, feeds(), done.append)
+        found = run_by_parts(pieces, feeds(), done.append)
         parts.append(len(pieces.parts))
         assert sum(done) == parts[-1]
         for ours, theirs in zip(found, expected, strict=True):
@@ -66,12 +66,12 @@ def test_a_small_graph_is_one_part(graph: Path) -> None:
     pieces = cut(graph)
     assert len(pieces.parts) == 1
     done: list[int] = []
-    run_stepwise(pieces, feeds()[:1], done.append)
+    run_by_parts(pieces, feeds()[:1], done.append)
     assert done == [1]
 
 
 def test_the_callers_feeds_are_left_alone(graph: Path) -> None:
     given = feeds()
-    run_stepwise(cut(graph), given)
+    run_by_parts(cut(graph), given)
     for ours, theirs in zip(given, feeds(), strict=True):
         assert ours.keys() == theirs.keys()

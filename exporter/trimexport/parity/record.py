@@ -1,4 +1,4 @@
-"""What a build measured, written into its bundle."""
+"""The record of a parity report in its bundle: in the manifest, and as a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .report import ParityReport
 
 
 def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
-    """The manifest with what the build measured."""
+    """The manifest with each variant's parity on the CPU, the label mass and the tokenisation
+    gap."""
     measured = {
         item.name: Parity(
             texts=len(report.texts),

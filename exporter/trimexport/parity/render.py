@@ -13,7 +13,7 @@ _HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|
 
 
 def rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """The parity table: a header, the reference, and a row per variant and backend."""
+    """The parity table: a header, the reference, and a row for each variant on each backend."""
     reference = ("reference", "", "", "", "", _percent(report.reference_accuracy), "")
     absent = [(row.title, *[""] * (len(_HEADER) - 2), "NOT RUN") for row in report.not_run]
     return [_HEADER, reference, *(_row(variant) for variant in report.variants), *absent]
@@ -36,7 +36,8 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def facts(report: ParityReport) -> list[str]:
-    """What is measured beside parity, a line each."""
+    """The lines below the table: what is measured beside parity, the answers that changed, and why
+    rows are missing."""
     count, gap = len(report.texts), report.gap
     lines = [
         f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}",
@@ -54,9 +55,9 @@ def facts(report: ParityReport) -> list[str]:
         )
     for variant in report.variants:
         lines += [
-            f"{variant.title} answers {item.variant!r} for {item.reference!r} on text "
-            f"{item.index + 1} (margins {item.variant_margin:.4f} and {item.reference_margin:.4f})"
-            for item in variant.disagreements[:LISTED]
+            f"{variant.title} answers {flip.variant!r} for {flip.reference!r} on text "
+            f"{flip.index + 1} (margins {flip.variant_margin:.4f} and {flip.reference_margin:.4f})"
+            for flip in variant.disagreements[:LISTED]
         ]
         hidden = len(variant.disagreements) - LISTED
         if hidden > 0:
