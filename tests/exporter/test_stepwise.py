@@ -9,8 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from guards import GUARDS, forced
-from trimexport.parity import part_by_part as stepwise
-from trimexport.parity.part_by_part import Feed, cut, run_stepwise
+from trimexport.parity import part_by_part
+from trimexport.parity.part_by_part import Feed, cut, run_by_parts
 from trimexport_runtime import read_manifest
 from trimexport_runtime.backends.onnxruntime import session_options
 
@@ -56,10 +56,10 @@ def compare(graph: Path, precision: str, patch: pytest.MonkeyPatch) -> None:
     assert deviation > 0.1
     parts = []
     for limit in LIMITS[precision]:
-        patch.setattr(stepwise, "PART_BYTES", limit)
+        patch.setattr(part_by_part, "PART_BYTES", limit)
         done: list[int] = []
         pieces = cut(graph, precision)
-        found = run_stepwise(pieces, feeds(), done.append)
+        found = run_by_parts(pieces, feeds(), done.append)
         parts.append(len(pieces.parts))
         assert sum(done) == parts[-1]
         for ours, theirs in zip(found, expected, strict=True):
@@ -74,12 +74,12 @@ def test_a_small_graph_is_one_part(graph: Path, precision: str) -> None:
     pieces = cut(graph, precision)
     assert len(pieces.parts) == 1
     done: list[int] = []
-    run_stepwise(pieces, feeds()[:1], done.append)
+    run_by_parts(pieces, feeds()[:1], done.append)
     assert done == [1]
 
 
 def test_the_callers_feeds_are_left_alone(graph: Path, precision: str) -> None:
     given = feeds()
-    run_stepwise(cut(graph, precision), given)
+    run_by_parts(cut(graph, precision), given)
     for ours, theirs in zip(given, feeds(), strict=True):
         assert ours.keys() == theirs.keys()

@@ -83,7 +83,8 @@ def build(
     check_output(target, force)
 
     # PyTorch takes its time, so what can be refused without it is
-    from trimexport.parity import render
+    from trimexport.parity.json_report import as_dict
+    from trimexport.parity.render import table
     from trimexport.pipeline import build as run
     from trimexport.tensorrt.trtexec import trtexec_commands
     from trimexport.texts import read_texts
@@ -101,10 +102,10 @@ def build(
     )
     commands = trtexec_commands(built.manifest)
     if as_json:
-        found = {"bundle": str(target), **render.as_dict(built.report), "trtexec": commands}
+        found = {"bundle": str(target), **as_dict(built.report), "trtexec": commands}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo(render.table(built.report))
+    click.echo(table(built.report))
     for name, versions in commands.items() if given["tensorrt_onnx_only"] else ():
         click.echo(f"\n{name}: build the engine where it will run:")
         click.echo(f"  trimexport-run build-engines {target} --variant {name}")

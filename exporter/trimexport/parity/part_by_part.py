@@ -2,7 +2,7 @@
 
 ONNX Runtime holds the weights of a graph that it has loaded, often twice while it packs them. Here
 the graph is cut into parts with a limited share of the weights each; every batch goes through one
-part before the next is loaded, as layers do in `layerwise`.
+part before the next is loaded, as they go through the layers in `layerwise`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.bundle import OUTPUT
 
-# Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
-# in its file and not loaded.
+# The most weights in a part. A larger tensor makes a part of its own: an embedding, whose rows are
+# looked up in its file and not loaded.
 PART_BYTES = 128 * 2**20
 
 Feed = dict[str, npt.NDArray[np.generic]]
@@ -29,7 +29,8 @@ Feed = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class _Part:
-    """Nodes of the graph, what they read that others make, and what others read of theirs."""
+    """Some nodes of the graph, the values that they read from other parts, and the values that
+    later parts read from them."""
 
     nodes: tuple[onnx.NodeProto, ...]
     inputs: tuple[str, ...]
@@ -38,7 +39,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A variant's graph in parts, in its own order; its data lies in `folder`."""
+    """A variant's graph and its parts, in the order of its nodes. Its data lies in `folder`."""
 
     model: onnx.ModelProto
     parts: tuple[_Part, ...]
@@ -53,7 +54,7 @@ def cut(graph: Path, precision: str) -> CutGraph:
     return CutGraph(model, tuple(_parts(model)), graph.parent, precision)
 
 
-def run_stepwise(
+def run_by_parts(
     graph: CutGraph, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
 ) -> list[npt.NDArray[np.float32]]:
     """The logits of every batch, float32 [batch, labels].
@@ -77,7 +78,7 @@ def run_stepwise(
 
 
 def _parts(model: onnx.ModelProto) -> list[_Part]:
-    """The graph in parts, in its own order."""
+    """The parts of a graph, in the order of its nodes."""
     groups = list(_groups(model))
     weights = {item.name for item in model.graph.initializer}
     parts = []
@@ -96,6 +97,8 @@ def _parts(model: onnx.ModelProto) -> list[_Part]:
 
 
 def _groups(model: onnx.ModelProto) -> Iterator[list[onnx.NodeProto]]:
+    """The nodes in their order, in groups that read at most PART_BYTES of weights each, or one
+    larger tensor."""
     sizes = {item.name: _bytes(item) for item in model.graph.initializer}
     group: list[onnx.NodeProto] = []
     held: set[str] = set()
@@ -110,6 +113,7 @@ def _groups(model: onnx.ModelProto) -> Iterator[list[onnx.NodeProto]]:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
+    """The size of a tensor's data, wherever it lies."""
     external = {entry.key: entry.value for entry in tensor.external_data}
     return int(external.get("length", 0)) or tensor.ByteSize()
 
@@ -139,6 +143,6 @@ def _session(whole: CutGraph, part: _Part) -> ort.InferenceSession:
 
 
 def _described(name: str, kinds: dict[str, onnx.TypeProto]) -> onnx.ValueInfoProto:
-    """A value's name and element type; its dimensions are left to the numbers that come."""
+    """A value's name and element type, without dimensions."""
     kind = kinds[name].tensor_type.elem_type
     return onnx.helper.make_tensor_value_info(name, kind, None)
