@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from trimexport_runtime.atomic_file import atomic_file
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import Manifest, Parity
-from trimexport_runtime.replacing import replacing
 
 from .page import html_page
 from .report import ParityReport
@@ -42,6 +42,6 @@ def save_report(report: ParityReport, bundle: Path) -> Path:
     """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
     path = bundle / "reports" / "parity.html"
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(html_page(report).encode())
     return path

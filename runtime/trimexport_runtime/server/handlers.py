@@ -1,4 +1,4 @@
-"""What each route does: HTTP in, values through the service, HTTP out."""
+"""The handlers of the routes: each reads a request of HTTP, asks the service, and answers."""
 
 from __future__ import annotations
 
@@ -80,23 +80,23 @@ class Handlers:
         """Classify as text-embeddings-inference does."""
         asked = tei.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        found = await self._classified(request, model, asked.texts, asked.truncate)
-        return JSONResponse(tei.answer(asked, model.classifier.labels, found))
+        classified = await self._classify(request, model, asked.texts, asked.truncate)
+        return JSONResponse(tei.answer(asked, model.classifier.labels, classified))
 
     async def classify(self, request: Request) -> Response:
         """Classify in the server's own form."""
         texts, truncate = plain.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        found = await self._classified(request, model, texts, truncate)
-        return JSONResponse(plain.answer(model, found))
+        classified = await self._classify(request, model, texts, truncate)
+        return JSONResponse(plain.answer(model, classified))
 
     async def infer(self, request: Request) -> Response:
         """Classify in the Open Inference Protocol."""
         model = self._service.model(request.path_params["name"])
         body = await self._body(request)
         asked = v2.read(body, request.headers.get(v2.HEADER))
-        found = await self._classified(request, model, asked.texts, asked.truncate)
-        reply = v2.answer(asked, model, found)
+        classified = await self._classify(request, model, asked.texts, asked.truncate)
+        reply = v2.answer(asked, model, classified)
         if reply.header is None:
             return Response(reply.body, media_type="application/json")
         headers = {"Inference-Header-Content-Length": str(reply.header)}
@@ -108,7 +108,7 @@ class Handlers:
 
     async def ready(self, request: Request) -> Response:
         """Say whether the server takes requests, which it does unless it is shutting down."""
-        self._service.check_taking()
+        self._service.check_running()
         return JSONResponse({"ready": True})
 
     async def info(self, request: Request) -> Response:
@@ -116,14 +116,14 @@ class Handlers:
         settings = asdict(self._service.settings)
         models = [
             {
-                "name": it.name,
-                "labels": it.classifier.labels,
-                "variant": it.classifier.variant.name,
-                "provider": it.classifier.provider,
-                "text_limit": asdict(it.classifier.manifest.text_limit),
-                "source": it.classifier.manifest.source.model,
+                "name": model.name,
+                "labels": model.classifier.labels,
+                "variant": model.classifier.variant.name,
+                "provider": model.classifier.provider,
+                "text_limit": asdict(model.classifier.manifest.text_limit),
+                "source": model.classifier.manifest.source.model,
             }
-            for it in self._service.models.values()
+            for model in self._service.models.values()
         ]
         limits = {name: settings[name] for name in ("max_body", "max_texts", "max_queue")}
         return JSONResponse({"version": __version__, "models": models, "limits": limits})
@@ -182,10 +182,10 @@ class Handlers:
         except (ValueError, RecursionError) as error:
             raise Refusal("bad_json", f"the body is not JSON: {error}") from None
 
-    async def _classified(
+    async def _classify(
         self, request: Request, model: Model, texts: list[str], truncate: bool
     ) -> Classified:
-        """The answers; and the request's line in the log says what of."""
+        """Classify the texts of a request, and note them for its line in the log."""
         scope = request.scope
         scope["note"] = {"model": model.name, "texts": len(texts)}
         if self._service.settings.log_texts:
