@@ -30,7 +30,7 @@ WINDOW_CHARACTERS = 65_536
 """How far a stream is read ahead: so many texts, or as many as reach so many characters."""
 
 GPU_TOKEN_BUDGET = 8192
-"""The same on a GPU: 256 texts of 32 tokens."""
+"""The most tokens of one batch on a GPU: 256 texts of 32 tokens."""
 
 T = TypeVar("T")
 

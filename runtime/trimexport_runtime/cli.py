@@ -39,9 +39,7 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             ctx.exit(130)
-        except (
-            OSError
-        ) as error:  # of standard output: errors of files are converted where they arise
+        except OSError as error:  # of standard output, since files are read elsewhere
             _discard_stdout()
             if error.errno == errno.EPIPE:
                 ctx.exit(1)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from .batching import GPU_TOKEN_BUDGET
 from .bundle import Profile
 
-OPT_TOKENS = 32  # a sentence, for which kernels are tuned
-WIDTHS = (32, 128)  # of batches; texts that are longer run one at a time
+OPT_TOKENS = 32  # of a sentence, for which kernels are tuned
+WIDTHS = (32, 128)  # tokens of a row in large batches; longer texts run one at a time
 
 
 def profiles_for(limit: int, budget: int = GPU_TOKEN_BUDGET) -> tuple[Profile, ...]:

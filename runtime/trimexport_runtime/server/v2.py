@@ -142,8 +142,8 @@ def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _outputs(asked: dict[str, Any], binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names of the outputs that are wanted, which are all unless some are named, and of those
-    that are wanted as bytes; `binary` is whether they are where an output does not say."""
+    """The names of the outputs that are wanted (all, unless some are named), and of those of them
+    that are wanted as bytes. `binary` holds for an output that does not say."""
     wanted = asked.get("outputs") or [{"name": name} for name in OUTPUTS]
     if not isinstance(wanted, list) or not all(
         isinstance(output, dict) and output.get("name") in OUTPUTS for output in wanted
