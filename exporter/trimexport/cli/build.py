@@ -13,7 +13,7 @@ from trimexport.spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec
 
 from .console import ConsoleProgress
 from .options import JSON, TEXTS, names_a_classifier
-from .spec_from_options import Options, make_spec
+from .spec_from_options import make_spec
 
 
 @click.command()
@@ -78,7 +78,7 @@ def build(
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
     progress = ConsoleProgress()
-    spec = make_spec(Options(**given), progress.say)
+    spec = make_spec(given, progress.say)
     target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
 

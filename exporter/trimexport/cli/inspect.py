@@ -10,7 +10,7 @@ import click
 
 from .console import ConsoleProgress
 from .options import JSON, names_a_classifier
-from .spec_from_options import Options, make_spec
+from .spec_from_options import make_spec
 
 
 @click.command()
@@ -34,7 +34,7 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
       trimexport inspect --labels positive,negative --text "a gorgeous, witty, seductive movie"
     """
     progress = ConsoleProgress()
-    spec = make_spec(Options(**given), progress.say)
+    spec = make_spec(given, progress.say)
 
     from trimexport.inspection.sizes import inspect_plan
     from trimexport.inspection.table import inspection_table
