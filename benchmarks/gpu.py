@@ -23,7 +23,7 @@ import click
 from compare import LABELS
 from trimexport import BuildSpec, build, verify
 from trimexport.cli.console import ConsoleProgress
-from trimexport.parity.render import as_dict
+from trimexport.parity.json_report import as_dict
 from trimexport_runtime import BackendError
 from trimexport_runtime.backends.availability import require_backend
 from workloads import ZERO_SHOT, prompts, read_texts

@@ -47,14 +47,21 @@ def needs_chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if not found:
-        pytest.skip("chromium is not installed; the environment variable CHROMIUM can name one")
+        pytest.skip(
+            "chromium is not installed (`apt-get install chromium`, or Google Chrome); the "
+            "environment variable CHROMIUM can name one"
+        )
     return found
 
 
 def run_with(
-    directories: Sequence[Path], *command: str, cwd: Path | None = None, **variables: str
+    directories: Sequence[Path],
+    *command: str,
+    cwd: Path | None = None,
+    timeout: float = 300,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with these directories in front of what is installed."""
+    """Run Python with these directories in front of what is installed; `timeout` is in seconds."""
     path = os.pathsep.join(map(str, directories))
     return subprocess.run(
         [sys.executable, *command],
@@ -62,5 +69,5 @@ def run_with(
         env={**os.environ, "PYTHONPATH": path, **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )

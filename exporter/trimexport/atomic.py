@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trimexport_runtime.replacing import replacing
+from trimexport_runtime.atomic_file import atomic_file
 
 from .errors import OutputError
 
@@ -100,7 +100,7 @@ def write_files(files: Mapping[Path, str]) -> None:
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as stream:
+            with atomic_file(path) as stream:
                 stream.write(text.encode())
         except OSError as error:
             raise OutputError(

@@ -6,55 +6,14 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from .errors import SpecError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_words(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_text(v) or _is_texts(v) for v in value.values())
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-_TEXT: tuple[Callable[[object], bool], str] = (_is_text, "a string")
-_TEXTS: tuple[Callable[[object], bool], str] = (_is_texts, "a list of strings")
-_RECIPE_KEYS = {
-    "model": _TEXT,
-    "revision": _TEXT,
-    "adapter": _TEXT,
-    "prompt": _TEXT,
-    "chat": (_is_flag, "true or false"),
-    "system": _TEXT,
-    "labels": _TEXTS,
-    "verbalizers": (_is_words, 'a table such as {positive = ["good", "great"]}'),
-    "precision": _TEXTS,
-    "tensorrt": _TEXTS,
-    "max_tokens": (_is_count, "a whole number"),
-    "truncate": _TEXT,
-    "notice": _TEXT,
-    "few_shot": _TEXT,
-    "shots": (_is_count, "a whole number"),
-    "seed": (_is_count, "a whole number"),
-}
 
 
 @dataclass(frozen=True)
@@ -163,50 +122,73 @@ def read_recipe(path: Path) -> BuildSpec:
     except (OSError, ValueError) as error:
         raise SpecError(f"the recipe {path} is not a TOML file: {error}") from None
     for key, value in raw.items():
-        if key not in _RECIPE_KEYS:
-            raise SpecError(f"{path}: unknown key {key!r}; known are {', '.join(_RECIPE_KEYS)}")
-        fits, kind = _RECIPE_KEYS[key]
-        if not fits(value):
-            raise SpecError(f"{path}: {key} is {value!r}, it has to be {kind}")
+        if key not in _KINDS:
+            raise SpecError(f"{path}: unknown key {key!r}; known are {', '.join(_KINDS)}")
+        if not _KINDS[key].fits(value):
+            raise SpecError(f"{path}: {key} is {value!r}, it has to be {_KINDS[key].said}")
     if "model" not in raw:
         raise SpecError(
             f"{path}: model missing; a recipe names model, prompt and labels, or the model alone "
             "if it was fine-tuned as a classifier"
         )
-    return _from_recipe(raw, path)
+    for key, is_there in _BESIDE.items():
+        if raw.get(key) and is_there(path.parent / raw[key]):
+            raw[key] = str(path.parent / raw[key])
+    return BuildSpec(**{key: _KINDS[key].read(value) for key, value in raw.items()})
 
 
-def _from_recipe(raw: dict[str, Any], path: Path) -> BuildSpec:
-    adapter, examples = raw.get("adapter"), raw.get("few_shot")
-    if examples is not None and (path.parent / examples).is_file():
-        examples = path.parent / examples
-    return BuildSpec(
-        model=_beside(path, raw["model"]),
-        labels=tuple(raw.get("labels", ())),
-        prompt=raw.get("prompt"),
-        revision=raw.get("revision"),
-        verbalizers={
-            label: (words,) if isinstance(words, str) else tuple(words)
-            for label, words in raw.get("verbalizers", {}).items()
-        },
-        precision=tuple(raw.get("precision", ("int8",))),
-        tensorrt=tuple(raw.get("tensorrt", ())),
-        max_tokens=raw.get("max_tokens"),
-        truncate=raw.get("truncate", "end"),
-        notice=raw.get("notice"),
-        chat=raw.get("chat", False),
-        system=raw.get("system"),
-        adapter=None if adapter is None else _beside(path, adapter),
-        few_shot=None if examples is None else Path(examples),
-        shots=raw.get("shots"),
-        seed=raw.get("seed", 0),
-    )
+_BESIDE = {"model": Path.is_dir, "adapter": Path.is_dir, "few_shot": Path.is_file}
+"""The fields that may name a directory or a file beside the recipe."""
 
 
-def _beside(recipe: Path, name: str) -> str:
-    """The directory of that name beside the recipe, if there is one, or the name."""
-    found = recipe.parent / name
-    return str(found) if name and found.is_dir() else name
+@dataclass(frozen=True)
+class _Kind:
+    """How a recipe writes a type of field: whether a value of TOML `fits` it, what the value has to
+    be, `said` in words, and how it is `read`."""
+
+    fits: Callable[[Any], bool]
+    said: str
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_text(v) or _is_texts(v) for v in value.values())
+
+
+def _read_words(value: Mapping[str, str | list[str]]) -> dict[str, tuple[str, ...]]:
+    return {
+        label: (words,) if isinstance(words, str) else tuple(words)
+        for label, words in value.items()
+    }
+
+
+def _kinds() -> dict[str, _Kind]:
+    """Every field of a spec, and how a recipe writes its type; None is a field left out."""
+    by_type = {
+        str: _Kind(_is_text, "a string"),
+        Path: _Kind(_is_text, "a string", Path),
+        bool: _Kind(lambda value: isinstance(value, bool), "true or false"),
+        int: _Kind(lambda value: type(value) is int, "a whole number"),
+        tuple[str, ...]: _Kind(_is_texts, "a list of strings", tuple),
+        Mapping[str, tuple[str, ...]]: _Kind(
+            _is_words, 'a table such as {positive = ["good", "great"]}', _read_words
+        ),
+    }
+    hints = get_type_hints(BuildSpec)
+    optional = {name: hint for name, hint in hints.items() if isinstance(hint, UnionType)}
+    hints |= {name: get_args(hint)[0] for name, hint in optional.items()}
+    return {name: by_type[hint] for name, hint in hints.items()}
+
+
+_KINDS = _kinds()
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -223,14 +205,14 @@ def parse_verbalizers(
     Raises:
         SpecError: no `=`, or a label given twice.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    words_of: dict[str, tuple[str, ...]] = {}
     for item in items:
         label, equals, words = item.partition("=")
         if not equals or not label.strip():
             raise SpecError(f"{option} {item!r} has no label and words; write label=word,word")
-        if label.strip() in found:
+        if label.strip() in words_of:
             raise SpecError(
                 f'{option} names "{label.strip()}" twice; give its words in one: label=word,word'
             )
-        found[label.strip()] = tuple(word.rstrip() for word in words.split(","))
-    return found
+        words_of[label.strip()] = tuple(word.rstrip() for word in words.split(","))
+    return words_of

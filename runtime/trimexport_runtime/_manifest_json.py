@@ -1,84 +1,70 @@
-"""From the manifest's JSON to dataclasses, with every value's type checked."""
+"""Values out of JSON, checked against type hints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from pathlib import PureWindowsPath
-from typing import Any, TypeVar
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-T = TypeVar("T")
-
-
-def is_int(value: object) -> bool:
-    """Whether JSON says a whole number; Python takes its true and false for some."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, float) or is_int(value)
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "str | None": lambda value: value is None or isinstance(value, str),
-    "bool": lambda value: isinstance(value, bool),
-    "int": is_int,
-    "int | None": lambda value: value is None or is_int(value),
-    "float": _is_float,
-    "float | None": lambda value: value is None or _is_float(value),
-    "tuple[str, ...]": lambda value: (
-        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    ),
-    "tuple[int, ...]": lambda value: (
-        isinstance(value, tuple) and all(is_int(item) for item in value)
-    ),
-    "tuple[float, ...]": lambda value: (
-        isinstance(value, tuple) and all(_is_float(item) for item in value)
-    ),
-    "tuple[tuple[int, ...], ...]": lambda value: (
-        isinstance(value, tuple)
-        and all(isinstance(item, tuple) and all(map(is_int, item)) for item in value)
-    ),
-    "Mapping[str, str]": lambda value: isinstance(value, dict),
-    "Mapping[str, int]": lambda value: (
-        isinstance(value, dict) and all(is_int(item) for item in value.values())
-    ),
-    "Mapping[str, float] | None": lambda value: (
-        value is None
-        or (isinstance(value, dict) and all(_is_float(item) for item in value.values()))
-    ),
+_SHOWN = 60  # characters of a value in a message
+_SCALARS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
+    str: ("a string", (str,)),
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (float, int)),
 }
 
 
-def known(kind: type[T], raw: Any, **converted: Any) -> T:
-    """Make a dataclass from the keys of `raw` that it has, `converted` taking precedence.
+def read(hint: Any, value: Any, path: str = "") -> Any:
+    """The value of type `hint` that `value` stands for, as `json.loads` gave it.
+
+    Keys that a dataclass does not have are ignored, and keys whose field has a default may be
+    missing. Lists become tuples; a whole number stays one where the hint is float.
+
+    Args:
+        hint: str, bool, int, float, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, or a dataclass
+            whose fields have such hints.
+        path: where the value stands in its document, such as `variants[0].opset`.
 
     Raises:
-        TypeError: a key is missing or its value has another type than the field.
+        ValueError: a key is missing or a value has another type; it names the path.
+        TypeError: the hint is none of these, which is a mistake in the program.
     """
-    if not isinstance(raw, dict):
-        raise TypeError(f"a {kind.__name__} is a {type(raw).__name__}, not an object")
+    if hint in _SCALARS:
+        wanted, kinds = _SCALARS[hint]
+        return _checked(value, path, wanted, *kinds)
+    if is_dataclass(hint):
+        return _dataclass(hint, _checked(value, path, "an object", dict), path)
+    match get_origin(hint), get_args(hint):
+        case origin, (inner, none) if origin in (Union, UnionType) and none is NoneType:
+            return None if value is None else read(inner, value, path)
+        case origin, (inner, rest) if origin is tuple and rest is Ellipsis:
+            items = _checked(value, path, "a list", list)
+            return tuple(read(inner, item, f"{path}[{at}]") for at, item in enumerate(items))
+        case origin, (key, inner) if origin is Mapping and key is str:
+            pairs = _checked(value, path, "an object", dict).items()
+            return {name: read(inner, item, f"{path}[{json.dumps(name)}]") for name, item in pairs}
+    raise TypeError(f"no values of the type {hint} are read from JSON ({path})")
+
+
+def _dataclass(kind: Any, raw: dict[str, Any], path: str) -> Any:
+    hints = get_type_hints(kind)
     values = {}
-    for item in fields(kind):  # type: ignore[arg-type]
-        if item.name in converted or item.name not in raw:
-            continue
-        value = raw[item.name]
-        value = _frozen(value)
-        if not _CHECKS[str(item.type)](value):
-            raise TypeError(f"{kind.__name__}.{item.name} is {value!r}, not {item.type}")
-        values[item.name] = value
-    return kind(**values, **converted)
+    for item in fields(kind):
+        place = f"{path}.{item.name}" if path else item.name
+        if item.name in raw:
+            values[item.name] = read(hints[item.name], raw[item.name], place)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"no '{place}'")
+    return kind(**values)
 
 
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def inside(path: str) -> str:
-    """`path`, if it stays within the bundle on every platform."""
-    pure = PureWindowsPath(path)  # it knows both separators and drives
-    if pure.anchor or not pure.parts or ".." in pure.parts:
-        raise ValueError(f'the path "{path}" is not one inside the bundle')
-    return path
+def _checked(value: Any, path: str, wanted: str, *kinds: type) -> Any:
+    """`value`, if its type is one of `kinds`. A bool is no int here, though Python's is one."""
+    if type(value) in kinds:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    raise ValueError(f"{path} is {text}, not {wanted}")

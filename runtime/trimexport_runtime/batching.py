@@ -1,4 +1,4 @@
-"""Which texts run together. Pure functions: lengths in, indices out.
+"""Batches of texts: which rows run together, and how they are padded.
 
 Rows are sorted by length before they are cut into batches, so that little is spent on padding;
 the indices say where each row's answer goes in the caller's order.
@@ -16,21 +16,21 @@ TOKEN_BUDGET = 1024
 """The most tokens, padding included, of one batch. CPUs gain nothing from larger ones."""
 
 LARGE_TOKEN_BUDGET = 256
-"""The same of a variant from `LARGE_BYTES` on, whose layers' results leave the processor's caches
-with more (measured: docs/benchmarks.md)."""
+"""The same for a variant of `LARGE_BYTES` or more. In larger batches its layers' results do not fit
+the processor's caches (measured: docs/benchmarks.md)."""
 
 LARGE_BYTES = 500_000_000
 
 SMALL_BYTES = 1 << 26
-"""A variant with less gains little from several threads: its operators are short, and threads that
-wait for the next take the cores from other work (measured: docs/benchmarks.md)."""
+"""A variant of fewer bytes gains little from several threads: its operators are short, and threads
+that wait for the next take the cores from other work (measured: docs/benchmarks.md)."""
 
 WINDOW_TEXTS = 256
 WINDOW_CHARACTERS = 65_536
-"""A stream is read this far ahead: so many texts, or as many as reach so many characters."""
+"""How far a stream is read ahead: so many texts, or as many as reach so many characters."""
 
 GPU_TOKEN_BUDGET = 8192
-"""The same on a GPU: 256 texts of 32 tokens."""
+"""The most tokens of one batch on a GPU: 256 texts of 32 tokens."""
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def token_budget(variant_bytes: int) -> int:
 
 
 def rows_within(budget: int) -> Callable[[int], int]:
-    """How many rows of a width keep to a token budget, at least one."""
+    """A function from a width to how many rows of it keep to a token budget, at least one."""
     return lambda width: max(1, budget // width)
 
 
@@ -72,20 +72,20 @@ def batches(lengths: Sequence[int], most_rows: Callable[[int], int]) -> list[lis
     """Group rows, given by their lengths in tokens, into batches of similar length.
 
     Args:
-        most_rows: how many rows of a width one batch may have, at least 1; never more for wider
-            ones.
+        most_rows: a function from a width to how many rows of it one batch may have: at least 1,
+            and never more for a larger width.
 
     Returns:
         Lists of indices into `lengths`; each index stands in exactly one. No list has more rows
         than `most_rows` says of its longest length (at least 1).
     """
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if found and len(found[-1]) < most_rows(max(1, lengths[index])):
-            found[-1].append(index)
+        if groups and len(groups[-1]) < most_rows(max(1, lengths[index])):
+            groups[-1].append(index)
         else:
-            found.append([index])
-    return found
+            groups.append([index])
+    return groups
 
 
 def pad(

@@ -1,4 +1,4 @@
-"""Which variant of a bundle runs on a backend when none is named."""
+"""The choice of the variant that runs on a backend."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FASTEST_FIRST: Mapping[str, tuple[str, ...]] = {
     "onnxruntime-tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
     "tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
 }
-"""Precisions as a backend runs them. On a CPU int8 has the fastest products, int4 reads the fewest
-bytes, and fp16 is computed in float32 on most."""
+"""The precisions that a backend runs, the fastest first. On a CPU int8 has the fastest products,
+int4 reads the fewest bytes, and most compute fp16 in float32."""
 
 
 def choose(manifest: Manifest, name: str | None = None, backend: str = DEFAULT) -> Variant:
@@ -23,8 +23,7 @@ def choose(manifest: Manifest, name: str | None = None, backend: str = DEFAULT) 
 
     Raises:
         BundleError: the bundle holds no such variant.
-        BackendError: none of its variants, or not this one, can run on the backend; or there is no
-            such backend.
+        BackendError: there is no such backend, or the variant, or every variant, cannot run on it.
     """
     if backend not in PROVIDERS:
         raise BackendError(f'there is no backend "{backend}"; use one of: {", ".join(PROVIDERS)}')
@@ -41,9 +40,8 @@ def choose(manifest: Manifest, name: str | None = None, backend: str = DEFAULT) 
             + _remedy(runnable, backend)
         )
     order = FASTEST_FIRST[backend]
-    return min(
-        runnable, key=lambda it: order.index(it.precision) if it.precision in order else len(order)
-    )
+    places = {precision: place for place, precision in enumerate(order)}
+    return min(runnable, key=lambda variant: places.get(variant.precision, len(order)))
 
 
 def runs(variant: Variant, backend: str) -> bool:

@@ -1,4 +1,4 @@
-"""Texts in, labels out."""
+"""The classifier: a bundle that is loaded, and answers texts with labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .errors import BackendError, BundleError, InputError
 from .integrity import check_files
 from .tokenize import Encoded, TextEncoder
 
-_LONG = 4096  # characters that take longer than it takes to let other threads run
+_LONG = 4096  # characters; while a longer text is tokenised, other threads run
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prediction:
 
 
 class Classifier:
-    """A bundle, loaded. Make one with `Classifier.load`; threads may share it.
+    """A loaded bundle. Make one with `Classifier.load`; threads may share it.
 
     On the CPU a text's answer does not depend on the texts it is classified with; on a GPU its
     last digits do.
@@ -79,7 +79,7 @@ class Classifier:
             token_budget: the most tokens, padding included, of one batch; None is what is fast for
                 a model of this size. Smaller ones take less memory.
             backend: what runs it: `onnxruntime` on the CPU, `onnxruntime-cuda`,
-                `onnxruntime-tensorrt`, or `tensorrt` with an engine. None runs in another's stead.
+                `onnxruntime-tensorrt`, or `tensorrt` with an engine. No other stands in for it.
             spin: whether ONNX Runtime's threads wait for each other at full speed. Without it a
                 text alone takes up to a third longer, and other work on the cores less.
 
@@ -171,7 +171,7 @@ class Classifier:
         return np.concatenate(windows_)
 
     def encode(self, text: str) -> Encoded:
-        """A text's own tokens, cut to the bundle's limit. A long one lets other threads run.
+        """A text's own tokens, cut to the bundle's limit. A long text lets other threads run.
 
         Raises:
             InputError: the text cannot be classified.
@@ -180,11 +180,11 @@ class Classifier:
 
     @property
     def most_characters(self) -> int:
-        """A text with more characters is over the bundle's limit, whatever they are."""
+        """The most characters that a text within the bundle's limit can have."""
         return self._encoder.most_characters
 
     def most_rows(self, width: int) -> int:
-        """How many texts of so many tokens one batch may have, at least 1."""
+        """How many texts of `width` tokens one batch may have, at least 1."""
         return self._backend.most_rows(width)
 
     def run(self, rows: Sequence[Encoded]) -> npt.NDArray[np.float32]:
@@ -217,13 +217,15 @@ class Classifier:
     def _each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
         for items, logits in self._answers(texts):
             rows = [item for item in items if isinstance(item, Encoded)]
-            found = iter(self.predictions(rows, logits))
-            yield from (next(found) if isinstance(item, Encoded) else item for item in items)
+            predictions = iter(self.predictions(rows, logits))
+            for item in items:
+                yield next(predictions) if isinstance(item, Encoded) else item
 
     def _answers(
         self, texts: Iterable[str]
     ) -> Iterator[tuple[list[Encoded | InputError], npt.NDArray[np.float32]]]:
-        """A window at a time: each text's tokens or error, and the logits of those with tokens."""
+        """For each window of texts, the tokens or the error of each text, and the logits of those
+        with tokens."""
         for window in windows(texts, _characters):
             items = [self._encode(text) for text in window]
             rows = [item for item in items if isinstance(item, Encoded)]

@@ -1,4 +1,4 @@
-"""`trimexport-run classify`: texts to standard output, or a job from files into a file."""
+"""`trimexport-run classify`: answers on standard output, or a job that writes them to a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .backends import DEFAULT, PROVIDERS
 from .classifier import Classifier
 from .files import BadLine, Line
 from .progress import Progress, is_terminal, prepare_stdout
-from .streaming import answers, load, records, show
+from .records import answers, load, records, show
 
 
 @click.command()
@@ -96,19 +96,19 @@ def classify(
         for name in ("resume", "force", "engine", "workers"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
-        found = records(texts, file, column)
+        lines = records(texts, file, column)
         prepare_stdout(as_json)
         classifier = load(bundle, variant, backend, threads)
-        _print(classifier, found, as_json, numbered=file is not None or texts == ("-",))
+        _print(classifier, lines, as_json, numbered=file is not None or texts == ("-",))
         return
     if file is None or texts:
         raise click.UsageError("-o takes its texts from --file FILE or --file DIRECTORY.")
     if resume and force:
         raise click.UsageError("Give --resume or --force, not both.")
-    from .jobs.doing import do  # here, so that other calls do not load it
+    from .jobs.command import run_job  # here, so that other calls do not load it
     from .jobs.job import Job
 
-    do(
+    run_job(
         Job(
             bundle, file, output, column, variant, backend, engine, workers, threads, resume, force
         ),
@@ -117,12 +117,12 @@ def classify(
 
 
 def _print(
-    classifier: Classifier, found: Iterator[Line | BadLine], as_json: bool, *, numbered: bool
+    classifier: Classifier, lines: Iterator[Line | BadLine], as_json: bool, *, numbered: bool
 ) -> None:
-    """Texts in, lines on standard output."""
+    """Classify the texts of `lines` and print a line for each, in their order."""
     bad = cut = 0
     with Progress("texts classified:", visible=not is_terminal(sys.stdout)) as progress:
-        for answer in answers(classifier, found):
+        for answer in answers(classifier, lines):
             show(answer, classifier, as_json=as_json, numbered=numbered)
             bad += isinstance(answer.result, BadLine)
             cut += not isinstance(answer.result, BadLine) and answer.result.truncated

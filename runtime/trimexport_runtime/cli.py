@@ -39,7 +39,7 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             ctx.exit(130)
-        except OSError as error:  # files are read elsewhere: this is standard output
+        except OSError as error:  # of standard output, since files are read elsewhere
             _discard_stdout()
             if error.errno == errno.EPIPE:
                 ctx.exit(1)
@@ -72,12 +72,12 @@ def info(bundle: Path, as_json: bool, check: bool) -> None:
     manifest = read_manifest(bundle)
     if check:
         total = sum(entry.bytes for entry in manifest.files)
-        total += sum(it.engine.bytes for it in manifest.variants if it.engine is not None)
+        engines = [variant.engine for variant in manifest.variants if variant.engine is not None]
+        total += sum(engine.bytes for engine in engines)
         with Progress("checking files:", total) as progress:
             check_files(bundle, manifest, hashes=True, advance=progress.advance)
-            for variant in manifest.variants:
-                if variant.engine is not None:
-                    check_engine(bundle, variant.engine, hashes=True, advance=progress.advance)
+            for engine in engines:
+                check_engine(bundle, engine, hashes=True, advance=progress.advance)
     prepare_stdout(as_json)
     if as_json:
         click.echo(info_json(bundle, manifest, checked=check))
@@ -104,9 +104,10 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
     from .engine import build_engine, candidates, require_builder
 
     manifest = read_manifest(bundle)
-    chosen = [it for it in candidates(manifest) if variant is None or it.name == variant]
+    possible = candidates(manifest)
+    chosen = [item for item in possible if variant is None or item.name == variant]
     if not chosen:
-        names = ", ".join(it.name for it in candidates(manifest))
+        names = ", ".join(item.name for item in possible)
         raise BundleError(f'the bundle has no "{variant}" for TensorRT; it has: {names}')
     require_builder()
     for item in chosen:
@@ -118,7 +119,7 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
                 raise BundleError(f"{bundle} cannot be written ({error})") from None
     prepare_stdout(as_json)
     built = {item.name for item in chosen}
-    engines = [it.engine for it in manifest.variants if it.engine and it.name in built]
+    engines = [item.engine for item in manifest.variants if item.engine and item.name in built]
     if as_json:
         click.echo(json.dumps({"engines": [asdict(engine) for engine in engines]}))
     else:

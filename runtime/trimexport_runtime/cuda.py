@@ -1,5 +1,5 @@
-"""The little of CUDA that a TensorRT engine needs, through `cuda-python`: what GPU there is, memory
-on it, copies, a stream."""
+"""The part of CUDA that a TensorRT engine needs, through `cuda-python`: what GPU there is, memory
+on it, copies, and a stream."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Gpu:
 
 
 def gpu() -> Gpu:
-    """What GPU there is.
+    """The first GPU.
 
     Raises:
-        BackendError: none, no driver, or no `cuda-python`.
+        BackendError: there is no GPU, no driver, or no `cuda-python`.
     """
     cuda = _runtime()
-    properties = _done(cuda.cudaGetDeviceProperties(0))
+    properties = _value(cuda.cudaGetDeviceProperties(0))
     name = bytes(properties.name).rstrip(b"\0").decode(errors="replace")
     return Gpu(name, f"{properties.major}.{properties.minor}")
 
@@ -46,7 +46,7 @@ class Stream:
 
     def __init__(self) -> None:
         self._cuda = _runtime()
-        self._stream = _done(self._cuda.cudaStreamCreate())
+        self._stream = _value(self._cuda.cudaStreamCreate())
         self.handle = int(self._stream)
         weakref.finalize(self, self._cuda.cudaStreamDestroy, self._stream)
 
@@ -62,11 +62,11 @@ class Stream:
         self._copy(array.ctypes.data, buffer.address, array.nbytes, kind)
 
     def wait(self) -> None:
-        """Until all work on the stream is done."""
-        _done(self._cuda.cudaStreamSynchronize(self._stream))
+        """Wait until all work on the stream is done."""
+        _value(self._cuda.cudaStreamSynchronize(self._stream))
 
     def _copy(self, target: int, source: int, count: int, kind: Any) -> None:
-        _done(self._cuda.cudaMemcpyAsync(target, source, count, kind, self._stream))
+        _value(self._cuda.cudaMemcpyAsync(target, source, count, kind, self._stream))
 
 
 class Buffer:
@@ -79,19 +79,19 @@ class Buffer:
         self.address = 0
 
     def hold(self, size: int) -> None:
-        """Have room for `size` bytes; what was there may be lost."""
+        """Make room for `size` bytes; what the buffer held may be lost."""
         if size <= self._size:
             return
         if self._free is not None:
             self._free()
             self.address = self._size = 0
-        self.address = int(_done(self._cuda.cudaMalloc(size)))
+        self.address = int(_value(self._cuda.cudaMalloc(size)))
         self._free = weakref.finalize(self, self._cuda.cudaFree, self.address)
         self._size = size
 
 
 def contiguous(array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The array as it can be copied in one go."""
+    """The array in contiguous memory, as copies need it."""
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -104,8 +104,8 @@ def _runtime() -> Any:
     return runtime
 
 
-def _done(result: tuple[Any, ...]) -> Any:
-    """What a call gives besides its status.
+def _value(result: tuple[Any, ...]) -> Any:
+    """The value of a call of CUDA's, whose result is a status with or without a value.
 
     Raises:
         BackendError: the status says that it failed.

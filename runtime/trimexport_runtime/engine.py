@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import cuda, tensorrt_library
+from .atomic_file import atomic_file
 from .bundle import (
     FOR_TENSORRT,
     INPUTS,
@@ -29,7 +30,6 @@ from .bundle import (
 from .errors import BackendError, BundleError
 from .integrity import check_files, sha256_of
 from .profiles import profiles_for
-from .replacing import replacing
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -44,13 +44,13 @@ def candidates(manifest: Manifest) -> tuple[Variant, ...]:
     Raises:
         BundleError: there are none.
     """
-    found = tuple(it for it in manifest.variants if it.name.startswith(FOR_TENSORRT))
-    if not found:
+    made = [variant for variant in manifest.variants if variant.name.startswith(FOR_TENSORRT)]
+    if not made:
         raise BundleError(
             "the bundle has no variant for TensorRT; build one with `trimexport build --tensorrt "
             "fp16 --tensorrt-onnx-only`"
         )
-    return found
+    return tuple(made)
 
 
 def require_builder() -> cuda.Gpu:
@@ -74,7 +74,7 @@ def build_engine(bundle: Path, variant: Variant) -> Manifest:
     """
     gpu = require_builder()
     manifest = read_manifest(bundle)
-    files = tuple(it for it in manifest.files if it.path in variant.files)
+    files = tuple(entry for entry in manifest.files if entry.path in variant.files)
     check_files(bundle, replace(manifest, files=files), hashes=True)
     profiles = profiles_for(manifest.text_limit.tokens)
     plan = _plan(bundle / variant.graph, profiles)
@@ -86,44 +86,45 @@ def build_engine(bundle: Path, variant: Variant) -> Manifest:
         compute_capability=gpu.compute_capability,
         gpu=gpu.name,
         profiles=profiles,
-        built_from={it.path: it.sha256 for it in files},
+        built_from={entry.path: entry.sha256 for entry in files},
     )
     return keep_engine(bundle, variant.name, engine, plan)
 
 
 def keep_engine(bundle: Path, name: str, engine: Engine, plan: Buffer) -> Manifest:
-    """Write an engine into the bundle and name it in the manifest, as that is by now.
+    """Write an engine into the bundle, and then name it in the manifest, which is read again first.
 
-    Where this ends in between, the variant has an engine whose hash is not its manifest's: it is
-    refused, and everything else runs as before.
+    If this is interrupted between the two, the file is not the engine that the manifest names, and
+    is refused; everything else runs as before.
 
     Args:
-        name: the variant's.
-        engine: what is known of it but its size and hash.
-        plan: the engine, serialised.
+        name: the variant's name.
+        engine: the engine's entry, in which size and hash are set here.
+        plan: the serialised engine.
     """
     path = bundle / engine.file
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(plan)
     engine = replace(engine, bytes=path.stat().st_size, sha256=sha256_of(path))
     manifest = read_manifest(bundle)
     variants = tuple(
-        replace(it, engine=engine) if it.name == name else it for it in manifest.variants
+        replace(variant, engine=engine) if variant.name == name else variant
+        for variant in manifest.variants
     )
     manifest = replace(manifest, variants=variants)
-    with replacing(bundle / MANIFEST) as stream:
+    with atomic_file(bundle / MANIFEST) as stream:
         stream.write(to_json(manifest).encode())
     return manifest
 
 
 def engine_file(variant: Variant) -> str:
-    """Where a variant's engine lies in the bundle."""
+    """The path of a variant's engine in the bundle."""
     return f"tensorrt/model_{variant.name.removeprefix(FOR_TENSORRT)}.plan"
 
 
 def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:
-    """The engine of a graph, serialised."""
+    """The serialised engine of a graph."""
     import tensorrt
 
     log, errors = tensorrt_library.make_log()
@@ -151,7 +152,7 @@ def _plan(graph: Path, profiles: Sequence[Profile]) -> trt.IHostMemory:
 
 
 def network_flags() -> int:
-    """Strongly typed: a choice up to TensorRT 10, the only way from 11 on."""
+    """The flags of a strongly typed network. TensorRT 10 needs one, and 11 makes no others."""
     import tensorrt
 
     if tensorrt_library.major() > 10:

@@ -1,4 +1,4 @@
-"""What can go wrong on the device.
+"""The errors that this package raises on purpose.
 
     TrimexportRuntimeError
     |- BundleError            the bundle cannot be read or is not what it says it is
@@ -35,8 +35,11 @@ class InputError(TrimexportRuntimeError):
 
 
 class ColumnError(InputError):
-    """A file has no such column of texts. `fact` says so, and the second argument what to do; who
-    has another option for the column, or none, says something else instead."""
+    """A file has no such column of texts.
+
+    `fact` says so and `advice` what to do. A caller whose option for the column has another name
+    takes the fact and gives advice of its own.
+    """
 
     def __init__(self, fact: str, advice: str) -> None:
         super().__init__(fact, advice)

@@ -1,7 +1,7 @@
-"""Which words an answer rests on: each is left out in turn, and the answer is looked at again.
+"""The words that an answer rests on: each is left out in turn, and the rest is classified.
 
-This is occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) over words. All texts run together, so
-it costs as much as so many texts of that length.
+This is occlusion (Zeiler and Fergus 2014, arXiv:1311.2901) over words. It costs as much as
+classifying as many texts of that length as the text has words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .classifier import Classifier, Prediction
 from .errors import InputError
 
 MOST_PARTS = 128
-"""A text of more words is left out in runs of words, so that the cost stays bounded."""
+"""Of a text with more words, runs of words are left out together, which bounds the cost."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Explanation:
 
 
 def explain(classifier: Classifier, text: str) -> Explanation:
-    """Which words of a text move its label.
+    """Find out which words of a text move its label, and by how much.
 
     Raises:
         InputError: the text has no words, or cannot be classified.
@@ -62,18 +62,18 @@ def explain(classifier: Classifier, text: str) -> Explanation:
         Part(
             start=start,
             end=end,
-            effect=float(odds[0] - found),
-            probability=float(1 / (1 + np.exp(-found))),
+            effect=float(odds[0] - without),
+            probability=float(1 / (1 + np.exp(-without))),
             label=classifier.labels[int(row.argmax())],
         )
-        for (start, end), found, row in zip(spans, odds[1:], logits[1:], strict=True)
+        for (start, end), without, row in zip(spans, odds[1:], logits[1:], strict=True)
     )
     return Explanation(text, whole, tuple(parts))
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where the words are, or runs of as many as keep to `MOST_PARTS`."""
-    words = [found.span() for found in re.finditer(r"\S+", text)]
+    """The spans of the words, or of runs of words if there are more than `MOST_PARTS`."""
+    words = [match.span() for match in re.finditer(r"\S+", text)]
     run = max(1, -(-len(words) // MOST_PARTS))
     for at in range(0, len(words), run):
         yield words[at][0], words[min(at + run, len(words)) - 1][1]
@@ -86,10 +86,10 @@ def _without(text: str, start: int, end: int) -> str:
 
 
 def _log_odds(logits: npt.NDArray[np.float64], label: int) -> npt.NDArray[np.float64]:
-    """Of one label against all others, `[texts]`, from logits `[texts, labels]`."""
+    """The log-odds of one label against all others, `[texts]`, from logits `[texts, labels]`."""
     others = np.delete(logits, label, axis=1)
     most = others.max(axis=1)
-    found: npt.NDArray[np.float64] = (
+    odds: npt.NDArray[np.float64] = (
         logits[:, label] - most - np.log(np.exp(others - most[:, None]).sum(axis=1))
     )
-    return found
+    return odds

@@ -10,8 +10,8 @@ import click
 from .backends import DEFAULT
 from .explain import Explanation, Part, explain
 from .progress import prepare_stdout
+from .records import load
 from .render import prediction_dict, visible
-from .streaming import load
 
 SHOWN = 10  # words in the table
 STRONG = 0.25  # log-odds from which on a word is coloured
@@ -35,40 +35,43 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
     """
     prepare_stdout(as_json)
     classifier = load(bundle, variant, DEFAULT, None)
-    found = explain(classifier, text)
+    explanation = explain(classifier, text)
     if as_json:
         value = {
             "text": text,
-            "prediction": prediction_dict(found.prediction, classifier.labels),
-            "parts": [{**vars(it), "text": text[it.start : it.end]} for it in found.parts],
+            "prediction": prediction_dict(explanation.prediction, classifier.labels),
+            "parts": [
+                {**vars(part), "text": text[part.start : part.end]} for part in explanation.parts
+            ],
             "variant": classifier.variant.name,
             "provider": classifier.provider,
         }
         click.echo(json.dumps(value, ensure_ascii=False))
     else:
-        click.echo("\n".join(lines(found)))
+        click.echo("\n".join(lines(explanation)))
 
 
-def lines(found: Explanation) -> list[str]:
-    """What is printed for people; colours are taken out where nobody sees them."""
-    answer = found.prediction
+def lines(explanation: Explanation) -> list[str]:
+    """The lines that are printed for people. `click.echo` keeps colours on a terminal alone."""
+    answer = explanation.prediction
     first = f"{visible(answer.label)}  {answer.probability:.1%}"
     if answer.truncated:
         first += f"  (of the first {answer.tokens:,} tokens or the last: the text was cut)"
-    most = sorted(found.parts, key=lambda part: -abs(part.effect))[:SHOWN]
-    return [first, _coloured(found), "", *(_line(found.text, part, answer.label) for part in most)]
+    most = sorted(explanation.parts, key=lambda part: -abs(part.effect))[:SHOWN]
+    table = (_line(explanation.text, part, answer.label) for part in most)
+    return [first, _coloured(explanation), "", *table]
 
 
-def _coloured(found: Explanation) -> str:
-    pieces, at = [], 0
-    for part in found.parts:
-        pieces.append(visible(found.text[at : part.start]))
-        word = visible(found.text[part.start : part.end])
+def _coloured(explanation: Explanation) -> str:
+    text, pieces, at = explanation.text, [], 0
+    for part in explanation.parts:
+        pieces.append(visible(text[at : part.start]))
+        word = visible(text[part.start : part.end])
         if abs(part.effect) >= STRONG:
             word = click.style(word, fg="green" if part.effect > 0 else "red")
         pieces.append(word)
         at = part.end
-    return "".join([*pieces, visible(found.text[at:])])
+    return "".join([*pieces, visible(text[at:])])
 
 
 def _line(text: str, part: Part, label: str) -> str:

@@ -1,6 +1,6 @@
 """Texts from files, directories and pipes, one at a time, each with the number of its line.
 
-What cannot be read becomes a `BadLine` in its place: one bad line never costs the others.
+A line that cannot be read becomes a `BadLine` in its place, and the others are read all the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
 @dataclass(frozen=True)
 class Source:
-    """A file of texts, and what it is called in results: its path within what was given, with what
-    is not UTF-8 in it escaped."""
+    """A file of texts. `name` is what results call it: its path within the directory that was
+    given, or its own name, with what is not UTF-8 escaped."""
 
     name: str
     path: Path
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line, by its number from 1, that holds no text, and why; `file` as in `Line`."""
+    """A line that holds no text, and the reason why; `number` and `file` are as in `Line`."""
 
     number: int
     reason: str
@@ -51,25 +51,25 @@ class BadLine:
 
 
 def sources(path: Path) -> list[Source]:
-    """The files of texts that `path` stands for: itself, or those below a directory by name.
+    """The files of texts that `path` stands for: itself, or those below a directory by path.
 
-    In a directory, names that begin with a dot or an underscore and other extensions are passed
-    over.
+    In a directory, files with another extension are passed over, and so are files and folders whose
+    names begin with a dot or an underscore.
 
     Raises:
-        InputError: a directory without any.
+        InputError: the directory has no such files.
     """
     if not path.is_dir():
         return [Source(_named(path.name), path)]
-    found = []
+    files = []
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path)
         hidden = any(piece.startswith((".", "_")) for piece in name.parts)
         if file.suffix.lower() in READERS and not hidden and file.is_file():
-            found.append(Source(_named(name.as_posix()), file))
-    if not found:
+            files.append(Source(_named(name.as_posix()), file))
+    if not files:
         raise InputError(f"{path} is a directory without any {', '.join(READERS)} in it")
-    return found
+    return files
 
 
 def _named(name: str) -> str:
@@ -195,17 +195,17 @@ def _csv_text(number: int, row: list[str] | str, place: int, width: int) -> Line
 
 
 def _csv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str] | str]]:
-    """Rows, or what is wrong with one, each with the number of its first line.
+    """Rows, or the reason why one cannot be read, each with the number of its first line.
 
-    After a row that is wrong, such as one with a quote that is never closed, reading goes on at
-    the next line, so that the rows it would have swallowed are not lost.
+    After a row that cannot be read, such as one with a quote that is never closed, reading goes on
+    at the next line, so that the rows behind it are not lost.
     """
     csv.field_size_limit(_RECORD_LIMIT)
     again: deque[tuple[int, str]] = deque()
     while True:
         taken: list[tuple[int, str]] = []
         try:
-            row = next(csv.reader(_taking(again, lines, taken), strict=True), None)
+            row = next(csv.reader(_row_lines(again, lines, taken), strict=True), None)
         except csv.Error as error:
             again.extendleft(reversed(taken[1:]))
             yield taken[0][0], f"the row is not CSV ({error}); double every quote inside quotes"
@@ -216,12 +216,13 @@ def _csv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]
             yield taken[0][0], row
 
 
-def _taking(
+def _row_lines(
     again: deque[tuple[int, str]],
     lines: Iterator[tuple[int, str]],
     taken: list[tuple[int, str]],
 ) -> Iterator[str]:
-    """The lines of one row: first those to be read again; `taken` notes them all."""
+    """The lines from which one row is read: those of `again` first, then those of `lines`. Each is
+    added to `taken`."""
     size = 0
     while size <= _RECORD_LIMIT:
         line = again.popleft() if again else next(lines, None)

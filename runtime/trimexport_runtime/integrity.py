@@ -43,15 +43,15 @@ def check_files(
     for entry in manifest.files if hashes else ():
         path = bundle / entry.path
         try:
-            found = sha256_of(path, advance)
+            digest = sha256_of(path, advance)
         except OSError as error:
             raise IntegrityError(f"{path} cannot be read ({error.strerror}); {again}") from None
-        if found != entry.sha256:
+        if digest != entry.sha256:
             raise IntegrityError(f"{path} was altered: its SHA-256 is not the manifest's; {again}")
 
 
 def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
-    """The SHA-256 of a file, in hexadecimal; `advance` is told of every few bytes hashed."""
+    """The SHA-256 of a file, in hexadecimal. `advance` is called with the size of each block."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -68,10 +68,10 @@ def check_engine(
     hashes: bool,
     advance: Callable[[int], None] | None = None,
 ) -> None:
-    """Compare an engine with the manifest, as `check_files` does all else.
+    """Compare an engine with the manifest, as `check_files` does the other files.
 
     Raises:
-        IntegrityError: it is missing, or another one.
+        IntegrityError: the engine is missing, or is not the one of the manifest.
     """
     path = bundle / engine.file
     again = f"build it again with `trimexport-run build-engines {bundle}`"

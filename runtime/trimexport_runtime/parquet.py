@@ -1,4 +1,4 @@
-"""Parquet through pyarrow, which is wanted for this alone (extra `parquet`)."""
+"""Parquet files, read through pyarrow, which nothing else needs (extra `parquet`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _BUFFER = 1 << 20  # bytes of a column that are read ahead, so that a row group 
 
 
 def pyarrow() -> Any:
-    """The package with its `parquet` module.
+    """The package `pyarrow`, with its module `parquet` loaded.
 
     Raises:
-        InputError: it is not installed.
+        InputError: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -50,11 +50,11 @@ def rows_of(path: Path, stream: BinaryIO, column: str) -> Iterator[str | None]:
 
 def _strings(arrow: Any, column: Any) -> list[str | None]:
     try:
-        found: list[str | None] = column.to_pylist()
+        strings: list[str | None] = column.to_pylist()
     except UnicodeDecodeError:
         raw = column.cast(arrow.large_binary()).to_pylist()
-        return [None if it is None else it.decode(errors="surrogateescape") for it in raw]
-    return found
+        return [None if item is None else item.decode(errors="surrogateescape") for item in raw]
+    return strings
 
 
 def _check_column(arrow: Any, path: Path, schema: Any, column: str) -> None:

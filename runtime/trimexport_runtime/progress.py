@@ -1,26 +1,28 @@
-"""The two standard streams: results on one, and progress on the other for people only, on a
-terminal and when work takes long."""
+"""The two standard streams: results go to standard output, and progress to standard error.
+
+Progress is for people: it is shown on a terminal alone, and of work that takes long.
+"""
 
 from __future__ import annotations
 
 import io
+import shutil
 import sys
-import time
+import threading
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 QUIET_SECONDS = 2.0
-_INTERVAL = 0.2
-_CLEAR = "\r\x1b[K"
+_INTERVAL = 0.2  # seconds between two writes
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads the stream; a standard stream that was closed is None."""
+    """Whether `stream` is a terminal; None, which Python has for a closed stream, is not."""
     return stream is not None and stream.isatty()
 
 
 def prepare_stdout(as_json: bool) -> None:
-    """JSON is UTF-8 whatever the locale; other output escapes what the locale cannot show."""
+    """Make standard output UTF-8 for JSON; for text, let it escape what the locale cannot show."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         if as_json:
             sys.stdout.reconfigure(encoding="utf-8")
@@ -29,51 +31,38 @@ def prepare_stdout(as_json: bool) -> None:
 
 
 class Progress:
-    """A counter that appears after `QUIET_SECONDS` and is wiped off at the end.
+    """A line on standard error that says how far work is, and is wiped off at the end.
 
-    `total` turns it into a percentage, `rate` adds how many a second. Where standard error is not a
-    terminal it does nothing.
+    It counts what advances, or shows the percentage of `total`; `rate` adds how many a second. It
+    appears at the first advance after `QUIET_SECONDS`, where standard error is a terminal.
     """
 
     def __init__(
         self, what: str, total: int | None = None, *, visible: bool = True, rate: bool = False
     ) -> None:
-        self._what = what
-        self._total = total
-        self._count = self._base = 0
-        self._visible = visible and is_terminal(sys.stderr)
-        self._began = time.monotonic() if rate else None
-        self._next = time.monotonic() + QUIET_SECONDS
-        self._shown = False
+        state = "{percentage:.0f}%" if total else "{n:,}"
+        if rate:
+            state += ", {rate_noinv:,.0f} a second"
+        shown = visible and is_terminal(sys.stderr)
+        self._bar = _bar(what, total, state) if shown else None
 
     def begin_at(self, count: int) -> None:
-        """Count from here: what was done before took no time now."""
-        self._count = self._base = count
-        if self._began is not None:
-            self._began = time.monotonic()
+        """Start the count at `count` and the clock of the rate now, before the first advance."""
+        if self._bar is not None:
+            self._bar.n = self._bar.initial = count
+            self._bar.unpause()
 
     def advance(self, steps: int = 1) -> None:
         """Count `steps` more."""
-        self._count += steps
-        if self._visible and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _INTERVAL
-            self.show()
+        if self._bar is not None:
+            self._bar.update(steps)
 
     def show(self) -> None:
-        """Write the counter now."""
-        if self._visible:
-            sys.stderr.write(f"{_CLEAR}{self._what} {self._state()}")
-            sys.stderr.flush()
-            self._shown = True
-
-    def _state(self) -> str:
-        if self._total:
-            return f"{self._count / self._total:.0%}"
-        if self._count and self._began is not None:
-            return (
-                f"{self._count:,}, {self._count / (time.monotonic() - self._began):,.0f} a second"
-            )
-        return f"{self._count:,}" if self._count else "..."
+        """Write the line now and without a count, for long work that has no steps."""
+        if self._bar is not None:
+            self._bar.bar_format = "{desc} ..."
+            self._bar.delay = 0  # or closing takes the line for one that was never written
+            self._bar.refresh()
 
     def __enter__(self) -> Progress:
         return self
@@ -84,6 +73,30 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._shown:
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _bar(what: str, total: int | None, state: str) -> Any:
+    """A tqdm bar that writes `what` and `state`, from `QUIET_SECONDS` on, and leaves no line."""
+    from tqdm import tqdm  # here, so that commands without a bar do not load it
+
+    class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # without a thread of its own: each advance looks at the clock
+
+    Bar.set_lock(threading.RLock())  # no other process writes here
+    # By itself tqdm writes nothing to a terminal that does not know its size.
+    columns, lines = shutil.get_terminal_size()
+    return Bar(
+        desc=what,
+        total=total,
+        bar_format=f"{{desc}} {state}",
+        delay=QUIET_SECONDS,
+        mininterval=_INTERVAL,
+        miniters=1,
+        smoothing=0,  # the rate is that of the whole time
+        leave=False,
+        ncols=columns,
+        nrows=lines,
+        file=sys.stderr,
+    )

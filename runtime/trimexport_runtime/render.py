@@ -1,4 +1,4 @@
-"""What the command line prints: values in, strings out."""
+"""The texts that the command line prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from .bundle import Manifest, Variant
 from .classifier import Classifier, Prediction
-from .cpu import adds_exactly, instructions
+from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
 from .files import BadLine
 
 TEXT_WIDTH = 80
@@ -22,8 +22,11 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 @dataclass(frozen=True)
 class Answer:
-    """A record of the input: its place from 0, its line from 1, its text and what came of it, and
-    its file where there are several."""
+    """A record of the input with its prediction, or with the reason why it has none.
+
+    `index` is its place in the input, from 0, and `number` that of its line, from 1; `file` is its
+    file's name where there are several.
+    """
 
     index: int
     number: int
@@ -34,8 +37,8 @@ class Answer:
 
 def prediction_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """A prediction for JSON, with its probabilities by their labels."""
-    found = dict(zip(labels, prediction.probabilities, strict=True))
-    return {**vars(prediction), "probabilities": found}
+    by_label = dict(zip(labels, prediction.probabilities, strict=True))
+    return {**vars(prediction), "probabilities": by_label}
 
 
 def answer_line(answer: Answer, prediction: Prediction) -> str:
@@ -69,7 +72,8 @@ def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` on one line: control characters and those that turn writing around are escaped."""
+    """`text` on one line, with control characters and those that turn the direction of writing
+    escaped."""
     return "".join(_escaped(character) for character in text)
 
 
@@ -110,7 +114,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *_calibration_rows(manifest),
         *_fit_rows(manifest),
         ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
-        *(("backend", _backend(found)) for found in runtime["backends"]),
+        *(("backend", _backend(backend)) for backend in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),
     ]
@@ -127,20 +131,20 @@ def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    found = manifest.calibration
-    if found is None:
+    calibration = manifest.calibration
+    if calibration is None:
         return []
-    moved = zip(manifest.label_names, found.bias, strict=True)
+    moved = zip(manifest.label_names, calibration.bias, strict=True)
     biases = ", ".join(f"{visible(label)} {bias:+.3f}" for label, bias in moved)
-    return [("calibration", f"{found.method} on {found.texts:,} texts: {biases}")]
+    return [("calibration", f"{calibration.method} on {calibration.texts:,} texts: {biases}")]
 
 
 def _fit_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    found = manifest.fit
-    if found is None:
+    fit = manifest.fit
+    if fit is None:
         return []
-    learned = ", ".join(f"{visible(label)} {count:,}" for label, count in found.examples.items())
-    right = f"{found.accuracy:.2%} right in {found.folds}-fold cross-validation"
+    learned = ", ".join(f"{visible(label)} {count:,}" for label, count in fit.examples.items())
+    right = f"{fit.accuracy:.2%} right in {fit.folds}-fold cross-validation"
     return [("fitted head", f"on {learned}; {right}")]
 
 
@@ -172,24 +176,36 @@ def _megabytes(size: int) -> str:
 
 
 def _processor(found: Sequence[str] | None) -> str:
-    """What it has for integer products, and what follows where an x64 lacks VNNI."""
+    """What it has for integer products, and what follows for int8."""
     if found is None:
-        return "not known: this system does not tell, so int8 runs as on a processor without VNNI"
-    text = ", ".join(found) or "no vector instructions for integer products"
-    if "avx2" in found and not adds_exactly(found):
-        text += "; no VNNI, so int8 weights are made unsigned when they are loaded, and run slower"
-    return text
+        text = "not known: this system does not tell"
+    else:
+        text = ", ".join(found) or "no vector instructions for integer products"
+    return f"{text}{_guard(found)}"
 
 
-def _backend(found: Mapping[str, str | None]) -> str:
-    text = f"{found['backend']} ({found['provider']})"
-    if found["variant"] is None:
-        return f"{text}: {found['reason']}"
-    return f"{text}: would run {found['variant']}"
+def _guard(found: Sequence[str] | None) -> str:
+    """What is done against overflow, and why; nothing where nothing need be."""
+    forced, exact = forced_guard(), adds_exactly(found)
+    if not is_x64():
+        return "" if forced is None else f"; {GUARD} is set, which only x64 processors heed"
+    unsigned = "int8 weights are made unsigned when they are loaded, and run slower"
+    if forced is None:
+        return "" if exact else f"{'; no VNNI' * (found is not None)}, so {unsigned}"
+    if forced:
+        return f"; {GUARD}=on, so {unsigned}"
+    return f"; {GUARD}=off, so int8 weights stay signed{'' if exact else ' and sums may overflow'}"
+
+
+def _backend(availability: Mapping[str, str | None]) -> str:
+    text = f"{availability['backend']} ({availability['provider']})"
+    if availability["variant"] is None:
+        return f"{text}: {availability['reason']}"
+    return f"{text}: would run {availability['variant']}"
 
 
 def _runtime(bundle: Path, manifest: Manifest) -> dict[str, Any]:
-    """What could run a bundle here. `provider` is what does where no backend is named."""
+    """What could run a bundle here. `provider` is what runs it where no backend is named."""
     from .backends import CPU_PROVIDER
     from .backends.availability import describe_backends
     from .backends.onnxruntime import available
@@ -200,5 +216,6 @@ def _runtime(bundle: Path, manifest: Manifest) -> dict[str, Any]:
         "onnxruntime": onnxruntime,
         "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
         "instructions": instructions(),
-        "backends": [asdict(found) for found in describe_backends(bundle, manifest)],
+        "int8_guard": {"on": guards_int8(), "forced": forced_guard() is not None},
+        "backends": [asdict(backend) for backend in describe_backends(bundle, manifest)],
     }

@@ -1,4 +1,4 @@
-"""TensorRT's Python bindings, of version 10 and 11: getting hold of them, what they log, and how a
+"""TensorRT's Python bindings, of version 10 and 11: how they are loaded, what they log, and how a
 build that takes minutes is interrupted."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def load() -> None:
     """Import the bindings.
 
     Raises:
-        BackendError: they are not here, lack the library, or are of a version that is not known.
+        BackendError: the bindings or the library are not here, or their version is not known.
     """
     try:
         import tensorrt
@@ -70,10 +70,10 @@ def make_log() -> tuple[trt.ILogger, list[str]]:
 
 
 def make(what: str, maker: Callable[[], T], errors: list[str]) -> T:
-    """One of TensorRT's objects.
+    """Make one of TensorRT's objects, which messages call `what`.
 
     Raises:
-        BackendError: the library gives none, which the bindings call a TypeError.
+        BackendError: the library gives no such object; the bindings raise a TypeError then.
     """
     try:
         made = maker()
@@ -88,14 +88,17 @@ def make(what: str, maker: Callable[[], T], errors: list[str]) -> T:
 
 
 def reason(errors: list[str]) -> str:
-    """What was logged, in one line."""
+    """The last errors that were logged, in one line."""
     return "; ".join(errors[-3:]) or "TensorRT logs no reason"
 
 
 @contextlib.contextmanager
 def interruptible(config: trt.IBuilderConfig) -> Iterator[None]:
-    """Let Ctrl-C end the build of an engine in the block at its next step. The bindings swallow
-    what is raised while they run, so it is remembered and raised behind them."""
+    """Let Ctrl-C end the build of an engine in the block, at the build's next step.
+
+    The bindings lose exceptions that are raised while they run, so KeyboardInterrupt is raised
+    after the block.
+    """
     import tensorrt
 
     received: list[int] = []

@@ -1,4 +1,4 @@
-"""From a text to the token ids that the graph takes: the bundle's own tokenizer, and the limit."""
+"""From a text to the token ids that the graph takes: the bundle's tokenizer and its limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
 
 TOKENIZER = "tokenizer.json"
-_NORMALISED = 4  # a normaliser makes no more than so many characters into one
+_NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class TextEncoder:
 
     @cached_property
     def most_characters(self) -> int:
-        """A text with more characters has more tokens than the limit, whatever they are."""
+        """The most characters that a text within the limit can have, whatever its tokens are."""
         longest = max(map(len, self._tokenizer.get_vocab()))
         return _NORMALISED * longest * self._limit.tokens
 
@@ -87,11 +87,11 @@ class TextEncoder:
         """The text's token ids, cut to the bundle's limit at its end or its start.
 
         Args:
-            aside: let other Python threads run meanwhile. `tokenizers` starts threads of its own
-                then, unless TOKENIZERS_PARALLELISM is false.
+            aside: let other Python threads run meanwhile. Then `tokenizers` starts threads of its
+                own, unless TOKENIZERS_PARALLELISM is false.
 
         Raises:
-            InputError: not a str, a lone surrogate in it, or it leaves nothing to classify.
+            InputError: the text is no str, has a lone surrogate, or leaves nothing to classify.
         """
         if problem := problem_of(text):
             raise InputError(problem)

@@ -257,7 +257,7 @@ positive = ["good", "great"]
 
 
 def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path) -> None:
-    from trimexport.cli.spec_from_options import Options, make_spec
+    from trimexport.cli.spec_from_options import make_spec
 
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE, encoding="utf-8")
@@ -265,7 +265,7 @@ def test_options_beside_a_recipe_take_precedence(tmp_path: Path, tiny_copy: Path
 
     def spec(**given: object) -> trimexport.BuildSpec:
         none = dict.fromkeys(("model", "revision", "labels", "prompt", "prompt_file"))
-        return make_spec(Options(**{"recipe": path, "verbalize": (), **none, **given}), said.append)
+        return make_spec({"recipe": path, "verbalize": (), **none, **given}, said.append)
 
     base = spec()
     assert Path(base.model) == tiny_copy  # beside the recipe

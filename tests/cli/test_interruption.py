@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import subprocess
 import time
@@ -14,10 +15,10 @@ import pytest
 from click.testing import Result
 
 import tiny
-from trimexport import cli
 
 LABELS = ("--labels", "positive,negative")
 PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
+INSPECT = importlib.import_module("trimexport.cli.inspect")  # the package has a command so named
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -107,7 +108,7 @@ def test_nothing_is_claimed_of_what_was_kept(
     def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli, "make_spec", interrupted)
+    monkeypatch.setattr(INSPECT, "make_spec", interrupted)
     result = tiny_invoke("inspect", *LABELS)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")
 
@@ -131,7 +132,7 @@ def test_an_impatient_one_does_not_disturb_the_end(
         signal.raise_signal(signal.SIGINT)
         echo(*arguments, **named)
 
-    monkeypatch.setattr(cli, "make_spec", interrupted)
+    monkeypatch.setattr(INSPECT, "make_spec", interrupted)
     monkeypatch.setattr(click, "echo", echo_late)
     result = tiny_invoke("inspect", *LABELS)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted\n")

@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 import tiny
+from guards import forced
 from packages import needs_wheels, oldest_transformers
 from trimexport import BuildSpec, read_recipe
 from trimexport import build as build_bundle
@@ -60,8 +61,9 @@ def test_wrong_precisions(tiny_refused: Callable[..., str], tiny_model: Path, na
 
 
 def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
-    """Both graphs, and the commands that build their engines."""
-    result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
+    """Both graphs, and the commands that build their engines; compared where int8 is guarded."""
+    with forced("on"):
+        result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
     assert "calibrating tensorrt-int8 on the 32 texts that ship; give it texts" in result.stderr
     manifest = read_manifest(Path("out"))
     assert [it.name for it in manifest.variants] == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
@@ -97,12 +99,12 @@ def test_a_recipe_may_ask_for_engines(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's bundle with graphs for TensorRT, without engines."""
+    """The tiny model's bundle in int8 and with graphs for TensorRT, without engines."""
     spec = BuildSpec(
         model=str(tiny.tiny_model()),
         labels=("positive", "negative"),
         prompt=tiny.PROMPT,
-        precision=("fp32",),
+        precision=("fp32", "int8"),
         tensorrt=("fp16", "int8"),
     )
     target = tmp_path_factory.mktemp("gpu") / "bundle"
@@ -160,16 +162,23 @@ def python_with(tmp_path: Path, *directories: Path) -> Path:
 def test_optimum_answers_as_the_reference_does(
     tiny_invoke: Invoke, gpu_bundle: Path, tmp_path: Path
 ) -> None:
-    """Optimum's own class and the bundle's own tokenizer, on the oldest transformers."""
+    """Optimum's own class and the bundle's own tokenizer, on the oldest transformers; int8 is
+    guarded there as it is here, and tensorrt-int8 is not."""
     python = python_with(tmp_path, oldest_transformers(), needs_wheels("optimum"))
-    command = ("verify", gpu_bundle, "--backends", "optimum", "--optimum-python", python, "--json")
-    result = tiny_invoke(*command)
+    backends = ("--backends", "optimum,onnxruntime", "--optimum-python", python)
+    with forced("on"):
+        result = tiny_invoke("verify", gpu_bundle, *backends, "--json")
     assert result.exit_code == 0, result.output
-    found = {it["name"]: it for it in json.loads(result.stdout)["variants"]}
-    assert list(found) == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
-    assert {it["backend"] for it in found.values()} == {"optimum"}
+    rows = json.loads(result.stdout)["variants"]
+    ours, found = (
+        {it["name"]: it for it in rows if it["backend"] == backend}
+        for backend in ("onnxruntime", "optimum")
+    )
+    assert list(found) == ["fp32", "int8", "tensorrt-fp16", "tensorrt-int8"]
     assert found["fp32"]["max_logit_difference"] < 1e-3
     assert found["tensorrt-int8"]["within_tolerance"]
+    difference = ours["int8"]["max_logit_difference"]
+    assert found["int8"]["max_logit_difference"] == pytest.approx(difference, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from packages import ROOT, needs_node_modules
 from tasks import SENTIMENT
 from trimexport import build
 from trimexport_runtime import Classifier
-from trimexport_runtime.cpu import adds_exactly, instructions
 
 PAGE = ROOT / "docs" / "clients.md"
 TEXTS = [
@@ -72,10 +71,10 @@ def with_line(program: str, name: str, line: str) -> str:
     return changed
 
 
-def needs_exact_products() -> None:
-    """For int8 without `session.x64quantprecision`, which the runtime sets where it is needed."""
-    if not adds_exactly(instructions()):
-        pytest.skip("integer products may overflow on this processor")
+def with_text(program: str, old: str, new: str) -> str:
+    """A program with another text in the place of one that it has once."""
+    assert program.count(old) == 1, f"{old} is there {program.count(old)} times"
+    return program.replace(old, new)
 
 
 def by_label(scores: list[dict[str, Any]]) -> dict[str, float]:

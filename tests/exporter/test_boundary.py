@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from test_family_tokenizers import source_of
 
-from trimexport.parity.boundary import clean_suffix, examine, gap_share, with_suffix
+from trimexport.parity.boundary import (
+    find_gap_cause,
+    gap_share,
+    with_clean_suffix,
+    with_suffix,
+)
 from trimexport.parity.report import GAP_WARNING, LabelMass, ParityReport, TokenisationGap, warnings
 from trimexport.prompt.template import parse_template, shell_prompt, unescape
 
@@ -23,7 +28,7 @@ TEMPLATE = parse_template("Review: {text}\nSentiment:")
 def test_a_space_parts_the_full_stop_from_the_line_break(family: str) -> None:
     source = source_of(family)
     assert gap_share(TEMPLATE, source, TEXTS) > GAP_WARNING
-    proposal = clean_suffix(TEMPLATE, source, TEXTS)
+    proposal = with_clean_suffix(TEMPLATE, source, TEXTS)
     assert proposal is not None
     assert proposal.source == "Review: {text} \nSentiment:"
     assert gap_share(proposal, source, TEXTS) == 0
@@ -32,21 +37,21 @@ def test_a_space_parts_the_full_stop_from_the_line_break(family: str) -> None:
 @pytest.mark.parametrize("family", ["llama 2", "llama 2, metaspace"])
 def test_no_proposal_without_a_gap(family: str) -> None:
     assert gap_share(TEMPLATE, source_of(family), TEXTS) == 0
-    assert clean_suffix(TEMPLATE, source_of(family), TEXTS) is None
+    assert with_clean_suffix(TEMPLATE, source_of(family), TEXTS) is None
 
 
 def test_a_prefix_at_fault_is_found() -> None:
     """Letters before the text: no white space behind it helps."""
-    found = examine(parse_template("Re{text}\nSentiment:"), source_of("llama 3"), TEXTS)
-    assert found.at_prefix
-    assert found.proposal is None
-    assert not examine(TEMPLATE, source_of("llama 3"), TEXTS).at_prefix
+    cause = find_gap_cause(parse_template("Re{text}\nSentiment:"), source_of("llama 3"), TEXTS)
+    assert cause.at_prefix
+    assert cause.proposal is None
+    assert not find_gap_cause(TEMPLATE, source_of("llama 3"), TEXTS).at_prefix
 
 
 def test_a_suffix_of_white_space_and_none_at_all() -> None:
     source = source_of("llama 3")
-    assert clean_suffix(parse_template("Review: {text}"), source, TEXTS) is None
-    proposal = clean_suffix(parse_template("Review: {text}\n"), source, TEXTS)
+    assert with_clean_suffix(parse_template("Review: {text}"), source, TEXTS) is None
+    proposal = with_clean_suffix(parse_template("Review: {text}\n"), source, TEXTS)
     assert proposal is not None
     assert gap_share(proposal, source, TEXTS) == 0
 

@@ -177,6 +177,17 @@ def test_the_command(sentiment: Path, tmp_path: Path) -> None:
     assert (variant["mistakes"][0]["gold"], variant["mistakes"][0]["answer"]) == LABELS[::-1]
 
 
+def test_the_page_shows_texts_and_names_as_they_are(sentiment: Path, tmp_path: Path) -> None:
+    text = "<b>warm</b> &amp; funny"
+    data = write(tmp_path / "a & <i>.csv", [(text, label) for label in LABELS])  # one is wrong
+    assert run(sentiment, data, "-o", tmp_path / "page.html").exit_code == 0
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>&lt;b&gt;warm&lt;/b&gt; &amp;amp; funny</td>" in html
+    assert html.count("on a &amp; &lt;i&gt;.csv</") == 2  # title and heading
+    assert "<b>" not in html
+    assert "<i>" not in html
+
+
 def test_a_comparison(sentiment: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "test.csv", ROWS)
     first = tmp_path / "first.html"

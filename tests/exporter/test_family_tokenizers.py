@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
-from trimexport.parity.boundary import clean_suffix, gap_share
+from trimexport.parity.boundary import gap_share, with_clean_suffix
 from trimexport.prompt.template import PromptTemplate, join, parse_template, tokenise_prompt
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
@@ -206,6 +206,6 @@ def test_real_vocabularies(
         assert ids_of(own, text) == ids_of(source.whole, " " + text)
     template, stops = parse_template("Review: {text}\nIs:"), ["good.", "bad !", "so ...", "fine"]
     assert gap_share(template, source, stops) == 0.75
-    proposal = clean_suffix(template, source, stops)
+    proposal = with_clean_suffix(template, source, stops)
     assert proposal is not None
     assert gap_share(proposal, source, stops) == 0

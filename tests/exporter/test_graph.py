@@ -14,23 +14,25 @@ import pytest
 from trimexport.graph.classifier import split_prefix
 from trimexport.graph.trace import OPSET
 from trimexport_runtime import read_manifest
+from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.cpu import is_x64
 
 MEASURE = """
 import resource, sys
 from pathlib import Path
 from transformers import GemmaConfig
-from trimexport.attention import STEADY
-from trimexport.checkpoint import Checkpoint
-from trimexport.graph import CompiledClassifier, trace
-from trimexport.head import head_of
-from trimexport.skeleton import make_skeleton
-import torch
+from trimexport.graph.classifier import CompiledClassifier
+from trimexport.graph.prefix_attention import STEADY
+from trimexport.graph.trace import trace
+from trimexport.model.head import TrimmedHead
+from trimexport.source.checkpoint import Checkpoint
+from trimexport.source.empty_model import make_skeleton
 
 config = GemmaConfig(num_hidden_layers=2)  # otherwise of Gemma 7B's shape: 256,000 x 3,072
 model = make_skeleton(Checkpoint(Path("."), "", None, config, "GemmaForCausalLM", {}), STEADY)
 size = sum(p.numel() * 4 for p in model.parameters())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-head = head_of(torch.zeros(2, 3072), None, None)
+head = TrimmedHead(3072, 2, None)
 graph = trace(CompiledClassifier(model.base_model, head, (1, 1), 0, (2,), (4, 5)))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(size, (after - before) * 1024)
@@ -101,10 +103,11 @@ def test_shapes_are_measured_before_the_layers(model: onnx.ModelProto) -> None:
 
 
 def test_int8_has_standard_operators_which_onnxruntime_fuses(
-    sentiment_int8: Path, tmp_path: Path
+    sentiment_int8: Path, tmp_path: Path, guard: str
 ) -> None:
     """Each MatMulInteger with its Cast and its Mul becomes one operator when the graph is loaded,
-    and the graph as it lies in the bundle needs no operator of ONNX Runtime's own."""
+    its weights unsigned with the guard; and the graph as it lies in the bundle needs no operator of
+    ONNX Runtime's own."""
     path = sentiment_int8 / read_manifest(sentiment_int8).variants[0].graph
     written = onnx.load(path, load_external_data=False)
     assert {item.domain: item.version for item in written.opset_import} == {"": OPSET}
@@ -113,14 +116,19 @@ def test_int8_has_standard_operators_which_onnxruntime_fuses(
     products = before["", "MatMulInteger"]
     assert products == 7 * 2  # of each layer
 
-    options = ort.SessionOptions()
+    options = session_options("int8")
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 4  # it warns that such a file is for this machine only
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    after = operators(onnx.load(tmp_path / "optimised.onnx", load_external_data=False))
+    optimised = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
+    after = operators(optimised)
     assert after["", "MatMulInteger"] == 0
     assert after["com.microsoft", "MatMulIntegerToFloat"] == products
     assert before["", "Cast"] - after["", "Cast"] >= products
+    kinds = {item.name: item.data_type for item in optimised.graph.initializer}
+    fused = [node for node in optimised.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    unsigned = guard == "on" and is_x64()
+    expected = onnx.TensorProto.UINT8 if unsigned else onnx.TensorProto.INT8
+    assert {kinds[node.input[1]] for node in fused} == {expected}
 
 
 def operators(model: onnx.ModelProto) -> Counter[tuple[str, str]]:

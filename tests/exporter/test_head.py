@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
-from models import gemma, llama
-from trimexport import SpecError, trim_head
+from models import gemma, llama, save
+from trimexport import SpecError, UnsupportedError, trim_head
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.source.checkpoint import open_checkpoint
+from trimexport.source.families import SUPPORTED
 
 GEMMA = gemma()
 LLAMA = llama()
@@ -36,11 +52,18 @@ def test_it_gives_the_full_models_logits(model: nn.Module, ids: list[int]) -> No
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
 def test_permuting_the_ids_permutes_the_logits(data: st.DataObject) -> None:
+    """The rows of the head bit for bit, and the logits as far as sums of float32 may be taken in
+    another order: by n times its spacing at 1, of the sum of the n products without their signs."""
     ids = [5, 17, 4000, 7999, 923]
     order = data.draw(st.permutations(range(len(ids))))
     hidden = torch.randn(4, 64)
-    straight = trim_head(GEMMA, ids)(hidden)
-    assert torch.equal(trim_head(GEMMA, [ids[i] for i in order])(hidden), straight[:, order])
+    head, permuted = trim_head(GEMMA, ids), trim_head(GEMMA, [ids[i] for i in order])
+    assert torch.equal(permuted.weight, head.weight[order])
+    expected, found = head(hidden)[:, order], permuted(hidden)
+    bound = 64 * torch.finfo(torch.float32).eps * (hidden.abs() @ permuted.weight.abs().T)
+    assert ((found - expected).abs() <= bound).all()
+    mutant = found.roll(1, dims=1)
+    assert ((mutant - expected).abs() > 100 * bound).any(dim=0).all()
 
 
 def test_it_is_a_linear_layer_of_its_own() -> None:
@@ -63,15 +86,22 @@ def test_a_bias_is_carried() -> None:
     assert torch.equal(head.bias, model.lm_head.bias[ids])
 
 
-def test_the_final_soft_cap_stays() -> None:
-    config = Gemma2Config(
-        vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=5.0,
-        pad_token_id=0,
-    )  # fmt: skip
-    model = Gemma2ForCausalLM(config).eval()
+SMALL = {
+    "vocab_size": 200, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def capped_gemma() -> Gemma2ForCausalLM:
+    """A Gemma 2 whose soft-cap bites."""
+    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, final_logit_softcapping=5.0)).eval()
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(60)
+    return model
+
+
+def test_the_final_soft_cap_stays() -> None:
+    model = capped_gemma()
     full, cut = full_and_cut(model, [3, 150])
     assert full.abs().max() > 3, "the cap must bite"
     assert torch.allclose(full, cut, atol=1e-5)
@@ -85,6 +115,57 @@ def test_any_causal_language_model() -> None:
 
 def test_dtype_is_kept() -> None:
     assert trim_head(llama().to(torch.bfloat16), [1, 2]).weight.dtype == torch.bfloat16
+
+
+def test_a_fine_tuned_classifiers_rows_are_its_labels() -> None:
+    model = LlamaForSequenceClassification(LlamaConfig(**SMALL, num_labels=3)).eval()
+    head = trim_head(model, [0, 2])
+    assert torch.equal(head.weight, model.score.weight[[0, 2]])
+    assert head.softcap is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GEMMA,
+        LLAMA,
+        capped_gemma(),
+        GPT2LMHeadModel(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=2)),
+        LlamaForSequenceClassification(LlamaConfig(**SMALL, num_labels=190)),
+    ],
+    ids=["tied", "untied", "capped", "gpt2", "classifier"],
+)
+def test_a_build_cuts_the_same_head(model: nn.Module, tmp_path: Path) -> None:
+    """Its rows come from the checkpoint, without the model in memory."""
+    directory = save(model, tmp_path)
+    classifier = isinstance(model, LlamaForSequenceClassification)
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    ids = [150, 3, 189]
+    alone = trim_head(kind.from_pretrained(directory, dtype=torch.float32), ids)
+    built = LayerwiseModel(open_checkpoint(directory, "m", None)).cut_head(ids)
+    assert torch.equal(built.weight, alone.weight)
+    assert torch.equal(built.bias, alone.bias)
+    assert built.softcap == alone.softcap
+    assert (built.softcap is None) == (not isinstance(model, Gemma2ForCausalLM))
+
+
+def test_a_family_that_is_not_known_is_refused() -> None:
+    """Granite divides its logits, which rows of its output layer say nothing of."""
+    small = {key: value for key, value in SMALL.items() if key != "head_dim"}
+    model = GraniteForCausalLM(GraniteConfig(**small, logits_scaling=8.0))
+    with pytest.raises(UnsupportedError) as caught:
+        trim_head(model, [1, 2])
+    assert str(caught.value) == (
+        "what a GraniteForCausalLM does to its logits behind the output layer is not known; "
+        f"supported are {', '.join(SUPPORTED)}, and classifiers that were fine-tuned from them "
+        "(*ForSequenceClassification); for another model copy the rows of its output layer, and do "
+        "to their logits what its forward does"
+    )
+
+
+def test_a_module_that_is_no_model_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="what a Linear does to its logits"):
+        trim_head(nn.Linear(3, 4), [1, 2])
 
 
 @pytest.mark.parametrize("ids", [[], [-1], [8000]])

@@ -13,7 +13,7 @@ import trimexport
 
 ROOT = Path(trimexport.__file__).parent
 FLOORS = (
-    ("errors", "memory", "numerics", "progress", "tables"),
+    ("errors", "memory", "numerics", "pages", "progress", "tables"),
     ("atomic", "spec", "texts"),
     ("evaluation",),
     ("source",),

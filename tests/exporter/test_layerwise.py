@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 import families
 from models import gemma, llama, save
 from trimexport import CheckpointError, ExportError
-from trimexport.model import layerwise
+from trimexport.model import layerwise, streamed
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.shared_prefix import SharedPrefix, common_prefix
 from trimexport.source.checkpoint import open_checkpoint
@@ -38,7 +38,7 @@ def test_reference_is_the_full_forward(
     directory: Path, tokens_per_step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the work is cut into steps and blocks of the vocabulary."""
-    monkeypatch.setattr(layerwise, "TOKENS_PER_STEP", tokens_per_step)
+    monkeypatch.setattr(streamed, "TOKENS_PER_STEP", tokens_per_step)
     monkeypatch.setattr(layerwise, "TOKENS_PER_PASS", 70)
     monkeypatch.setattr(layerwise, "VOCABULARY_BLOCK", 999)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)

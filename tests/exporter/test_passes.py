@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # ruff: noqa: UP037, F821 (dimensions have names, which are no types)
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnxscript import opset20 as op
 
 from models import llama, save
 from trimexport.bundle.onnx_file import write_onnx
+from trimexport.graph.nodes import input_of, require, shape_of
 from trimexport.graph.passes.fold_constants import fold_constants
 from trimexport.graph.passes.fold_transposes import fold_transposes
 from trimexport.graph.passes.fuse_norms import fuse_norms
@@ -239,8 +241,32 @@ def test_an_unknown_initializer_is_refused(tmp_path: Path) -> None:
 
     checkpoint = open_checkpoint(save(llama(), tmp_path), "", None)
     model = unbound()
-    with pytest.raises(ExportError, match="initializer 'w' that is neither"):
+    with pytest.raises(ExportError, match="the numbers of w, which the checkpoint does not hold"):
         bind(model, Bindings(streamed={}, values={}), checkpoint)
+
+
+def test_what_a_graph_lacks_is_said() -> None:
+    """With the versions that traced it, for another release of theirs may be the reason."""
+    from importlib.metadata import version
+
+    from trimexport import ExportError
+
+    graph = ir.from_proto(doubled.to_model_proto()).graph
+    add = next(iter(graph))
+    assert require(add, "an Add") is add
+    assert input_of(add, 1) is graph.inputs[0]
+    assert shape_of(graph.inputs[0]) is graph.inputs[0].shape
+    both = f"torch {version('torch')} and transformers {version('transformers')}"
+    message = re.escape(f"{both} write it, lacks a Neg; install older releases of the two")
+    with pytest.raises(ExportError, match=message):
+        require(next((node for node in graph if node.op_type == "Neg"), None), "a Neg")
+    with pytest.raises(ExportError, match="lacks four dimensions"):
+        require(len(shape_of(graph.inputs[0])) == 4, "four dimensions")
+    with pytest.raises(ExportError, match="lacks input 2 of Add"):
+        input_of(add, 2)
+    graph.inputs[0].shape = None
+    with pytest.raises(ExportError, match="lacks the shape of input_ids"):
+        shape_of(graph.inputs[0])
 
 
 def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:

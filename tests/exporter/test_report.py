@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from trimexport import ParityReport
-from trimexport.parity import render as report
+from trimexport.parity.json_report import as_dict
 from trimexport.parity.model_card import model_card
+from trimexport.parity.page import html_page
+from trimexport.parity.render import markdown, table
 from trimexport.parity.report import (
     Disagreement,
     LabelMass,
@@ -100,7 +102,7 @@ def _parsed(page: str) -> _Page:
 
 @pytest.mark.parametrize("flips", [0, 3])
 def test_the_page_is_whole_and_needs_nothing_else(flips: int) -> None:
-    page = report.html(_report(flips))
+    page = html_page(_report(flips))
     parsed = _parsed(page)
     assert page.startswith("<!doctype html>")
     assert parsed.addresses == []
@@ -116,20 +118,20 @@ def test_the_page_is_whole_and_needs_nothing_else(flips: int) -> None:
 
 
 def test_the_page_stays_small() -> None:
-    page = report.html(_report(texts=20_000))
+    page = html_page(_report(texts=20_000))
     assert _parsed(page).counts["circle"] <= 4_000
     assert len(page) < 1_000_000
 
 
 def test_dots_lie_where_the_probabilities_say() -> None:
-    page = report.html(_report(flips=1, texts=1))
+    page = html_page(_report(flips=1, texts=1))
     found = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="2.5" class="bad"', page)
     # reference 0.9 across and variant 0.1 up, in a frame of 360 that begins at 40
     assert found == [("364.0", "364.0"), ("76.0", "76.0")]
 
 
 def test_the_table() -> None:
-    lines = report.table(_report(flips=1)).splitlines()
+    lines = table(_report(flips=1)).splitlines()
     assert lines[0].split("  ")[0] == "variant"
     assert lines[1].split() == ["reference", "50.00%"]
     assert lines[2].split() == [
@@ -142,13 +144,13 @@ def test_the_table() -> None:
 
 
 def test_many_disagreements_are_counted_in_the_table() -> None:
-    text = report.table(_report(flips=30, texts=40))
+    text = table(_report(flips=30, texts=40))
     assert text.count("answers 'negative'") == 20
     assert "fp32: 10 more disagreements are in the JSON report" in text
 
 
 def test_json_holds_what_the_table_shows() -> None:
-    found = json.loads(json.dumps(report.as_dict(_report(flips=30, texts=40)), allow_nan=False))
+    found = json.loads(json.dumps(as_dict(_report(flips=30, texts=40)), allow_nan=False))
     assert found["within_tolerance"] is False
     assert found["texts"] == 40
     assert found["labels"] == ["positive", "negative"]
@@ -175,14 +177,14 @@ def test_json_holds_what_the_table_shows() -> None:
 
 
 def test_markdown_is_one_table_with_as_many_cells_in_every_line() -> None:
-    lines = [line for line in report.markdown(_report()).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown(_report()).splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {8}
 
 
 def test_a_bad_prompt_is_told() -> None:
     bad = _report(gap=TokenisationGap(4, 2, 1, "'a.'"), mass=LabelMass(0.01, 0.001))
-    text = report.table(bad)
+    text = table(bad)
     assert "2 of 4 texts (50.00%)" in text
     assert "above 1 %" in text
     assert "1.0% of the full" in text
@@ -206,13 +208,13 @@ def test_the_card(tiny_bundle: Path) -> None:
     assert "`google/gemma-2b` at revision `v1`" in card
     assert "| labels | good \\| fine, negative |" in card
     assert "| prompt | `Review: {text}\\nSentiment:` |" in card
-    assert report.markdown(_report()) in card
+    assert markdown(_report()) in card
 
 
 def test_a_fine_tuned_classifier_has_no_label_mass_and_no_label_tokens(tiny_bundle: Path) -> None:
     found = _report(mass=None)
-    assert "label mass" not in report.table(found) + report.markdown(found) + report.html(found)
-    assert report.as_dict(found)["label_mass"] is None
+    assert "label mass" not in table(found) + markdown(found) + html_page(found)
+    assert as_dict(found)["label_mass"] is None
     assert warnings(found) == []
     manifest = read_manifest(tiny_bundle)
     card = model_card(manifest, _report())

@@ -85,7 +85,7 @@ def test_a_model_that_is_not_beside_the_recipe_keeps_its_name(recipe: Any) -> No
     ("text", "message"),
     [
         ("model = ", "is not a TOML file"),
-        (NEEDED + 'labells = ["a"]', "unknown key 'labells'; known are model, revision"),
+        (NEEDED + 'labells = ["a"]', "unknown key 'labells'; known are model, labels"),
         ('prompt = "{text}"\nlabels = ["a", "b"]', "model missing; a recipe names model, prompt"),
         ("chat = true", "model missing"),
         (NEEDED + 'chat = "yes"', "chat is 'yes', it has to be true or false"),

@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from trimexport.parity import part_by_part as stepwise
-from trimexport.parity.part_by_part import Feed, cut, run_stepwise
+from guards import GUARDS, forced
+from trimexport.parity import part_by_part
+from trimexport.parity.part_by_part import Feed, cut, run_by_parts
 from trimexport_runtime import read_manifest
+from trimexport_runtime.backends.onnxruntime import session_options
 
 # The layers' matrices have 16 to 64 KiB in float32 and a quarter of it in int8; a limit of a byte
 # makes a part of every node that reads a tensor and those behind it that read none.
@@ -40,18 +42,24 @@ def feeds() -> list[Feed]:
     return found
 
 
-def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_logits(graph: Path, precision: str) -> None:
     """However small the parts; in int8 to the last bit, for there is nothing in between."""
-    whole = ort.InferenceSession(str(graph))
+    for guard in GUARDS if precision == "int8" else ("off",):
+        with pytest.MonkeyPatch.context() as patch, forced(guard):
+            compare(graph, precision, patch)
+
+
+def compare(graph: Path, precision: str, patch: pytest.MonkeyPatch) -> None:
+    whole = ort.InferenceSession(str(graph), session_options(precision))
     expected = [whole.run(["logits"], feed)[0] for feed in feeds()]
     deviation = np.concatenate(expected).std(axis=0).mean()
     assert deviation > 0.1
     parts = []
     for limit in LIMITS[precision]:
-        monkeypatch.setattr(stepwise, "PART_BYTES", limit)
+        patch.setattr(part_by_part, "PART_BYTES", limit)
         done: list[int] = []
-        pieces = cut(graph)
-        found = run_stepwise(pieces, feeds(), done.append)
+        pieces = cut(graph, precision)
+        found = run_by_parts(pieces, feeds(), done.append)
         parts.append(len(pieces.parts))
         assert sum(done) == parts[-1]
         for ours, theirs in zip(found, expected, strict=True):
@@ -62,16 +70,16 @@ def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.Monkey
     assert parts[0] > parts[1] > parts[2] > 1
 
 
-def test_a_small_graph_is_one_part(graph: Path) -> None:
-    pieces = cut(graph)
+def test_a_small_graph_is_one_part(graph: Path, precision: str) -> None:
+    pieces = cut(graph, precision)
     assert len(pieces.parts) == 1
     done: list[int] = []
-    run_stepwise(pieces, feeds()[:1], done.append)
+    run_by_parts(pieces, feeds()[:1], done.append)
     assert done == [1]
 
 
-def test_the_callers_feeds_are_left_alone(graph: Path) -> None:
+def test_the_callers_feeds_are_left_alone(graph: Path, precision: str) -> None:
     given = feeds()
-    run_stepwise(cut(graph), given)
+    run_by_parts(cut(graph, precision), given)
     for ours, theirs in zip(given, feeds(), strict=True):
         assert ours.keys() == theirs.keys()

@@ -1,7 +1,7 @@
 """Same text, same answer, to the last bit: whatever its batch mates, its place, its padding.
 
 In int8 a change of the last bit in one activation can move a logit by tenths, so nothing here has
-a tolerance.
+a tolerance. int8 is run with its guard against overflow and without, on every processor.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from families import make
+from guards import GUARDS, forced
 from trimexport import BuildSpec, build
 from trimexport_runtime import Classifier, read_manifest
+from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.tokenize import TextEncoder
 
 TEXT = "a gorgeous , witty , seductive movie"
@@ -29,9 +31,14 @@ LENGTHS = (1, 1, 2, 3, 5, 8, 15, 16, 17, 22, 31, 33, 47, 63, 64, 65, 100, 128, 1
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# Fixture of a bundle, variant. The last three have no prompt at all.
-PROMPTED = [("sentiment", "fp32"), ("sentiment_int8", "int8")]
-SUBJECTS = [*PROMPTED, ("promptless", "fp32"), ("promptless", "int8"), ("whole_labels", "int8")]
+Subject = tuple[Path, str, str]  # a bundle, one of its variants, int8's guard
+
+# By the fixture of the bundle; what float32 makes of the guard is nothing.
+PROMPTED = [("sentiment", "fp32", "off"), *(("sentiment_int8", "int8", it) for it in GUARDS)]
+PROMPTLESS = [
+    ("promptless", "fp32", "off"),
+    *((bundle, "int8", it) for bundle in ("promptless", "whole_labels") for it in GUARDS),
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +74,21 @@ def whole_labels(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return built.directory
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids="-".join)
-def subject(request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """A bundle and one of its variants."""
-    bundle, variant = request.param
-    return request.getfixturevalue(bundle), variant
+@pytest.fixture(scope="module", params=[*PROMPTED, *PROMPTLESS], ids="-".join)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    bundle, variant, guard = request.param
+    return request.getfixturevalue(bundle), variant, guard
 
 
 @pytest.fixture(scope="module")
-def load(subject: tuple[Path, str]) -> Callable[[int], ort.InferenceSession]:
+def load(subject: Subject) -> Callable[[int], ort.InferenceSession]:
     """The variant in ONNX Runtime with so many threads."""
-    bundle, variant = subject
+    bundle, variant, guard = subject
     graph = bundle / read_manifest(bundle).variant(variant).graph
 
     def loaded(threads: int) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        with forced(guard):
+            options = session_options(variant, threads)
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
     return loaded
@@ -203,7 +209,7 @@ def test_an_empty_row_is_the_bare_prompt(session: ort.InferenceSession, ids: lis
 @pytest.mark.parametrize("subject", PROMPTED, ids="-".join, indirect=True)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=10, deadline=None)
-def test_order_does_not_matter(subject: tuple[Path, str], seed: int) -> None:
+def test_order_does_not_matter(subject: Subject, seed: int) -> None:
     """The classifier gives every text its own answer, in the caller's order."""
     classifier = _classifier(*subject)
     texts = [TEXT, "dull", "", "not bad at all " * 9, "it is " * 40, "good\nbad", "so-so"]
@@ -214,10 +220,11 @@ def test_order_does_not_matter(subject: tuple[Path, str], seed: int) -> None:
     assert np.array_equal(classifier.logits([texts[order[0]]])[0], straight[order[0]])
 
 
-_LOADED: dict[tuple[Path, str], Classifier] = {}
+_LOADED: dict[Subject, Classifier] = {}
 
 
-def _classifier(bundle: Path, variant: str) -> Classifier:
-    if (bundle, variant) not in _LOADED:
-        _LOADED[bundle, variant] = Classifier.load(bundle, variant=variant)
-    return _LOADED[bundle, variant]
+def _classifier(bundle: Path, variant: str, guard: str) -> Classifier:
+    if (bundle, variant, guard) not in _LOADED:
+        with forced(guard):
+            _LOADED[bundle, variant, guard] = Classifier.load(bundle, variant=variant)
+    return _LOADED[bundle, variant, guard]

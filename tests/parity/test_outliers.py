@@ -6,12 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import outliers
+from guards import both_ways
 from models import GEMMA_MINI, needs_data, read_jsonl
 from outliers import agreement, logits, plant
 
 
-def test_outliers(tmp_path: Path) -> None:
+def test_outliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = outliers._run
+    monkeypatch.setattr(outliers, "_run", lambda *given: both_ways(lambda: run(*given)))
     texts = [row["text"] for row in read_jsonl(needs_data("sst2", "test.jsonl"))[:600]]
     plain = logits(GEMMA_MINI, texts, ["fp32"])["fp32"]
     planted = plant(GEMMA_MINI, tmp_path / "model", 100)

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from families import WINDOW, make
+from guards import both_ways
 from models import TEXTS, Untrimmed, segments_without_gap
 from trimexport import BuildSpec, Texts, build, verify
 from trimexport.graph.label_tree import LabelTree
@@ -52,9 +53,9 @@ def test_scores_of_whole_labels(name: str, tmp_path: Path) -> None:
     found = Classifier.load(bundle, variant="fp32").logits(texts)
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(np.exp(found).sum(axis=1) - 1).max() < TOLERANCE
-    for rounded in precision[1:]:
-        answers = Classifier.load(bundle, variant=rounded).logits(texts)
-        assert (answers - expected).std() < 0.2 * expected.std()
+    if "int8" in precision:
+        rounded = both_ways(lambda: Classifier.load(bundle, variant="int8").logits(texts))
+        assert (rounded - expected).std() < 0.2 * expected.std()
 
     # A short text in a batch with one that fills the model's context.
     texts_apart = ["x " * 400, "dull"]

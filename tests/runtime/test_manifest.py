@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -12,14 +14,44 @@ from trimexport_runtime import (
     BundleError,
     Classifier,
     IntegrityError,
+    Manifest,
     VersionError,
     check_files,
     read_manifest,
 )
+from trimexport_runtime._manifest_json import read
 from trimexport_runtime.bundle import to_json
 
 Edit = Callable[[Path, Callable[[dict[str, Any]], None]], None]
 MakeBundle = Callable[..., Path]
+
+ENGINE = {
+    "file": "tensorrt/model.plan",
+    "bytes": 3,
+    "sha256": "0" * 64,
+    "tensorrt": "10.13.3.9",
+    "compute_capability": "8.9",
+    "gpu": "a GPU",
+    "profiles": [{"opt": [1, 8], "max": [4, 32]}],
+    "built_from": {"onnx/model.onnx": "1" * 64},
+}
+CALIBRATION = {
+    "method": "prior",
+    "texts": 64,
+    "bias": [0.5, -0.25, 0],
+    "prior": {"negative": 0.5, "positive": 0.25, "mixed": 0.25},
+    "variant": "fp32",
+}
+FIT = {
+    "examples": {"negative": 8, "positive": 8},
+    "examples_sha256": "2" * 64,
+    "shots": 8,
+    "seed": 1,
+    "strength": 0.1,
+    "accuracy": 1,
+    "folds": 5,
+    "variant": "fp32",
+}
 
 
 def test_what_is_written_is_what_is_read(bundle: Path) -> None:
@@ -89,23 +121,37 @@ def _set(raw: dict[str, Any], path: str, value: Any) -> None:
     place[int(last) if isinstance(place, list) else last] = value
 
 
+def _remove(raw: dict[str, Any], path: str) -> None:
+    *parts, last = path.split("/")
+    place: Any = raw
+    for part in parts:
+        place = place[int(part) if isinstance(place, list) else part]
+    del place[last]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("labels", {"a": 1}, r"a Label is a str, not an object"),
-        ("labels", 3, "not iterable"),
-        ("labels/0/name", 7, r"Label\.name is 7, not str"),
-        ("labels/0/token_ids", ["a"], r"Label\.token_ids is \('a',\), not tuple"),
+        ("labels", {"a": 1}, r'labels is {"a": 1}, not a list'),
+        ("labels", 3, "labels is 3, not a list"),
+        ("labels/0", "good", r'labels\[0\] is "good", not an object'),
+        ("labels/0/name", 7, r"labels\[0\]\.name is 7, not a string"),
+        ("labels/0/token_ids", ["a"], r'labels\[0\]\.token_ids\[0\] is "a", not a whole number'),
         ("labels/1/name", "negative", "two labels have the same name"),
         ("labels", [], "it needs two labels and one variant at least"),
         ("variants", [], "it needs two labels and one variant at least"),
-        ("prompt", None, "a Prompt is a NoneType"),
-        ("prompt/prefix_ids", "123", r"Prompt\.prefix_ids is '123'"),
-        ("pad_token_id", True, r"Manifest\.pad_token_id is True, not int"),
-        ("label_mass", "much", r"Manifest\.label_mass is 'much'"),
+        ("prompt", None, "prompt is null, not an object"),
+        ("prompt/prefix_ids", "123", r'prompt\.prefix_ids is "123", not a list'),
+        ("prompt/rendered", 1, r"prompt\.rendered is 1, not true or false"),
+        ("prompt/template", ["x" * 80], r'prompt\.template is \["x{57}…, not a string'),
+        ("pad_token_id", True, "pad_token_id is true, not a whole number"),
+        ("pad_token_id", 1.5, r"pad_token_id is 1\.5, not a whole number"),
+        ("label_mass", "much", 'label_mass is "much", not a number'),
+        ("label_mass", False, "label_mass is false, not a number"),
+        ("tool_versions", {"a b": 1}, r'tool_versions\["a b"\] is 1, not a string'),
         ("text_limit/tokens", 0, "the text limit is 0 tokens, cut at 'end'"),
         ("text_limit/truncate", "middle", "cut at 'middle'"),
-        ("files/0", {"path": "a"}, "missing 2 required positional arguments"),
+        ("files/0", {"path": "a"}, r"no 'files\[0\]\.bytes'"),
         ("files/0/path", "../secret", r'the path "\.\./secret" is not one inside the bundle'),
         ("files/0/path", "/etc/passwd", "is not one inside the bundle"),
         ("files/0/path", "C:\\x", "is not one inside the bundle"),
@@ -113,7 +159,20 @@ def _set(raw: dict[str, Any], path: str, value: Any) -> None:
         ("files/0/path", "", "is not one inside the bundle"),
         ("variants/0/graph", "onnx/../../model.onnx", "is not one inside the bundle"),
         ("variants/0/files", ["/model.onnx"], "is not one inside the bundle"),
-        ("variants/0/parity", [], "a Parity is a list"),
+        ("variants/0/parity", [], r"variants\[0\]\.parity is \[\], not an object"),
+        (
+            "variants/0/parity/agreement",
+            "x",
+            r'variants\[0\]\.parity\.agreement is "x", not a number',
+        ),
+        ("calibration", {**CALIBRATION, "bias": [0.5]}, "the calibration has 1 numbers, not 3"),
+        ("variants/0/engine", {**ENGINE, "file": "../a"}, "is not one inside the bundle"),
+        (
+            "variants/0/engine",
+            {**ENGINE, "profiles": [{"opt": [1, 0], "max": [1, 8]}]},
+            r"the engine tensorrt/model\.plan has profiles \[\(1, 0\), \(1, 8\)\]",
+        ),
+        ("variants/0/engine", {**ENGINE, "profiles": []}, r"has profiles \[\]"),
     ],
 )
 def test_a_damaged_manifest_says_what_is_damaged(
@@ -122,6 +181,88 @@ def test_a_damaged_manifest_says_what_is_damaged(
     edit_manifest(bundle, lambda raw: _set(raw, path, value))
     with pytest.raises(BundleError, match=rf"trimexport\.json is damaged \(.*{message}"):
         Classifier.load(bundle)
+
+
+def _fill(raw: dict[str, Any]) -> None:
+    """Give a manifest a value for each of its fields, those that may be missing included."""
+    raw["labels"][0]["sequences"] = [[4, 5], [6]]
+    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64]}
+    raw["source"] |= {"directory": "checkpoint", "adapter": "lora", "adapter_sha256": "4" * 64}
+    raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}
+    raw["variants"][0]["parity"]["agreement_tolerance"] = 0.99
+    raw |= {"calibration": CALIBRATION, "fit": FIT}
+
+
+def _fields(hint: Any, value: Any, path: str = "") -> Iterator[tuple[str, Any, Field[Any]]]:
+    """Every field of a dataclass and of those below it: its path in `value`, hint and definition.
+
+    `value` is a JSON value that has all of them.
+    """
+    if is_dataclass(hint):
+        assert {item.name for item in fields(hint)} == set(value), path
+        for item in fields(hint):
+            inner = get_type_hints(hint)[item.name]
+            yield f"{path}{item.name}", inner, item
+            yield from _fields(inner, value[item.name], f"{path}{item.name}/")
+    elif isinstance(value, list) and value:
+        yield from _fields(get_args(hint)[0], value[0], f"{path}0/")
+    elif NoneType in get_args(hint):
+        assert value is not None, path
+        yield from _fields(get_args(hint)[0], value, path)
+
+
+def _dotted(path: str) -> str:
+    return re.sub(r"\.(\d+)", r"[\1]", path.replace("/", "."))
+
+
+@pytest.fixture
+def whole(bundle: Path, edit_manifest: Edit) -> str:
+    """The text of a manifest that has all fields, none at its default."""
+    edit_manifest(bundle, _fill)
+    return (bundle / "trimexport.json").read_text(encoding="utf-8")
+
+
+def test_every_field_is_read_by_its_type_hint(whole: str) -> None:
+    walked = list(_fields(Manifest, json.loads(whole)))
+    assert len(walked) > 60
+    for path, hint, _ in walked:
+        raw, wrong = json.loads(whole), 7 if hint is bool else True
+        _set(raw, path, wrong)
+        message = f"{_dotted(path)} is {json.dumps(wrong)}, not "
+        with pytest.raises(ValueError, match="^" + re.escape(message)):
+            read(Manifest, raw)
+
+
+def test_fields_with_a_default_may_be_missing(whole: str) -> None:
+    everything = read(Manifest, json.loads(whole))
+    for path, _, item in _fields(Manifest, json.loads(whole)):
+        raw = json.loads(whole)
+        _remove(raw, path)
+        if item.default is MISSING and item.default_factory is MISSING:
+            with pytest.raises(ValueError, match=f"^no '{re.escape(_dotted(path))}'$"):
+                read(Manifest, raw)
+        else:
+            assert read(Manifest, raw) != everything
+
+
+def test_every_field_is_written(bundle: Path, whole: str) -> None:
+    assert json.loads(to_json(read_manifest(bundle))) == json.loads(whole)
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """A dataclass with a field of a type that JSON has no value for."""
+
+    labels: set[str]
+
+
+@pytest.mark.parametrize(
+    "hint", [_Misfit, set[str], list[int], tuple[int, int], Mapping[int, str], int | str, Any]
+)
+def test_a_hint_that_is_not_known_is_a_mistake_in_the_program(hint: Any) -> None:
+    value = {"labels": ["a"]} if hint is _Misfit else ["a"]
+    with pytest.raises(TypeError, match=r"no values of the type .* are read from JSON"):
+        read(hint, value)
 
 
 def test_an_unknown_variant_lists_those_there_are(bundle: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trimexport_runtime.batching import GPU_TOKEN_BUDGET, batches
 from trimexport_runtime.bundle import Profile
-from trimexport_runtime.profiles import WIDTHS, fitting, most_rows, profiles_for
+from trimexport_runtime.profiles import WIDTHS, most_rows, profile_index, profiles_for
 
 LIMITS = st.integers(min_value=1, max_value=10_000)
 
@@ -18,7 +18,7 @@ def test_every_batch_fits(limit: int, lengths: list[int]) -> None:
     cut = [min(length, limit) for length in lengths]
     for batch in batches(cut, lambda width: most_rows(profiles, width)):
         width = max(1, *(cut[index] for index in batch), 1)
-        place = fitting(profiles, len(batch), width)
+        place = profile_index(profiles, len(batch), width)
         assert place is not None
         assert len(batch) > 1 or place == 0, "a text alone runs where latency is tuned"
         assert len(batch) * width <= max(GPU_TOKEN_BUDGET, width)
@@ -42,6 +42,6 @@ def test_a_thousand_tokens() -> None:
 
 def test_what_no_profile_takes() -> None:
     profiles = (Profile(opt=(1, 4), max=(1, 8)),)
-    assert fitting(profiles, 2, 4) is None
-    assert fitting(profiles, 1, 9) is None
+    assert profile_index(profiles, 2, 4) is None
+    assert profile_index(profiles, 1, 9) is None
     assert most_rows(profiles, 9) == 1

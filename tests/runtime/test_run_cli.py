@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -334,26 +335,41 @@ def test_interrupted(bundle: Path) -> None:
 def test_progress_is_for_terminals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 1e-9)
+    monkeypatch.setattr(progress, "_INTERVAL", 0)
     with progress.Progress("work:", 10) as counter:
         counter.advance()
     assert capsys.readouterr().err == ""
 
-    clear = "\r\x1b[K"
     parent, child = pty.openpty()
     with open(child, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         with progress.Progress("work:", 4) as counter:
             counter.advance()
-        with progress.Progress("texts:") as counter:
+        with progress.Progress("texts {n}:") as counter:
             counter.advance(1234)
         with progress.Progress("loading") as counter:
             counter.show()
         with progress.Progress("hidden", visible=False) as counter:
             counter.advance()
-        shown = _read_until(parent, f"loading ...{clear}")
+        shown = _read_until(parent, "loading [.]{3}\r *\r")
     os.close(parent)
-    assert shown == (f"{clear}work: 25%{clear}{clear}texts: 1,234{clear}{clear}loading ...{clear}")
+    lines = ("work: 25%", "texts {n}: 1,234", "loading ...")
+    assert shown == "".join(f"\r{line}\r{' ' * len(line)}\r" for line in lines)
+
+
+def test_the_rate_leaves_out_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 1e-9)
+    parent, child = pty.openpty()
+    with open(child, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress.Progress("texts:", rate=True) as counter:
+            counter.begin_at(10**15)
+            time.sleep(progress._INTERVAL)
+            counter.advance()
+        shown = _read_until(parent, "second\r *\r")
+    os.close(parent)
+    assert re.match(r"\rtexts: 1,000,000,000,000,001, [0-5] a second", shown), shown
 
 
 def test_short_work_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,9 +387,9 @@ def test_short_work_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _read_until(terminal: int, ending: str) -> str:
-    """What a terminal shows, which may arrive in pieces."""
+    """What is written to a terminal, up to the pattern `ending`; it may arrive in pieces."""
     shown = ""
-    while not shown.endswith(ending):
+    while not re.search(f"{ending}$", shown):
         assert select.select([terminal], [], [], 10)[0], f"only {shown!r} arrived"
         shown += os.read(terminal, 1000).decode()
     return shown

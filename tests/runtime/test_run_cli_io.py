@@ -17,7 +17,7 @@ from trimexport_runtime import (
     classifier,
     cli,
     read_manifest,
-    streaming,
+    records,
 )
 
 PROGRAM = str(Path(sys.executable).with_name("trimexport-run"))
@@ -67,9 +67,9 @@ def test_loading_a_large_variant_is_announced(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[bool] = []
-    monkeypatch.setattr(streaming.Progress, "show", lambda self: shown.append(True))
+    monkeypatch.setattr(records.Progress, "show", lambda self: shown.append(True))
     assert run("classify", bundle, "a").exit_code == 0
     assert shown == []
-    monkeypatch.setattr(streaming, "_LARGE", read_manifest(bundle).variant().bytes - 1)
+    monkeypatch.setattr(records, "_LARGE", read_manifest(bundle).variant().bytes - 1)
     assert run("classify", bundle, "a").exit_code == 0
     assert shown == [True]

@@ -55,7 +55,13 @@ def test_the_error_tree() -> None:
 def test_the_distribution() -> None:
     assert version("trimexport-runtime") == trimexport_runtime.__version__
     needed = [it for it in requires("trimexport-runtime") or () if "extra ==" not in it]
-    assert {it.split(">")[0] for it in needed} == {"click", "numpy", "onnxruntime", "tokenizers"}
+    assert {it.split(">")[0] for it in needed} == {
+        "click",
+        "numpy",
+        "onnxruntime",
+        "tokenizers",
+        "tqdm",
+    }
     assert (Path(trimexport_runtime.__file__).parent / "py.typed").is_file()
 
 

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from packages import needs_wheels, run_with
 from server.conftest import Serve
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "server.md"
+UNDESCRIBED = {
+    "/docs",
+    "/openapi.json",
+    "/v2/models/{name}/versions/1",
+    "/v2/models/{name}/versions/1/infer",
+    "/v2/models/{name}/versions/1/ready",
+}
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
     "content_type_conformance",
     "response_schema_conformance",
 )
+
+
+def test_no_route_is_served_and_undescribed(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle)
+    _, refusal, _ = server.ask("GET", "/nowhere")
+    served = set(refusal["error"].removeprefix("no such path; there are: ").split(", "))
+    _, description, _ = server.ask("GET", "/openapi.json")
+    operations = description["paths"]
+    assert served == set(operations) | UNDESCRIBED
+    for path in served:
+        status, _, headers = server.ask("TRACE", path.replace("{name}", server.name))
+        assert status == 405
+        methods = {method.lower() for method in headers["allow"].split(", ")} - {"head"}
+        assert methods == set(operations.get(path.replace("/versions/1", ""), ("get",)))
+
+
+def test_the_page_and_the_documentation_name_what_is_described(serve: Serve, bundle: Path) -> None:
+    server = serve(bundle)
+    _, description, _ = server.ask("GET", "/openapi.json")
+    _, page, _ = server.ask("GET", "/docs")
+    listed = re.findall("<tr><td>([A-Z]+)</td><td><code>([^<]+)</code></td>", page.decode())
+    operations = description["paths"].items()
+    assert listed == [(method.upper(), path) for path, item in operations for method in item]
+    documented = PAGE.read_text(encoding="utf-8").partition("\n## Routes\n")[2]
+    for path in description["paths"]:
+        assert re.search(f"`(?:GET |POST )?{path.replace('{name}', 'NAME')}`", documented), path
 
 
 def test_fuzzing(serve: Serve, bundle: Path, tmp_path: Path) -> None:

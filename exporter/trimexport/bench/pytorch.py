@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimexport.graph.classifier import combine_words
-from trimexport.parity.reference import along, bias_of, fitted_logits, trie_of
+from trimexport.parity.reference import bias_of, fitted_logits, sequence_scores, trie_of
 from trimexport.source.adapter import merged
 from trimexport.source.checkpoint import open_checkpoint, read_config
 from trimexport.source.empty_model import body_of, output_layer
@@ -71,7 +71,7 @@ class Untrimmed:
         begun = [self._trie.tokens_to(place) for place in self._trie.branches]
         logits = self._output([[*row, *more] for row in rows for more in begun])
         own = logits[:, list(itertools.chain(*self._trie.rows))].unflatten(0, (-1, len(begun)))
-        return combine_words(along(self._trie, own), [len(it.sequences) for it in labels])
+        return combine_words(sequence_scores(self._trie, own), [len(it.sequences) for it in labels])
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """[rows, vocabulary or labels]. Rows are padded to the left, so that each one's last token

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from trimexport.errors import ExportError
+from trimexport.graph.nodes import require
 from trimexport.graph.streamed_weights import StreamedTensor
 
 ALIGNMENT = 4096
@@ -112,8 +113,7 @@ def _write_tensor(
 def _external(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """The initializers that go to the data file, in the graph's order."""
     for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        assert tensor is not None
+        tensor = require(value.const_value, f"the numbers of {name}")
         if tensor.nbytes >= INLINE_BYTES and not name.startswith(ALWAYS_INLINE):
             yield value, tensor
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -20,6 +21,21 @@ CALIBRATION = "calibration"
 
 BIAS = "calibration.bias"
 _UNCALIBRATED = "calibration.logits"
+_T = TypeVar("_T")
+
+
+def require_written(value: _T | None, lacked: str) -> _T:
+    """`value`, which every graph that trimexport wrote has.
+
+    Raises:
+        ExportError: `value` is None; `lacked` names it in the message.
+    """
+    if value is None:
+        raise ExportError(
+            f"the graph has no {lacked}, so it is none that trimexport wrote; build the bundle "
+            "again"
+        )
+    return value
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
@@ -49,13 +65,18 @@ def add_bias(model: onnx.ModelProto, bias: Sequence[float]) -> None:
 
 def remove_bias(model: onnx.ModelProto) -> None:
     """Take away what `add_bias` added, so that the graph is the one from before; a graph without it
-    stays as it is."""
+    stays as it is.
+
+    Raises:
+        ExportError: the graph has the addition without its bias, or without the logits before it.
+    """
     graph = model.graph
-    node = next((it for it in graph.node if it.name == CALIBRATION), None)
-    if node is None:
+    added = next((node for node in graph.node if node.name == CALIBRATION), None)
+    if added is None:
         return
-    graph.node.remove(node)
-    graph.initializer.remove(next(it for it in graph.initializer if it.name == BIAS))
+    biases = (tensor for tensor in graph.initializer if tensor.name == BIAS)
+    graph.initializer.remove(require_written(next(biases, None), f'constant "{BIAS}"'))
+    graph.node.remove(added)
     _rename_output(graph, _UNCALIBRATED, OUTPUT)
 
 
@@ -70,7 +91,8 @@ def check(model: onnx.ModelProto) -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    large = [it for it in graph.initializer if it.data_location == onnx.TensorProto.EXTERNAL]
+    external = onnx.TensorProto.EXTERNAL
+    large = [tensor for tensor in graph.initializer if tensor.data_location == external]
     for tensor in large:
         graph.initializer.remove(tensor)
         graph.input.append(
@@ -84,9 +106,6 @@ def check(model: onnx.ModelProto) -> None:
 
 def _rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Give another name to the value `old`, which nothing reads."""
-    for node in graph.node:
-        for place, name in enumerate(node.output):
-            if name == old:
-                node.output[place] = new
-                return
-    raise ExportError(f'the graph makes no "{old}", so it is none that trimexport wrote')
+    makers = (node for node in graph.node if old in node.output)
+    maker = require_written(next(makers, None), f'node that makes "{old}"')
+    maker.output[list(maker.output).index(old)] = new

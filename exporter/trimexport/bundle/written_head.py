@@ -9,10 +9,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from trimexport.errors import ExportError
 from trimexport_runtime.bundle import OUTPUT
 
-from .written_graph import check
+from .written_graph import check, require_written
 
 WEIGHT, BIAS = "head.weight", "head.bias"
 _ROWS, _SHAPE, _BY_TEXT, _FIRST = "head.rows", "head.shape", "head.by_text", "head.first"
@@ -34,8 +33,11 @@ def read_head(model: onnx.ModelProto) -> Head:
         ExportError: the graph has none.
     """
     _head_node(model)
-    tensors = {it.name: it for it in model.graph.initializer if it.name in (WEIGHT, BIAS)}
-    return Head(*(numpy_helper.to_array(tensors[name]) for name in (WEIGHT, BIAS)))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight, bias = (
+        require_written(tensors.get(name), f'constant "{name}"') for name in (WEIGHT, BIAS)
+    )
+    return Head(numpy_helper.to_array(weight), numpy_helper.to_array(bias))
 
 
 def give_hidden(model: onnx.ModelProto) -> str:
@@ -81,10 +83,9 @@ def put_head(model: onnx.ModelProto, head: Head, rows: int) -> None:
 
 
 def _head_node(model: onnx.ModelProto) -> onnx.NodeProto:
-    found: list[onnx.NodeProto] = [node for node in model.graph.node if WEIGHT in node.input]
-    if len(found) != 1 or found[0].op_type != "Gemm":
-        raise ExportError("the graph has no trimmed head, so it is none that trimexport wrote")
-    return found[0]
+    readers: list[onnx.NodeProto] = [node for node in model.graph.node if WEIGHT in node.input]
+    one = len(readers) == 1 and readers[0].op_type == "Gemm"
+    return require_written(readers[0] if one else None, "trimmed head")
 
 
 def _keep_what_makes(graph: onnx.GraphProto, value: str) -> None:
@@ -95,9 +96,9 @@ def _keep_what_makes(graph: onnx.GraphProto, value: str) -> None:
         if needed & set(node.output):
             needed.update(node.input)
             kept.append(node)
-    constants = [it for it in graph.initializer if it.name in needed]
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
     made = {name for node in kept for name in node.output}
-    known = [it for it in graph.value_info if it.name in made]
+    known = [info for info in graph.value_info if info.name in made]
     for field, items in (
         (graph.node, kept[::-1]),
         (graph.initializer, constants),

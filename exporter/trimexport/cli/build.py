@@ -13,7 +13,7 @@ from trimexport.spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec
 
 from .console import ConsoleProgress
 from .options import JSON, TEXTS, names_a_classifier
-from .spec_from_options import Options, make_spec
+from .spec_from_options import make_spec
 
 
 @click.command()
@@ -78,12 +78,13 @@ def build(
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
     """
     progress = ConsoleProgress()
-    spec = make_spec(Options(**given), progress.say)
+    spec = make_spec(given, progress.say)
     target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
 
     # PyTorch takes its time, so what can be refused without it is
-    from trimexport.parity import render
+    from trimexport.parity.json_report import as_dict
+    from trimexport.parity.render import table
     from trimexport.pipeline import build as run
     from trimexport.tensorrt.trtexec import trtexec_commands
     from trimexport.texts import read_texts
@@ -101,10 +102,10 @@ def build(
     )
     commands = trtexec_commands(built.manifest)
     if as_json:
-        found = {"bundle": str(target), **render.as_dict(built.report), "trtexec": commands}
+        found = {"bundle": str(target), **as_dict(built.report), "trtexec": commands}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo(render.table(built.report))
+    click.echo(table(built.report))
     for name, versions in commands.items() if given["tensorrt_onnx_only"] else ():
         click.echo(f"\n{name}: build the engine where it will run:")
         click.echo(f"  trimexport-run build-engines {target} --variant {name}")

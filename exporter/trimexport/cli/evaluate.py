@@ -146,7 +146,7 @@ def _write(
     found: list[Evaluation],
 ) -> dict[str, object]:
     """The page, and all of it as JSON beside it, which is returned."""
-    from trimexport.evaluation.page import page as html
+    from trimexport.evaluation.page import html_page
     from trimexport.evaluation.run import as_dict, digest
 
     value: dict[str, object] = {
@@ -156,7 +156,7 @@ def _write(
         "labels": list(labels),
         "variants": [as_dict(it) for it in found],
     }
-    text = html(f"{bundle.resolve().name} on {data.name}", found, labels)
+    text = html_page(f"{bundle.resolve().name} on {data.name}", found, labels)
     write_files({page: text, page.with_suffix(".json"): json.dumps(value)})
     return value
 
@@ -169,7 +169,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
-    from trimexport.evaluation.page import lines
+    from trimexport.evaluation.render import lines
 
     if as_json:
         click.echo(json.dumps(value, ensure_ascii=False))

@@ -10,7 +10,7 @@ import click
 
 from .console import ConsoleProgress
 from .options import JSON, names_a_classifier
-from .spec_from_options import Options, make_spec
+from .spec_from_options import make_spec
 
 
 @click.command()
@@ -34,7 +34,7 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
       trimexport inspect --labels positive,negative --text "a gorgeous, witty, seductive movie"
     """
     progress = ConsoleProgress()
-    spec = make_spec(Options(**given), progress.say)
+    spec = make_spec(given, progress.say)
 
     from trimexport.inspection.sizes import inspect_plan
     from trimexport.inspection.table import inspection_table
@@ -46,9 +46,9 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     found = inspect_plan(planned)
     value, table = asdict(found), inspection_table(found, planned)
     if texts:
-        from trimexport.inspection.next_words import saying_lines, what_is_said
+        from trimexport.inspection.next_words import next_words, next_words_lines
 
-        said = what_is_said(planned, texts, progress)
-        value["texts"] = [asdict(it) for it in said]
-        table = "\n".join([table, *("\n" + "\n".join(saying_lines(it)) for it in said)])
+        words = next_words(planned, texts, progress)
+        value["texts"] = [asdict(it) for it in words]
+        table = "\n".join([table, *("\n" + "\n".join(next_words_lines(it)) for it in words)])
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else table)

@@ -66,13 +66,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 
 def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that name a model and what it is asked: of `options.Options`."""
+    """Add the options that name a model and what it is asked."""
     named = (MODEL, REVISION, ADAPTER, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM)
     return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
 
 
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that name a model, what it is asked, and its answers: `options.Options`."""
+    """Add the options that name a model, what it is asked, and its answers."""
     named = (VERBALIZE, FEW_SHOT, SHOTS, SEED)
     inside = functools.reduce(lambda inner, option: option(inner), reversed(named), command)
     return names_a_question(inside)

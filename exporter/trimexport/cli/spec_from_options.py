@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,102 +16,76 @@ from trimexport.prompt.template import unescape
 from trimexport.source.families import holds_classifier
 from trimexport.spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the user gave; None and () mean not given."""
-
-    model: str | None
-    revision: str | None
-    labels: str | None
-    prompt: str | None
-    prompt_file: Path | None
-    verbalize: Sequence[str]
-    recipe: Path | None = None
-    chat: bool = False
-    system: str | None = None
-    adapter: str | None = None
-    precision: str | None = None
-    tensorrt: str | None = None
-    tensorrt_onnx_only: bool = False
-    max_tokens: int | None = None
-    truncate: str | None = None
-    few_shot: Path | None = None
-    shots: int | None = None
-    seed: int | None = None
+_READ: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("labels", "precision", "tensorrt"), parse_names),
+    **dict.fromkeys(("prompt", "system"), unescape),
+}
+"""How the text of an option becomes the value of the spec's field of that name. An option that is
+not here holds its value already."""
 
 
-def make_spec(options: Options, say: Callable[[str], None]) -> BuildSpec:
-    """The spec that the options name; `say` tells what was filled in for the user.
+def make_spec(options: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
+    """The spec that a command's options name.
+
+    Args:
+        options: those named after fields of `BuildSpec`, and `prompt_file`, `verbalize`, `recipe`
+            and `tensorrt_onnx_only`; None, False and () mean not given, and so does none at all.
+        say: tells what was filled in for the user.
 
     Raises:
         click.UsageError: options that do not go together, or none that names the labels.
         SpecError: see `spec`; labels that no prompt is known for, a revision of a directory.
         CheckpointError: the model is neither a directory nor a hub id.
     """
-    if options.prompt is not None and options.prompt_file is not None:
-        raise click.UsageError("Give --prompt or --prompt-file, not both.")
-    if options.system is not None and not options.chat and options.recipe is None:
+    given = _given(options)
+    recipe = options.get("recipe")
+    if recipe is None and "system" in given and "chat" not in given:
         raise click.UsageError("--system is the system turn of --chat; give both.")
-    if options.recipe is None and options.labels is None and not _may_have_labels(options.model):
+    if recipe is None and "labels" not in given and not _may_have_labels(given.get("model")):
         raise click.UsageError("Missing option '--labels', for example --labels positive,negative.")
-    words = parse_verbalizers(options.verbalize)
-    if options.model is not None:
+    if "model" in given:
         from trimexport.source.hub import local_directory  # here, so that help stays quick
 
-        local_directory(options.model)
-    if options.recipe is None:
-        spec = _filled(options, words, say)
-    else:
-        spec = _overridden(read_recipe(options.recipe), options, words)
-    if options.revision is not None and Path(spec.model).is_dir():
+        local_directory(given["model"])
+    spec = _filled(given, say) if recipe is None else _overridden(read_recipe(recipe), given)
+    if "revision" in given and Path(spec.model).is_dir():
         raise SpecError(
-            f"--revision {options.revision} is given and {spec.model} is a directory; a revision "
+            f"--revision {spec.revision} is given and {spec.model} is a directory; a revision "
             "belongs to a hub id, so drop it or name one with --model"
         )
-    if options.adapter is not None:
-        spec = replace(spec, adapter=options.adapter)
-    if options.precision is not None:
-        spec = replace(spec, precision=parse_names(options.precision))
-    if options.tensorrt is not None:
-        spec = replace(spec, tensorrt=parse_names(options.tensorrt))
-    elif options.tensorrt_onnx_only and not spec.tensorrt:
+    if options.get("tensorrt_onnx_only") and not spec.tensorrt:
         spec = replace(spec, tensorrt=TENSORRT)
-    if options.max_tokens is not None:
-        spec = replace(spec, max_tokens=options.max_tokens)
-    if options.truncate is not None:
-        spec = replace(spec, truncate=options.truncate)
-    return replace(
-        spec,
-        few_shot=options.few_shot or spec.few_shot,
-        shots=spec.shots if options.shots is None else options.shots,
-        seed=spec.seed if options.seed is None else options.seed,
-    )
+    return spec
 
 
-def _overridden(
-    recipe: BuildSpec, options: Options, words: dict[str, tuple[str, ...]]
-) -> BuildSpec:
-    """The recipe with what the options say instead. Its revision and notice are its own model's,
-    and its words are its own labels'."""
-    template = _template(options)
-    labels = recipe.labels if options.labels is None else parse_names(options.labels)
-    kept = {
-        label: own
-        for label, own in recipe.verbalizers.items()
-        if options.labels is None or label in labels
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec that the options name, and their values."""
+    if options.get("prompt") is not None and options.get("prompt_file") is not None:
+        raise click.UsageError("Give --prompt or --prompt-file, not both.")
+    texts = {field.name: options.get(field.name) for field in fields(BuildSpec)}
+    given = {
+        name: _READ[name](text) if name in _READ else text
+        for name, text in texts.items()
+        if text is not None and text is not False
     }
-    if options.model is not None and options.model != recipe.model:
-        recipe = replace(recipe, model=options.model, revision=None, notice=None, adapter=None)
-    return replace(
-        recipe,
-        revision=options.revision or recipe.revision,
-        labels=labels,
-        prompt=recipe.prompt if template is None else template,
-        verbalizers={**kept, **words},
-        chat=recipe.chat or options.chat,
-        system=recipe.system if options.system is None else unescape(options.system),
-    )
+    if options.get("prompt_file") is not None:
+        given["prompt"] = _read_prompt(options["prompt_file"])
+    if options.get("verbalize"):
+        given["verbalizers"] = parse_verbalizers(options["verbalize"])
+    return given
+
+
+def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
+    """The recipe with what is given instead. Its revision, notice and adapter are its own model's,
+    and its words are its own labels'."""
+    other = given.get("model", recipe.model) != recipe.model
+    dropped = dict.fromkeys(("revision", "notice", "adapter") if other else ())
+    labels = given.get("labels")
+    words = {
+        label: own for label, own in recipe.verbalizers.items() if labels is None or label in labels
+    }
+    words |= given.get("verbalizers", {})
+    return replace(recipe, **{**dropped, **given, "verbalizers": words})
 
 
 def _may_have_labels(model: str | None) -> bool:
@@ -119,44 +94,23 @@ def _may_have_labels(model: str | None) -> bool:
     return model is not None and (not os.path.isdir(model) or holds_classifier(Path(model)))
 
 
-def _filled(
-    options: Options, words: dict[str, tuple[str, ...]], say: Callable[[str], None]
-) -> BuildSpec:
-    """Take the checkpoint that ships where no model is named, and its card's prompt for the
-    labels where no prompt is; say what was taken in one line."""
+def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
+    """The spec with the checkpoint that ships where no model is given, and with its card's prompt
+    for the labels where no prompt is; one line says what was taken."""
     from trimexport.prompt.verbalizer import check_labels
     from trimexport.source.prompts_file import prompt_for
     from trimexport.source.shipped import NAME, shipped_checkpoint
 
-    labels = () if options.labels is None else parse_names(options.labels)
+    labels, model, prompt = given.get("labels", ()), given.get("model"), given.get("prompt")
     if labels:
         check_labels(labels)
-    model, template = options.model, _template(options)
-    chosen = template
     directory = shipped_checkpoint() if model is None else Path(model)
-    if template is None and directory.is_dir() and not holds_classifier(directory):
-        chosen = prompt_for(directory, labels)
-    if chosen is not None and (model is None or template is None):
+    if prompt is None and directory.is_dir() and not holds_classifier(directory):
+        prompt = prompt_for(directory, labels)
+    if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)
-        say(f"model: {named}; prompt: {json.dumps(chosen, ensure_ascii=False)}")
-    return BuildSpec(
-        model=model or str(directory),
-        revision=options.revision,
-        labels=labels,
-        prompt=chosen,
-        verbalizers=words,
-        chat=options.chat,
-        system=None if options.system is None else unescape(options.system),
-    )
-
-
-def _template(options: Options) -> str | None:
-    """The prompt that the options give."""
-    if options.prompt_file is not None:
-        return _read_prompt(options.prompt_file)
-    if options.prompt is None:
-        return None
-    return unescape(options.prompt)
+        say(f"model: {named}; prompt: {json.dumps(prompt, ensure_ascii=False)}")
+    return BuildSpec(**{**given, "model": model or str(directory), "prompt": prompt})
 
 
 def _read_prompt(path: Path) -> str:

@@ -14,7 +14,7 @@ from trimexport.spec import parse_verbalizers
 
 from .console import ConsoleProgress
 from .options import JSON, names_a_question
-from .spec_from_options import Options, make_spec
+from .spec_from_options import make_spec
 
 
 @click.command("suggest")
@@ -69,7 +69,7 @@ def suggest(
     """
     progress = ConsoleProgress()
     words = parse_verbalizers(synonyms, "--synonyms")
-    spec = make_spec(Options(verbalize=(), **given), progress.say)
+    spec = make_spec(given, progress.say)
     _check_output(output, force)
 
     from trimexport.evaluation.data import read_examples

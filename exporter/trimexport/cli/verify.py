@@ -58,8 +58,9 @@ def verify(
 
         local_directory(model)  # refuses what it cannot be
 
-    from trimexport.parity import render
     from trimexport.parity.backends import BACKENDS
+    from trimexport.parity.json_report import as_dict
+    from trimexport.parity.render import table
     from trimexport.parity.report import require
     from trimexport.texts import read_texts
     from trimexport.verification import verify as run
@@ -78,7 +79,7 @@ def verify(
         progress=ConsoleProgress(),
     )
     if as_json:
-        click.echo(json.dumps(render.as_dict(found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
     else:
-        click.echo(render.table(found))
+        click.echo(table(found))
     require(found, () if backends == "all" else names)

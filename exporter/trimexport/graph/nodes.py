@@ -3,10 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from trimexport.errors import ExportError
+
+_T = TypeVar("_T")
+
+
+def require(value: _T | None, lacked: str) -> _T:
+    """`value`, which a pass cannot do without.
+
+    Args:
+        value: what was looked for in a traced graph, or whether it is as it has to be.
+        lacked: what the graph lacks where `value` is None or False, for the message: "a Reshape
+            before node_addmm".
+
+    Raises:
+        ExportError: `value` is None or False.
+    """
+    if value is None or value is False:
+        raise ExportError(
+            f"the model's graph, as torch {version('torch')} and transformers "
+            f"{version('transformers')} write it, lacks {lacked}; install older releases of the "
+            "two, or a newer one of trimexport"
+        )
+    return value
+
+
+def input_of(node: ir.Node, place: int) -> ir.Value:
+    """The input of a node at `place`, counted from 0.
+
+    Raises:
+        ExportError: it is left out.
+    """
+    value = node.inputs[place] if place < len(node.inputs) else None
+    return require(value, f"input {place} of {described(node)}")
+
+
+def shape_of(value: ir.Value, rank: int | None = None) -> ir.Shape:
+    """A value's shape, whose dimensions may be symbols.
+
+    Raises:
+        ExportError: the tracer left none, or one that has not `rank` dimensions.
+    """
+    shape = require(value.shape, f"the shape of {value.name}")
+    require(rank in (None, len(shape)), f"{rank} dimensions of {value.name}, which is {shape}")
+    return shape
+
+
+def maker_of(value: ir.Value, op_type: str) -> ir.Node:
+    """The node that makes `value`, an `op_type`.
+
+    Raises:
+        ExportError: another node makes it, or none.
+    """
+    return require(made_by(value, op_type), f"the {op_type} that makes {value.name}")
+
+
+def token_ids_of(graph: ir.Graph) -> ir.Value:
+    """The graph's first input: a text's tokens, int64 [batch, sequence].
+
+    Raises:
+        ExportError: the graph has no input, or not one of two dimensions.
+    """
+    token_ids = require(graph.inputs[0] if graph.inputs else None, "an input for the tokens")
+    shape_of(token_ids, rank=2)
+    return token_ids
+
+
+def described(node: ir.Node) -> str:
+    """A node for a message: its operator and its name."""
+    return f"{node.op_type} {node.name}"
 
 
 def made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:

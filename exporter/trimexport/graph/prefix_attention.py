@@ -29,6 +29,8 @@ from trimexport.model.layerwise import PrefixCache
 from trimexport.source.empty_model import attention_of, layers_of
 from trimexport.source.families import attention_scale
 
+from .nodes import require
+
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
 COLUMNS = 16  # of the values at once: a product that is no wider is never cut between threads
@@ -210,7 +212,11 @@ def compile_prefix(body: nn.Module, prefix: PrefixCache, attention: str) -> None
     [head, P] and [P, head + COLUMNS], which ONNX Runtime packs once and always cuts in the same
     way.
     """
-    for layer, key, value in zip(layers_of(body), prefix.keys, prefix.values, strict=False):
+    if not prefix.keys:
+        return
+    layers = layers_of(body)
+    require(len(layers) == len(prefix.keys), f"the prefix's keys in each of {len(layers)} layers")
+    for layer, key, value in zip(layers, prefix.keys, prefix.values, strict=True):
         keys, values = key.transpose(1, 2), value
         if attention == STEADY:
             values = _columns(value)

@@ -17,6 +17,8 @@ from torch import nn
 
 from trimexport.source.empty_model import layers_name, layers_of
 
+from .nodes import require, shape_of, token_ids_of
+
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node comes from, as the exporter notes
 _PLAIN = (int, float, bool, str, type(None))
 _OWN = ("layer_idx", "layer_number")
@@ -94,6 +96,7 @@ def _block(graph: ir.Graph, name: str) -> list[ir.Node]:
     """The nodes of one layer: from the first that comes from it to the last."""
     nodes = list(graph)
     inside = [i for i, node in enumerate(nodes) if _comes_from(node, name)]
+    require(bool(inside), f"nodes that come from {name}")
     return nodes[inside[0] : inside[-1] + 1]
 
 
@@ -119,14 +122,17 @@ def _hidden(graph: ir.Graph, values: Sequence[ir.Value], width: int) -> ir.Value
     """The hidden states [batch, sequence, width] among what enters or leaves a layer: the first of
     that shape, for a layer begins with its norm. (Rotary tables may have as many rows, and in a
     model with one head as many columns.)"""
-    batch = graph.inputs[0].shape[0]  # type: ignore[index]
-    return next(
+    batch, _ = shape_of(token_ids_of(graph))
+    hidden = (
         value
         for value in values
         if value.shape is not None
         and len(value.shape) == 3
         and value.shape[0] == batch
         and value.shape[2] == width
+    )
+    return require(
+        next(hidden, None), f"hidden states [batch, sequence, {width}] between two layers"
     )
 
 

@@ -15,8 +15,9 @@ import onnx_ir as ir
 import torch
 from torch._subclasses import FakeTensor
 
-from trimexport.errors import ExportError
 from trimexport.source.checkpoint import Checkpoint
+
+from .nodes import require
 
 # A block of a large tensor that is in memory while it streams to the bundle.
 BLOCK_BYTES = 64 * 2**20
@@ -103,13 +104,9 @@ def bind(model: ir.Model, bindings: Bindings, checkpoint: Checkpoint) -> None:
             value.const_value = StreamedWeight(checkpoint, bindings.streamed[name], False, name)
         elif name in bindings.values:
             value.const_value = _as_ir(bindings.values[name], name)
-        elif (constant := _traced_constant(value)) is not None:
-            value.const_value = _as_ir(constant, name)
         else:
-            raise ExportError(
-                f"the graph has an initializer {name!r} that is neither in the checkpoint nor "
-                "computed by the model; this transformers version is not supported"
-            )
+            unknown = f"the numbers of {name}, which the checkpoint does not hold either"
+            value.const_value = _as_ir(require(_traced_constant(value), unknown), name)
 
 
 def _as_ir(tensor: torch.Tensor, name: str) -> ir.TensorProtocol:

@@ -64,7 +64,7 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
                 f"the model's forward cannot be traced to ONNX ({first}); check that the installed "
                 "torch and transformers are versions this release supports"
             ) from error
-    assert exported is not None
+    assert exported is not None  # None is for those who name a file
     return exported.model
 
 

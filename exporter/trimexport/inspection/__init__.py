@@ -1,1 +1,1 @@
-"""What would be cut of a model, and what it would say."""
+"""A look at a model before a build: what would be cut of it, and the words that it would say."""

@@ -1,4 +1,4 @@
-"""What the untrimmed model would say after a text: how much of it are labels, and which words."""
+"""The words that the untrimmed model would say after a text, and how much of that are labels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 from trimexport_runtime.tokenize import problem_of
 
-COUNT = 10
+COUNT = 10  # words that are shown
 
 
 @dataclass(frozen=True)
-class SaidToken:
-    """A token of the vocabulary, its probability at the answer's place, and the labels, mostly none
-    or one, for which it stands."""
+class NextToken:
+    """A token of the vocabulary, its probability at the answer's place, and the labels for which it
+    stands (none for most tokens)."""
 
     token: str
     token_id: int
@@ -30,19 +30,19 @@ class SaidToken:
 
 
 @dataclass(frozen=True)
-class Saying:
-    """After one text: the probability that the label tokens have together, and the likeliest tokens
-    of all, the likeliest first."""
+class NextWords:
+    """A text, the probability of all label tokens together after it, and the tokens of the whole
+    vocabulary that are likeliest there, the likeliest first."""
 
     text: str
     label_mass: float
-    tokens: tuple[SaidToken, ...]
+    tokens: tuple[NextToken, ...]
 
 
-def what_is_said(
+def next_words(
     planned: Plan, texts: Sequence[str], progress: Progress | None = None
-) -> tuple[Saying, ...]:
-    """Run the untrimmed model, whole vocabulary and all, on prompt and texts.
+) -> tuple[NextWords, ...]:
+    """Run the untrimmed model with its whole vocabulary on the prompt and each text.
 
     Raises:
         SpecError: a fine-tuned classifier, or a text that cannot be tokenised.
@@ -57,50 +57,54 @@ def what_is_said(
     model = LayerwiseModel(planned.checkpoint)
     with progress.bar("the untrimmed model", len(texts)) as tick:
         hidden = answer_states(model, planned, texts, tick)
-        found = likeliest(model, hidden, COUNT, list(labels))
-    masses, tokens = found.asked.double().sum(1).tolist(), found.token_ids.tolist()
+        best = likeliest(model, hidden, COUNT, list(labels))
+    masses, tokens = best.asked.double().sum(1).tolist(), best.token_ids.tolist()
     return tuple(
-        Saying(
+        NextWords(
             text=text,
             label_mass=mass,
             tokens=tuple(
-                SaidToken(planned.tokenizer.token(token), token, share, labels.get(token, ()))
+                NextToken(planned.tokenizer.token(token), token, share, labels.get(token, ()))
                 for token, share in zip(row, shares, strict=True)
             ),
         )
         for text, mass, row, shares in zip(
-            texts, masses, tokens, found.probabilities.tolist(), strict=True
+            texts, masses, tokens, best.probabilities.tolist(), strict=True
         )
     )
 
 
 def _label_tokens(planned: Plan) -> dict[int, tuple[str, ...]]:
-    """The tokens that stand for labels, and for which."""
+    """The labels for which a token stands, by token id.
+
+    Raises:
+        SpecError: a fine-tuned classifier, which has no label tokens.
+    """
     verbalizer = planned.verbalizer
     if verbalizer is None:
         raise SpecError(
             f"{planned.spec.model} is a fine-tuned classifier, which says nothing but its labels; "
             "drop --text"
         )
-    found: dict[int, tuple[str, ...]] = {}
+    labels_of: dict[int, tuple[str, ...]] = {}
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
             first = word.token_ids[0]
-            found[first] = (*found.get(first, ()), label)
-    return found
+            labels_of[first] = (*labels_of.get(first, ()), label)
+    return labels_of
 
 
-def saying_lines(said: Saying) -> list[str]:
-    """For a terminal: the text, its label mass, and a line for each token."""
+def next_words_lines(words: NextWords) -> list[str]:
+    """The lines for a terminal: the text with its label mass, and one for each token."""
     rows = [
         (
-            visible(it.token),
-            f"({it.token_id})",
-            small_share(it.probability),
-            ", ".join(f"label {visible(label)}" for label in it.labels),
+            visible(token.token),
+            f"({token.token_id})",
+            small_share(token.probability),
+            ", ".join(f"label {visible(label)}" for label in token.labels),
         )
-        for it in said.tokens
+        for token in words.tokens
     ]
-    mass = small_share(said.label_mass)
-    head = f'"{visible(said.text)}": label mass {mass}; the model would say'
+    mass = small_share(words.label_mass)
+    head = f'"{visible(words.text)}": label mass {mass}; the model would say'
     return [head, *(f"  {line}" for line in columns(rows))]

@@ -1,9 +1,13 @@
-"""What a build would cut: layers, parameters and bytes, before and after."""
+"""The sizes of a model before and after the cut: layers, parameters and bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+
+from torch import nn
+from transformers import PreTrainedModel
 
 from trimexport.graph.classifier import split_prefix
 from trimexport.planning import Plan
@@ -21,7 +25,8 @@ from trimexport.source.low_rank import Adapter
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the model: how many modules and parameters it has, before and after the cut."""
+    """A part of the model: how many modules it has, and how many parameters before and after the
+    cut."""
 
     name: str
     modules: int
@@ -31,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Merge:
-    """What an adapter changes: how many matrices, by which ranks, and tensors that it replaces."""
+    """An adapter's changes: how many matrices, by which ranks, and how many tensors it replaces."""
 
     adapter: str
     matrices: int
@@ -41,8 +46,12 @@ class Merge:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Bytes are of weights: `checkpoint_bytes` as they lie on disk, the others in float32.
-    `head_before` and `head_after` count multiplications of the output layer per text."""
+    """What a build would cut.
+
+    Bytes are of weights: `checkpoint_bytes` as they lie on disk, the others in float32.
+    `bytes_after` includes the compiled prefix, `prefix_bytes`. `head_before` and `head_after` count
+    multiplications of the output layer per text.
+    """
 
     parts: tuple[Part, ...]
     tied: bool
@@ -56,42 +65,56 @@ class Inspection:
 
 
 def inspect_plan(planned: Plan) -> Inspection:
-    """Count, from the headers alone; no weight is read."""
+    """Count what a build would cut, from the headers of the checkpoint's files; no weight is
+    read."""
     checkpoint = planned.checkpoint
     model = make_skeleton(checkpoint, reference_attention(checkpoint.config))
     names = parameter_names(model, checkpoint)
-    embedding = module_name(model, model.get_input_embeddings()) + "."
-    head = module_name(model, output_layer(model)) + "."
-    stack = layers_of(body_of(model))
-    layers = module_name(model, stack) + "."
-    tied = names[head + "weight"] == names[embedding + "weight"]
     sizes = {name: prod(checkpoint.tensors[source].shape) for name, source in names.items()}
-    rows, hidden = checkpoint.tensors[names[head + "weight"]].shape
-    kept = len(planned.rows) * (hidden + 1)
-    count = len(stack)
-    inside = sum(size for name, size in sizes.items() if name.startswith(layers))
-    table = sum(size for name, size in sizes.items() if name.startswith(embedding))
-    cut = sum(size for name, size in sizes.items() if name.startswith(head))
-    rest = sum(sizes.values()) - inside - table - cut
-    parts = (
-        Part("embedding", 1, table, table),
-        Part("decoder layers", count, inside, inside),
-        Part("final norm and others", 1, rest, rest),
-        Part("output layer" + (" (tied to the embedding)" if tied else ""), 1, cut, kept),
-    )
-    total = sum(sizes.values())
-    stored = total - cut if tied else total
-    prefix = _prefix_bytes(planned, count)
+    embedding = names[module_name(model, model.get_input_embeddings()) + ".weight"]
+    head = names[module_name(model, output_layer(model)) + ".weight"]
+    tied = head == embedding
+    rows, hidden = checkpoint.tensors[head].shape
+    parts = _parts(model, sizes, tied, len(planned.rows) * (hidden + 1))
+    *others, output = parts
+    before = sum(part.before for part in others) + (0 if tied else output.before)
+    prefix = _prefix_bytes(planned, len(layers_of(body_of(model))))
     return Inspection(
         parts=parts,
         tied=tied,
         checkpoint_bytes=checkpoint.bytes,
-        bytes_before=4 * stored,
-        bytes_after=4 * (total - cut + kept) + prefix,
+        bytes_before=4 * before,
+        bytes_after=4 * sum(part.after for part in parts) + prefix,
         prefix_bytes=prefix,
         head_before=rows * hidden,
         head_after=len(planned.rows) * hidden,
         merge=None if checkpoint.adapter is None else _merge(checkpoint.adapter),
+    )
+
+
+def _parts(
+    model: PreTrainedModel, sizes: Mapping[str, int], tied: bool, kept: int
+) -> tuple[Part, ...]:
+    """The model's parts, the output layer last.
+
+    Args:
+        sizes: the number of values of each parameter.
+        kept: how many parameters the output layer has after the cut.
+    """
+    layers = layers_of(body_of(model))
+
+    def size_of(module: nn.Module) -> int:
+        start = module_name(model, module) + "."
+        return sum(size for name, size in sizes.items() if name.startswith(start))
+
+    inside, table = size_of(layers), size_of(model.get_input_embeddings())
+    output = size_of(output_layer(model))
+    rest = sum(sizes.values()) - inside - table - output
+    return (
+        Part("embedding", 1, table, table),
+        Part("decoder layers", len(layers), inside, inside),
+        Part("final norm and others", 1, rest, rest),
+        Part("output layer" + (" (tied to the embedding)" if tied else ""), 1, output, kept),
     )
 
 
@@ -101,7 +124,7 @@ def _merge(adapter: Adapter) -> Merge:
 
 
 def _prefix_bytes(planned: Plan, layers: int) -> int:
-    """Room of the compiled prefix: keys and values of every layer, float32."""
+    """The size of the compiled prefix: the keys and values of every layer, in float32."""
     compiled, _ = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     config = planned.checkpoint.config
     heads = config.num_attention_heads

@@ -6,12 +6,19 @@ words alone, so the other rows of the output layer need not exist.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from trimexport.errors import SpecError
+from trimexport.source.empty_model import output_layer
+from trimexport.source.families import softcap_of
+
+ReadRows = Callable[[str, Sequence[int]], torch.Tensor]
+"""`weight` or `bias`, and which of its rows -> those rows, in that order."""
 
 
 class TrimmedHead(nn.Linear):
@@ -25,50 +32,59 @@ class TrimmedHead(nn.Linear):
         self.softcap = softcap
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Logits of the label tokens; with a soft-cap c they are c * tanh(logits / c)."""
-        logits = super().forward(input)
-        if self.softcap is None:
-            return logits
-        return self.softcap * torch.tanh(logits / self.softcap)
+        """Logits of the label tokens."""
+        return capped(super().forward(input), self.softcap)
 
 
-def trim_head(model: nn.Module, token_ids: Sequence[int]) -> TrimmedHead:
-    """Cut the output layer of a causal language model down to `token_ids`.
+def trim_head(
+    model: PreTrainedModel, token_ids: Sequence[int], read: ReadRows | None = None
+) -> TrimmedHead:
+    """Cut the output layer of a language model down to `token_ids`.
 
     Args:
-        model: a transformers `*ForCausalLM`. It is not changed: where its output layer is tied
-            to the embedding, the embedding keeps every row.
-        token_ids: the vocabulary tokens to keep, in the order of the new logits.
+        model: of a supported family. It is not changed: where its output layer is tied to the
+            embedding, the embedding keeps every row.
+        token_ids: the vocabulary tokens to keep, in the order of the new logits; of a fine-tuned
+            classifier the labels.
+        read: reads rows of the output layer where they are not in memory; None takes them from
+            `model` itself.
 
     Returns:
-        A linear layer with rows `token_ids` of `lm_head` in their own dtype, its bias (zero where
-        `lm_head` has none), and the model's final soft-cap (Gemma 2), if any. On the model's last
+        A linear layer with rows `token_ids` of the output layer in their own dtype, its bias (zero
+        where it has none), and the model's final soft-cap (Gemma 2), if any. On the model's last
         hidden states it gives the full model's logits at `token_ids`.
 
     Raises:
         SpecError: no token, or one outside the vocabulary.
+        UnsupportedError: a model of another family, whose logits might be more than the output
+            layer's.
     """
-    full = model.get_output_embeddings()  # type: ignore[operator]
-    rows = full.weight.shape[0]
+    softcap = softcap_of(model)
+    full = output_layer(model)
+    _check_rows(token_ids, len(full.get_parameter("weight")))
+    read = functools.partial(_rows_in_memory, full) if read is None else read
+    weight = read("weight", token_ids)
+    zero = torch.zeros(len(token_ids), dtype=weight.dtype, device=weight.device)
+    bias = zero if full.bias is None else read("bias", token_ids)
+    head = TrimmedHead(weight.shape[1], len(token_ids), softcap)
+    head.weight = nn.Parameter(weight, requires_grad=False)
+    head.bias = nn.Parameter(bias, requires_grad=False)
+    return head
+
+
+def capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """Logits after a soft-cap c: c * tanh(logits / c), which stays between -c and c."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def _rows_in_memory(layer: nn.Module, name: str, rows: Sequence[int]) -> torch.Tensor:
+    return layer.get_parameter(name).detach()[torch.tensor(list(rows))]
+
+
+def _check_rows(token_ids: Sequence[int], rows: int) -> None:
     outside = [token for token in token_ids if not 0 <= token < rows]
     if outside or not token_ids:
         raise SpecError(
             f"token ids {outside or 'none'} cannot be cut from an output layer of {rows} rows; "
             f"give ids from 0 to {rows - 1}"
         )
-    chosen = torch.tensor(list(token_ids))
-    return head_of(
-        full.weight.detach()[chosen],
-        None if full.bias is None else full.bias.detach()[chosen],
-        getattr(model.config, "final_logit_softcapping", None),
-    )
-
-
-def head_of(rows: torch.Tensor, bias: torch.Tensor | None, softcap: float | None) -> TrimmedHead:
-    """A trimmed head from rows [tokens, hidden] that were cut already; no bias becomes zero."""
-    tokens, hidden = rows.shape
-    head = TrimmedHead(hidden, tokens, softcap)
-    zero = torch.zeros(tokens, dtype=rows.dtype, device=rows.device)
-    head.weight = nn.Parameter(rows.clone(), requires_grad=False)
-    head.bias = nn.Parameter(zero if bias is None else bias.clone(), requires_grad=False)
-    return head

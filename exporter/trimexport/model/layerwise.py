@@ -8,7 +8,7 @@ graph, and the reference that every variant is compared with.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,24 +21,20 @@ from trimexport.errors import ExportError
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.source.empty_model import (
     body_of,
-    layers_of,
     make_skeleton,
     module_name,
     output_layer,
     parameter_names,
-    set_tensor,
 )
-from trimexport.source.families import reference_attention
+from trimexport.source.families import reference_attention, softcap_of
 
-from .head import TrimmedHead, head_of
+from .head import TrimmedHead, capped, trim_head
 from .shared_prefix import SharedPrefix, common_prefix
+from .streamed import Weights, blocks_of, stream, stream_embedding
 
-# Tokens that go through the layers in one pass over the checkpoint, and through a layer at once.
-TOKENS_PER_PASS = 16_384
-TOKENS_PER_STEP = 512
+TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 VOCABULARY_BLOCK = 8_192
 ROWS_PER_HEAD = 1_024  # that a block of the vocabulary is multiplied with at once
-KEYS_PER_STEP = 16_384  # keys, the shared beginning's among them, that a layer looks at at once
 # Sequences that are read whole too, and how far they may then be apart, by the norm.
 CHECKED, CLOSE = 2, 1e-3
 
@@ -76,9 +72,10 @@ class LayerwiseModel:
         self.head_name = module_name(self.model, output_layer(self.model))
         # Of the sequences that go through the layers, and those of them that are in one now.
         self._lengths, self._rows = torch.zeros(0, dtype=torch.int64), slice(0)
-        self._stream_embedding()
-        for module in self._blocks():
-            self._stream(module)
+        weights = Weights(self.model, checkpoint, self.names)
+        stream_embedding(weights)
+        for module in blocks_of(self.model, self.body):
+            stream(module, weights, self._now)
 
     @torch.no_grad()
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
@@ -151,26 +148,22 @@ class LayerwiseModel:
         its logits, float32 [n, tokens of the block]."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
-        softcap = self.checkpoint.softcap
+        softcap = softcap_of(self.model)
         rows = self.checkpoint.tensors[source].shape[0]
         for start in range(0, rows, VOCABULARY_BLOCK):
             stop = min(start + VOCABULARY_BLOCK, rows)
             logits = hidden @ self.checkpoint.read(source, start, stop).T
             if bias_source is not None:
                 logits = logits + self.checkpoint.read(bias_source, start, stop)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
-            yield start, logits
+            yield start, capped(logits, softcap)
 
     def cut_head(self, rows: Sequence[int]) -> TrimmedHead:
-        """`head.trim_head`, with the rows read from the checkpoint instead of a module."""
-        read = self.checkpoint.read_rows
-        bias = self.names.get(self.head_name + ".bias")
-        return head_of(
-            read(self.names[self.head_name + ".weight"], rows),
-            None if bias is None else read(bias, rows),
-            self.checkpoint.softcap,
-        )
+        """`trim_head` of this model, whose rows are read from the checkpoint."""
+        return trim_head(self.model, rows, self._head_rows)
+
+    def _head_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
+        """Rows of the output layer's `weight` or `bias`, float32."""
+        return self.checkpoint.read_rows(self.names[f"{self.head_name}.{name}"], rows)
 
     @torch.no_grad()
     def activations(
@@ -213,6 +206,10 @@ class LayerwiseModel:
         for hook in hooks:
             hook.remove()
         return found
+
+    def _now(self, rows: slice) -> None:
+        """Take note of the rows that are in a layer now."""
+        self._rows = rows
 
     def _read_prefix(self, ids: Sequence[int], cache: DynamicCache) -> DynamicCache:
         """Read ids that others follow; `cache` takes every layer's keys and values of them."""
@@ -264,79 +261,6 @@ class LayerwiseModel:
             here = (wanted >= start) & (wanted < start + logits.shape[1])
             gathered[:, here] = logits[:, wanted[here] - start]
         return gathered, normaliser
-
-    def _blocks(self) -> Iterator[nn.Module]:
-        """Every module of the body that is loaded as a whole: each layer, and what is left."""
-        layers = layers_of(self.body)
-        yield from layers
-        embedding = self.model.get_input_embeddings()
-        for child in self.body.children():
-            if child is not layers and child is not embedding and list(child.parameters()):
-                yield child
-
-    def _stream(self, module: nn.Module) -> None:
-        """Load `module`'s weights before it runs, feed it few tokens at a time, free them after."""
-        prefix = module_name(self.model, module)
-        names = [f"{prefix}.{name}" for name, _ in module.named_parameters()]
-        forward = module.forward
-
-        def streamed(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            for name in names:
-                set_tensor(self.model, name, self.checkpoint.read(self.names[name]))
-            try:
-                length = hidden.shape[1]
-                keys = length + _kept(kwargs)
-                step = max(1, min(TOKENS_PER_STEP // length, KEYS_PER_STEP // keys))
-                parts = []
-                for start in range(0, len(hidden), step):
-                    rows = self._rows = slice(start, start + step)
-                    pick = functools.partial(_rows_of, batch=len(hidden), rows=rows)
-                    options = {name: pick(value) for name, value in kwargs.items()}
-                    part = forward(hidden[rows], *map(pick, args), **options)
-                    parts.append(part[0] if isinstance(part, tuple) else part)
-                whole = torch.cat(parts)
-                return (whole,) if isinstance(part, tuple) else whole
-            finally:
-                for name in names:
-                    shape = self.checkpoint.tensors[self.names[name]].shape
-                    set_tensor(self.model, name, torch.empty(shape, device="meta"))
-
-        module.forward = streamed
-
-    def _stream_embedding(self) -> None:
-        """Read only the rows of the embedding that the sequences use."""
-        embedding = self.model.get_input_embeddings()
-        name = module_name(self.model, embedding) + ".weight"
-        source = self.names[name]
-        embedding.padding_idx = None  # it matters to gradients only, and is not a row's number here
-        forward = embedding.forward
-
-        def streamed(ids: torch.Tensor) -> torch.Tensor:
-            used, compact = torch.unique(ids, return_inverse=True)
-            embedding._parameters["weight"] = nn.Parameter(
-                self.checkpoint.read_rows(source, used.tolist()), requires_grad=False
-            )
-            try:
-                return forward(compact)  # type: ignore[no-any-return]
-            finally:
-                shape = self.checkpoint.tensors[source].shape
-                set_tensor(self.model, name, torch.empty(shape, device="meta"))
-
-        embedding.forward = streamed
-
-
-def _rows_of(value: Any, batch: int, rows: slice) -> Any:
-    """The given rows of what a layer is called with, where it has a row for each of the batch: a
-    mask does in some versions of transformers, rotary tables and single rows for all do not."""
-    if isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == batch:
-        return value[rows]
-    return value
-
-
-def _kept(options: Mapping[str, Any]) -> int:
-    """How many keys a layer that is called with `options` finds in its cache."""
-    caches = [value for value in options.values() if isinstance(value, SharedPrefix)]
-    return caches[0].get_seq_length() if caches else 0
 
 
 def _passes(order: list[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""How each backend answers the same texts: the rows of a parity table."""
+"""The backends that answer the same texts, a row of the parity table for each variant on each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy.typing as npt
 from trimexport.progress import Progress
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
+from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.tokenize import Encoded
 
-from .part_by_part import Feed, cut, run_stepwise
+from .part_by_part import Feed, cut, run_by_parts
 from .report import NotRun
 
 PYTORCH, OPTIMUM = "pytorch", "optimum"
 BACKENDS = (PYTORCH, *PROVIDERS, OPTIMUM)
 TRIMMED = "trimmed"  # the row of the cut head in PyTorch, which is no variant
-# A variant that is larger is run a part at a time on the CPU.
-WHOLE_BYTES = 2**29
+WHOLE_BYTES = 2**29  # the largest variant that is loaded whole on the CPU
 _TEXTS_PER_TICK = 256
 _WORKER = Path(__file__).with_name("optimum_worker.py")
 
@@ -34,11 +34,11 @@ Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What every row answers: texts, and the same as the bundle tokenises them.
+class RowInputs:
+    """The input of every row.
 
-    `trimmed`: what the cut head says in PyTorch, float32 [texts, labels]. `optimum`: a Python that
-    has optimum-onnx.
+    `encoded` are the texts as the bundle tokenises them, `trimmed` the logits of the cut head in
+    PyTorch, float32 [texts, labels], and `optimum` is a Python that has optimum-onnx.
     """
 
     bundle: Path
@@ -50,49 +50,55 @@ class Question:
 
 
 def rows(manifest: Manifest, backends: Sequence[str]) -> list[tuple[str, str]]:
-    """The variants and the backends that should run them, in the order of `BACKENDS`; where a
-    bundle has none for a backend, an empty name."""
-    found = []
-    for backend in (it for it in BACKENDS if it in backends):
-        if backend == PYTORCH:
-            names = [TRIMMED]
-        elif backend == OPTIMUM:
-            names = [it.name for it in manifest.variants]
-        elif backend == "tensorrt":  # those without an engine are rows too
-            names = [it.name for it in manifest.variants if it.name.startswith(FOR_TENSORRT)]
-        else:
-            names = [it.name for it in manifest.variants if runs(it, backend)]
-        found += [(name, backend) for name in names or [""]]
-    return found
+    """The variant and the backend of each row, in the order of `BACKENDS`. The variant is an empty
+    string where the bundle has none for that backend."""
+    pairs = []
+    for backend in BACKENDS:
+        if backend in backends:
+            names = _names_for(backend, manifest) or [""]
+            pairs += [(name, backend) for name in names]
+    return pairs
 
 
-def answer(question: Question, name: str, backend: str, progress: Progress) -> Logits | NotRun:
-    """The logits of a row, float32 [texts, labels]; or why there are none.
+def _names_for(backend: str, manifest: Manifest) -> list[str]:
+    """The variants that a backend should run."""
+    if backend == PYTORCH:
+        return [TRIMMED]
+    if backend == OPTIMUM:
+        return [variant.name for variant in manifest.variants]
+    if backend == "tensorrt":  # variants without an engine are rows too
+        names = (variant.name for variant in manifest.variants)
+        return [name for name in names if name.startswith(FOR_TENSORRT)]
+    return [variant.name for variant in manifest.variants if runs(variant, backend)]
+
+
+def run_row(inputs: RowInputs, name: str, backend: str, progress: Progress) -> Logits | NotRun:
+    """The logits of a variant on a backend, float32 [texts, labels], or why there are none.
 
     Raises:
         TrimexportRuntimeError: a variant cannot run on the CPU, where it must.
     """
     if backend == PYTORCH:
-        return question.trimmed
+        return inputs.trimmed
     if backend == OPTIMUM:
-        return _in_optimum(question, name, progress)
+        return _run_in_optimum(inputs, name, progress)
     try:
-        variant = choose(question.manifest, name or None, backend)
+        variant = choose(inputs.manifest, name or None, backend)
         if backend == DEFAULT and variant.bytes > WHOLE_BYTES:
-            return _by_parts(question, variant, progress)
-        return _whole(question, variant.name, backend, progress)
+            return _run_by_parts(inputs, variant, progress)
+        return _run_whole(inputs, variant.name, backend, progress)
     except (TrimexportRuntimeError, OSError) as error:
         if backend == DEFAULT:
             raise
         return NotRun(name, backend, str(error))
 
 
-def _whole(question: Question, variant: str, backend: str, progress: Progress) -> Logits:
-    """What a device would answer: the bundle through the runtime."""
-    texts = question.texts
+def _run_whole(inputs: RowInputs, variant: str, backend: str, progress: Progress) -> Logits:
+    """The logits of a variant as the runtime gives them."""
+    texts = inputs.texts
     where = "" if backend == DEFAULT else f" on {backend}"
     with progress.bar(f"variant {variant}{where}", len(texts)) as tick:
-        classifier = Classifier.load(question.bundle, variant=variant, backend=backend)
+        classifier = Classifier.load(inputs.bundle, variant=variant, backend=backend)
         parts = []
         for start in range(0, len(texts), _TEXTS_PER_TICK):
             part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
@@ -101,51 +107,53 @@ def _whole(question: Question, variant: str, backend: str, progress: Progress) -
         return np.concatenate(parts)
 
 
-def _by_parts(question: Question, variant: Variant, progress: Progress) -> Logits:
-    """The same where the weights should not all be in memory: the runtime's batches through the
-    same graph a part at a time."""
-    manifest, texts = question.manifest, question.encoded
+def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Logits:
+    """The logits of a variant whose weights should not all be in memory: the runtime's batches go
+    through its graph a part at a time."""
+    manifest, texts = inputs.manifest, inputs.encoded
     most_rows = rows_within(token_budget(variant.bytes))
     groups = batches([len(text.ids) for text in texts], most_rows)
     feeds: list[Feed] = []
     for group in groups:
         ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)
         feeds.append({"input_ids": ids, "attention_mask": mask})
-    pieces = cut(question.bundle / variant.graph)
+    pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
-        for group, found in zip(groups, run_stepwise(pieces, feeds, tick), strict=True):
-            logits[group] = found
+        for group, part in zip(groups, run_by_parts(pieces, feeds, tick), strict=True):
+            logits[group] = part
     return logits
 
 
-def _in_optimum(question: Question, name: str, progress: Progress) -> Logits | NotRun:
-    """What Optimum's `ORTModelForSequenceClassification` makes of the same files, tokenizer
-    included, in an environment of its own."""
+def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits | NotRun:
+    """The logits that Optimum's `ORTModelForSequenceClassification` gives for the bundle's files,
+    tokenizer included, in a Python environment of its own."""
+    variant = inputs.manifest.variant(name)
     request = {
-        "bundle": str(question.bundle.resolve()),
-        "graph": question.manifest.variant(name).graph,
-        "texts": list(question.texts),
+        "bundle": str(inputs.bundle.resolve()),
+        "graph": variant.graph,
+        "entries": session_entries(variant.precision),
+        "texts": list(inputs.texts),
     }
     with progress.bar(f"variant {name} in Optimum", 1) as tick:
         try:
             run = subprocess.run(
-                [question.optimum, "-P", str(_WORKER)],
+                [inputs.optimum, "-P", str(_WORKER)],
                 input=json.dumps(request),
                 capture_output=True,
                 text=True,
                 encoding="utf-8",
             )
         except OSError as error:
-            return NotRun(name, OPTIMUM, f"{question.optimum} cannot be run ({error.strerror})")
+            return NotRun(name, OPTIMUM, f"{inputs.optimum} cannot be run ({error.strerror})")
         tick(1)
     if run.returncode:
         lines = run.stderr.strip().splitlines() or ["it says no more"]
-        return NotRun(name, OPTIMUM, f"{question.optimum} failed: {lines[-1]}")
+        return NotRun(name, OPTIMUM, f"{inputs.optimum} failed: {lines[-1]}")
     try:
         reply = json.loads(run.stdout)
     except ValueError:
-        return NotRun(name, OPTIMUM, f"{question.optimum} gave no answer; name a Python")
+        return NotRun(name, OPTIMUM, f"{inputs.optimum} gave no answer; name a Python")
     if "error" in reply:
         return NotRun(name, OPTIMUM, reply["error"])
     logits = np.array(reply["logits"], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Where a text and the prompt around it fuse: how often, and a prompt that avoids it.
+"""The boundary between a text and its prompt: how often they fuse, and a prompt that avoids it.
 
 A tokenizer that splits by regular expression takes a full stop and the line break behind it for one
 piece (Llama 3, Qwen). With a space between them it does not.
@@ -22,36 +22,44 @@ _Ids = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """The template to propose, or None, and whether the part before the text is at fault."""
+class GapCause:
+    """Why prompt and texts fuse. `proposal` is a template that avoids it, or None; `at_prefix` says
+    that the part before the text is at fault."""
 
     proposal: PromptTemplate | None
     at_prefix: bool
 
 
-def examine(template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]) -> Boundary:
-    """Look for what fuses, on at most 500 of the texts, evenly spread."""
+def find_gap_cause(
+    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
+) -> GapCause:
+    """Find out why the prompt fuses with texts, from at most 500 of them, evenly spread."""
     sample = texts[:: max(1, -(-len(texts) // _MOST_TEXTS))]
-    own = _text_ids(template, tokenizer, sample)
-    at_prefix = gap_share(with_suffix(template, ""), tokenizer, sample, own) > GAP_WARNING
-    return Boundary(clean_suffix(template, tokenizer, sample, own), at_prefix)
+    text_ids = _text_ids(template, tokenizer, sample)
+    at_prefix = gap_share(with_suffix(template, ""), tokenizer, sample, text_ids) > GAP_WARNING
+    return GapCause(with_clean_suffix(template, tokenizer, sample, text_ids), at_prefix)
 
 
-def clean_suffix(
+def with_clean_suffix(
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
     texts: Sequence[str],
-    own: _Ids | None = None,
+    text_ids: _Ids | None = None,
 ) -> PromptTemplate | None:
-    """The template with other white space behind `{text}` whose gap is zero on the texts, or else
-    at most GAP_WARNING and smaller than now: of several equal ones the nearest to what stands
-    there. None where there is none, as in a template without a suffix. `own` as in `gap_share`."""
+    """The template with the white space behind `{text}` that fuses with the fewest texts.
+
+    Its gap is zero, or else at most GAP_WARNING and smaller than the template's own; of equal ones
+    it is the nearest to the template. None if there is none, or no suffix.
+
+    Args:
+        text_ids: as in `gap_share`.
+    """
     if not template.suffix:
         return None
-    own = _text_ids(template, tokenizer, texts) if own is None else own
-    least, best = gap_share(template, tokenizer, texts, own), None
+    text_ids = _text_ids(template, tokenizer, texts) if text_ids is None else text_ids
+    least, best = gap_share(template, tokenizer, texts, text_ids), None
     for candidate in _rewrites(template):
-        share = gap_share(candidate, tokenizer, texts, own)
+        share = gap_share(candidate, tokenizer, texts, text_ids)
         if share <= GAP_WARNING and share < least:
             least, best = share, candidate
         if best and not least:
@@ -63,16 +71,20 @@ def gap_share(
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
     texts: Sequence[str],
-    own: _Ids | None = None,
+    text_ids: _Ids | None = None,
 ) -> float:
-    """Share of the texts whose ids differ between segments and the joined string. `own` are the
-    texts' own ids where they are known: they take a tokenizer of their own, slow to make."""
-    own = _text_ids(template, tokenizer, texts) if own is None else own
+    """The share of texts whose ids differ between segments and the joined string.
+
+    Args:
+        text_ids: the texts' own ids, where the caller has them. They take a tokenizer that is slow
+            to make.
+    """
+    text_ids = _text_ids(template, tokenizer, texts) if text_ids is None else text_ids
     prompt = tokenise_prompt(template, tokenizer)
     different = sum(
         (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
         != tokenizer.encode_start(join(template, text))
-        for text, ids in zip(texts, own, strict=True)
+        for text, ids in zip(texts, text_ids, strict=True)
     )
     return different / max(len(texts), 1)
 
@@ -83,19 +95,19 @@ def with_suffix(template: PromptTemplate, suffix: str) -> PromptTemplate:
 
 
 def _rewrites(template: PromptTemplate) -> list[PromptTemplate]:
-    """The template with other white space behind the text, the nearest first."""
+    """The template with other white space behind the text, the nearest to its own first."""
     body = template.suffix.lstrip()
-    blank = template.suffix[: len(template.suffix) - len(body)]
-    tried = (" " + blank, blank.lstrip(" "), "\n", " \n", "\n\n", " \n\n", " ", "")
-    kept = [item for item in dict.fromkeys(tried) if item != blank and item + body]
-    return [with_suffix(template, item + body) for item in kept]
+    own = template.suffix[: len(template.suffix) - len(body)]
+    blanks = (" " + own, own.lstrip(" "), "\n", " \n", "\n\n", " \n\n", " ", "")
+    others = [blank for blank in dict.fromkeys(blanks) if blank != own and blank + body]
+    return [with_suffix(template, blank + body) for blank in others]
 
 
 def _text_ids(
     template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
 ) -> list[list[int]]:
-    """The texts' own ids, which do not depend on the suffix."""
+    """The ids of each text in its segment, which do not depend on the suffix."""
     prompt = tokenise_prompt(template, tokenizer)
     definition = text_tokenizer(tokenizer, prompt.text_lead, opens=prompt.opens)
-    own = Tokenizer.from_str(json.dumps(definition))
-    return [own.encode(text, add_special_tokens=False).ids for text in texts]
+    texts_tokenizer = Tokenizer.from_str(json.dumps(definition))
+    return [texts_tokenizer.encode(text, add_special_tokens=False).ids for text in texts]

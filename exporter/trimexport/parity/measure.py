@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +13,21 @@ from trimexport.errors import SpecError
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
-from trimexport.prompt.fine_tuned import without_padding
-from trimexport.prompt.template import join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer
-from trimexport.texts import Texts, check_sample, short
+from trimexport.texts import Texts, check_sample
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
-from .backends import TRIMMED, Question, answer, rows
-from .boundary import examine
-from .reference import sequences_per_prompt, trie_of, tuned_reference
+from .backends import TRIMMED, RowInputs, rows, run_row
+from .gap import measure_gap
+from .reference import sequences_per_prompt, tuned_reference
 from .report import (
-    GAP_WARNING,
     TOLERANCES,
     Disagreement,
     LabelMass,
     NotRun,
     ParityReport,
-    TokenisationGap,
     Tolerance,
     VariantParity,
 )
@@ -53,8 +48,8 @@ def measure(
         bundle: a directory with a manifest.
         model: the checkpoint that the bundle was made from.
         tokenizer: that checkpoint's tokenizer.
-        backends: of `parity.backends.BACKENDS`, each of which runs the variants that it can.
-        optimum: the Python that runs those of backend `optimum`.
+        backends: some of `parity.backends.BACKENDS`; each runs the variants that it can.
+        optimum: the Python that runs the variants of backend `optimum`.
 
     Raises:
         SpecError: no texts, or right answers that are not labels of the bundle.
@@ -64,37 +59,58 @@ def measure(
     manifest = read_manifest(bundle)
     check_sample(sample, manifest.label_names)
     encoder = TextEncoder.load(bundle, manifest)
-    encoded = [encoder.encode(text) for text in sample.texts]
-    segments = [(_whole(manifest, it), it.truncated) for it in encoded]
-    count = len(segments) * sequences_per_prompt(manifest)
-    with progress.bar("reference (untrimmed, PyTorch fp32)", count) as tick:
-        prompts = [ids for ids, _ in segments]
+    encoded = tuple(encoder.encode(text) for text in sample.texts)
+    prompts = [_prompt_ids(manifest, text) for text in encoded]
+    sequences = len(prompts) * sequences_per_prompt(manifest)
+    with progress.bar("reference (untrimmed, PyTorch fp32)", sequences) as tick:
         reference = tuned_reference(bundle, model, manifest, prompts, tick)
     logits, mass = reference.logits, reference.mass
-    question = Question(bundle, manifest, sample.texts, tuple(encoded), reference.trimmed, optimum)
-    variants, absent = [], []
-    for name, backend in rows(manifest, backends):
-        tolerance = _tolerance(manifest, name)
-        found = answer(question, name, backend, progress)
-        if isinstance(found, NotRun):
-            absent.append(found)
-        else:
-            variants.append(_compare(name, backend, tolerance, logits, found, sample, manifest))
+    inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
+    variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
+    uncut = {place: prompts[place] for place, text in enumerate(encoded) if not text.truncated}
+    texts = sample.texts
     return ParityReport(
         labels=manifest.label_names,
-        texts=sample.texts,
+        texts=texts,
         gold=sample.gold,
         reference_accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         reference_probabilities=softmax(logits),
         logit_deviation=float(logits.std(axis=0).mean()),
-        variants=tuple(variants),
-        gap=_gap(bundle, model, manifest, tokenizer, sample.texts, segments, logits, progress),
+        variants=variants,
+        gap=measure_gap(bundle, model, manifest, tokenizer, texts, uncut, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
-        not_run=tuple(absent),
+        not_run=not_run,
     )
 
 
+def _run_rows(
+    inputs: RowInputs,
+    backends: Sequence[str],
+    reference: Floats,
+    sample: Texts,
+    progress: Progress,
+) -> tuple[tuple[VariantParity, ...], tuple[NotRun, ...]]:
+    """Run every row of the table: those that ran, compared with the reference, and those that
+    could not."""
+    compared, not_run = [], []
+    for name, backend in rows(inputs.manifest, backends):
+        tolerance = _tolerance(inputs.manifest, name)
+        logits = run_row(inputs, name, backend, progress)
+        if isinstance(logits, NotRun):
+            not_run.append(logits)
+        else:
+            compared.append(
+                _compare(name, backend, tolerance, reference, logits, sample, inputs.manifest)
+            )
+    return tuple(compared), tuple(not_run)
+
+
 def _tolerance(manifest: Manifest, name: str) -> Tolerance:
+    """The tolerance of a row: the one of its variant's precision; fp32's for the cut head.
+
+    Raises:
+        SpecError: there is none for that precision.
+    """
     if name in ("", TRIMMED):
         return TOLERANCES["fp32"]
     variant = manifest.variant(name)
@@ -106,7 +122,7 @@ def _tolerance(manifest: Manifest, name: str) -> Tolerance:
     return TOLERANCES[variant.precision]
 
 
-def _whole(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
+def _prompt_ids(manifest: Manifest, text: Encoded) -> tuple[int, ...]:
     """The ids of the whole prompt around a text, tokenised as the bundle does."""
     return (*manifest.prompt.prefix_ids, *text.ids.tolist(), *manifest.prompt.suffix_ids)
 
@@ -116,100 +132,58 @@ def _compare(
     backend: str,
     tolerance: Tolerance,
     reference: Floats,
-    found: npt.NDArray[np.float32],
+    row_logits: npt.NDArray[np.float32],
     sample: Texts,
     manifest: Manifest,
 ) -> VariantParity:
-    logits = found.astype(np.float64)
+    """Compare a row's logits with the reference's, both [texts, labels]."""
+    logits = row_logits.astype(np.float64)
     difference = np.abs(logits - reference)
     probabilities = softmax(logits)
-    labels = manifest.label_names
-    ours, theirs = logits.argmax(1), reference.argmax(1)
-    flips = tuple(
-        Disagreement(
-            index=int(i),
-            text=sample.texts[i],
-            reference=labels[theirs[i]],
-            variant=labels[ours[i]],
-            reference_margin=float(reference[i, theirs[i]] - reference[i, ours[i]]),
-            variant_margin=float(logits[i, ours[i]] - logits[i, theirs[i]]),
-        )
-        for i in np.flatnonzero(ours != theirs)
-    )
     return VariantParity(
         name=name,
         backend=backend,
         max_logit_difference=float(difference.max()),
         mean_logit_difference=float(difference.mean()),
         max_probability_difference=float(np.abs(probabilities - softmax(reference)).max()),
-        agreement=float((ours == theirs).mean()),
-        accuracy=_accuracy(logits, sample.gold, labels),
+        agreement=float((logits.argmax(1) == reference.argmax(1)).mean()),
+        accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         outside=_outside(difference.max(axis=1), tolerance),
-        disagreements=flips,
+        disagreements=_disagreements(logits, reference, sample.texts, manifest.label_names),
         tolerance=tolerance,
         probabilities=probabilities,
     )
 
 
+def _disagreements(
+    logits: Floats, reference: Floats, texts: Sequence[str], labels: Sequence[str]
+) -> tuple[Disagreement, ...]:
+    """The texts that logits and reference, both [texts, labels], answer differently."""
+    ours, theirs = logits.argmax(1), reference.argmax(1)
+    return tuple(
+        Disagreement(
+            index=i,
+            text=texts[i],
+            reference=labels[theirs[i]],
+            variant=labels[ours[i]],
+            reference_margin=float(reference[i, theirs[i]] - reference[i, ours[i]]),
+            variant_margin=float(logits[i, ours[i]] - logits[i, theirs[i]]),
+        )
+        for i in np.flatnonzero(ours != theirs).tolist()
+    )
+
+
 def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:
-    """The texts beyond the tolerance, the largest difference first."""
+    """The places of the texts whose largest logit difference, float64 [texts], is not below the
+    tolerance, the largest first."""
     if tolerance.max_logit_difference is None:
         return ()
     beyond = np.flatnonzero(differences >= tolerance.max_logit_difference)
     return tuple(int(i) for i in beyond[np.argsort(-differences[beyond], kind="stable")])
 
 
-def _gap(
-    bundle: Path,
-    model: LayerwiseModel,
-    manifest: Manifest,
-    tokenizer: SourceTokenizer,
-    texts: Sequence[str],
-    segments: Sequence[tuple[tuple[int, ...], bool]],
-    logits: Floats,
-    progress: Progress,
-) -> TokenisationGap:
-    """Compare with the joined string; texts that were cut, or whose joined string is longer than
-    the model's context, are left out."""
-    template = parse_template(manifest.prompt.template)
-    rendered = manifest.prompt.rendered
-    fixed = rendered or model.checkpoint.is_classifier
-    ending = _ending(model, tokenizer)
-    trie = trie_of(manifest)
-    room = model.checkpoint.context - (max(trie.depths) if trie else 0)
-    joined = {}
-    for index, (text, (_, truncated)) in enumerate(zip(texts, segments, strict=True)):
-        if truncated:
-            continue
-        ids = (*tokenizer.encode_start(join(template, text), rendered=rendered), *ending)
-        if len(ids) <= room:
-            joined[index] = ids
-    different = [index for index, ids in joined.items() if ids != segments[index][0]]
-    if not different:
-        return TokenisationGap(len(joined), different=0, flips=0, example=None)
-    count = len(different) * sequences_per_prompt(manifest)
-    with progress.bar("texts with a tokenisation gap", count) as tick:
-        prompts = [joined[i] for i in different]
-        other = tuned_reference(bundle, model, manifest, prompts, tick).logits
-    flips = int((other.argmax(1) != logits[different].argmax(1)).sum())
-    gap = TokenisationGap(
-        len(joined), len(different), flips, short(texts[different[0]]), fixed=fixed
-    )
-    if fixed or gap.share <= GAP_WARNING:
-        return gap
-    found = examine(template, tokenizer, [texts[index] for index in joined])
-    proposal = None if found.proposal is None else found.proposal.source
-    return replace(gap, proposal=proposal, at_prefix=found.at_prefix)
-
-
-def _ending(model: LayerwiseModel, tokenizer: SourceTokenizer) -> tuple[int, ...]:
-    """What follows a joined string: a fine-tuned classifier reads its end tokens too."""
-    if not model.checkpoint.is_classifier:
-        return ()
-    return without_padding(tokenizer.end_ids, model.checkpoint.config.pad_token_id)
-
-
 def _accuracy(logits: Floats, gold: Sequence[str] | None, labels: Sequence[str]) -> float | None:
+    """The share of right answers, or None where these are not known."""
     if gold is None:
         return None
     right = np.array([labels.index(name) for name in gold])

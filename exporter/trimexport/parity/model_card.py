@@ -95,20 +95,22 @@ def fitted_card(manifest: Manifest, fit: Fit) -> str:
 
 
 def _is_cut(manifest: Manifest) -> bool:
+    """Whether the labels are tokens of a vocabulary, and not a fine-tuned classifier's."""
     return all(label.tokens for label in manifest.labels)
 
 
 def _card(manifest: Manifest, what: str, measured: str) -> str:
+    """A card with a first paragraph and a section on what was measured.
+
+    Args:
+        what: the paragraph, with `{model}` and `{architecture}`.
+    """
     source = manifest.source
-    words = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
-    asked = _is_cut(manifest) and manifest.fit is None
-    if any(label.sequences for label in manifest.labels):
-        words = "whole labels, for some begin alike"
     return _CARD.format(
         model=source.model,
         what=what.format(model=source.model, architecture=source.architecture),
         labels=_cell(", ".join(manifest.label_names)),
-        tokens=f"| label tokens | {_cell(words)} |\n" if asked else "",
+        tokens=_token_row(manifest),
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=manifest.text_limit.tokens,
         truncate=manifest.text_limit.truncate,
@@ -121,13 +123,23 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
     )
 
 
+def _token_row(manifest: Manifest) -> str:
+    """The row that names the label tokens, if the head is theirs."""
+    if not _is_cut(manifest) or manifest.fit is not None:
+        return ""
+    tokens = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
+    if any(label.sequences for label in manifest.labels):
+        tokens = "whole labels, for some begin alike"
+    return f"| label tokens | {_cell(tokens)} |\n"
+
+
 def _adapter(name: str) -> str:
-    """The LoRA adapter by its hub id, or by its directory's name."""
+    """The name of the LoRA adapter: its hub id, or its directory without the path."""
     return f"`{_cell(Path(name).name if Path(name).is_absolute() else name)}` (LoRA, merged)"
 
 
 def _engines(manifest: Manifest) -> str:
-    """How engines are built, where there are graphs for them."""
+    """The section on building engines, if there are graphs for them."""
     commands = trtexec_commands(manifest)
     blocks = [
         f"TensorRT {version}, `{name}`:\n\n```\n{command}\n```"
@@ -138,4 +150,5 @@ def _engines(manifest: Manifest) -> str:
 
 
 def _cell(text: str) -> str:
+    """A text as a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,8 +1,9 @@
-"""Logits of a bundle by Optimum: `python -P optimum_worker.py`, with a Python that has it.
+"""Runs a bundle in Optimum: `python -P optimum_worker.py`, with a Python that has it.
 
-Reads one request from standard input, a JSON object with bundle, graph and texts, and writes one
-reply to standard output: logits, a list of numbers per text, or error. It is run by its path and
-imports nothing of trimexport, for Optimum needs another transformers than the exporter may have.
+It reads one request from standard input, a JSON object with bundle, graph, entries (of the
+session's configuration) and texts, and writes one reply to standard output: logits, a list of
+numbers per text, or error. It is run by its path and imports nothing of trimexport: Optimum may
+need another transformers than the exporter.
 """
 
 from __future__ import annotations
@@ -16,30 +17,34 @@ from typing import Any
 ROWS = 32
 
 
-def logits(bundle: str, graph: str, texts: list[str]) -> list[list[float]]:
-    """What `ORTModelForSequenceClassification` says of texts that the bundle's own tokenizer cuts
-    and pads."""
+def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -> list[list[float]]:
+    """The logits of `ORTModelForSequenceClassification`, [texts, labels], for texts that the
+    bundle's own tokenizer cuts and pads."""
     import numpy as np
+    import onnxruntime as ort
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer
 
     path = Path(graph)
+    options = ort.SessionOptions()
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
     tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
     model: Any = ORTModelForSequenceClassification.from_pretrained(
-        bundle, subfolder=str(path.parent), file_name=path.name
+        bundle, subfolder=str(path.parent), file_name=path.name, session_options=options
     )
-    found: list[list[float]] = []
+    all_logits: list[list[float]] = []
     for start in range(0, len(texts), ROWS):
         rows = tokenizer(texts[start : start + ROWS], truncation=True)
         width = max(1, *(len(row) for row in rows["input_ids"]))
         padded = tokenizer.pad(rows, padding="max_length", max_length=width, return_tensors="np")
         answer = model(**{name: value.astype(np.int64) for name, value in padded.items()})
-        found += answer.logits.tolist()
-    return found
+        all_logits += answer.logits.tolist()
+    return all_logits
 
 
 def main() -> None:
-    """Answer the one request."""
+    """Read the request, run it, write the reply."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no reply
     request = json.load(sys.stdin)

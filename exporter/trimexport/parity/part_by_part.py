@@ -2,7 +2,7 @@
 
 ONNX Runtime holds the weights of a graph that it has loaded, often twice while it packs them. Here
 the graph is cut into parts with a limited share of the weights each; every batch goes through one
-part before the next is loaded, as layers do in `layerwise`.
+part before the next is loaded, as they go through the layers in `layerwise`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.bundle import OUTPUT
 
-# Of weights in a part. One larger tensor alone makes a part too: an embedding, which is looked up
-# in its file and not loaded.
+# The most weights in a part. A larger tensor makes a part of its own: an embedding, whose rows are
+# looked up in its file and not loaded.
 PART_BYTES = 128 * 2**20
 
 Feed = dict[str, npt.NDArray[np.generic]]
@@ -29,7 +29,8 @@ Feed = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class _Part:
-    """Nodes of the graph, what they read that others make, and what others read of theirs."""
+    """Some nodes of the graph, the values that they read from other parts, and the values that
+    later parts read from them."""
 
     nodes: tuple[onnx.NodeProto, ...]
     inputs: tuple[str, ...]
@@ -38,21 +39,22 @@ class _Part:
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A graph in parts, in its own order; its data lies in `folder`."""
+    """A variant's graph and its parts, in the order of its nodes. Its data lies in `folder`."""
 
     model: onnx.ModelProto
     parts: tuple[_Part, ...]
     folder: Path
+    precision: str
 
 
-def cut(graph: Path) -> CutGraph:
-    """Cut a `.onnx` file that has its data beside it."""
+def cut(graph: Path, precision: str) -> CutGraph:
+    """Cut a variant's `.onnx` file, which has its data beside it."""
     # The tracer leaves out some values' types, which a cut needs.
     model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    return CutGraph(model, tuple(_parts(model)), graph.parent)
+    return CutGraph(model, tuple(_parts(model)), graph.parent, precision)
 
 
-def run_stepwise(
+def run_by_parts(
     graph: CutGraph, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
 ) -> list[npt.NDArray[np.float32]]:
     """The logits of every batch, float32 [batch, labels].
@@ -63,7 +65,7 @@ def run_stepwise(
     """
     known = [dict(feed) for feed in feeds]
     for place, part in enumerate(graph.parts):
-        session = _session(graph.model, part, graph.folder)
+        session = _session(graph, part)
         later = {name for rest in graph.parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
         for values in known:
             results = session.run(list(part.outputs), {name: values[name] for name in part.inputs})
@@ -76,7 +78,7 @@ def run_stepwise(
 
 
 def _parts(model: onnx.ModelProto) -> list[_Part]:
-    """The graph in parts, in its own order."""
+    """The parts of a graph, in the order of its nodes."""
     groups = list(_groups(model))
     weights = {item.name for item in model.graph.initializer}
     parts = []
@@ -95,6 +97,8 @@ def _parts(model: onnx.ModelProto) -> list[_Part]:
 
 
 def _groups(model: onnx.ModelProto) -> Iterator[list[onnx.NodeProto]]:
+    """The nodes in their order, in groups that read at most PART_BYTES of weights each, or one
+    larger tensor."""
     sizes = {item.name: _bytes(item) for item in model.graph.initializer}
     group: list[onnx.NodeProto] = []
     held: set[str] = set()
@@ -109,12 +113,14 @@ def _groups(model: onnx.ModelProto) -> Iterator[list[onnx.NodeProto]]:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
+    """The size of a tensor's data, wherever it lies."""
     external = {entry.key: entry.value for entry in tensor.external_data}
     return int(external.get("length", 0)) or tensor.ByteSize()
 
 
-def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.InferenceSession:
+def _session(whole: CutGraph, part: _Part) -> ort.InferenceSession:
     """Load one part."""
+    model = whole.model
     kinds = {item.name: item.type for item in [*model.graph.value_info, *model.graph.input]}
     kinds |= {item.name: item.type for item in model.graph.output}
     used = {name for node in part.nodes for name in node.input}
@@ -128,15 +134,15 @@ def _session(model: onnx.ModelProto, part: _Part, folder: Path) -> ort.Inference
     part_model = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    options = session_options(None)
+    options = session_options(whole.precision)
     options.enable_cpu_mem_arena = False  # it takes twice what is asked, and keeps it
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
+        "session.model_external_initializers_file_folder_path", str(whole.folder)
     )
     return ort.InferenceSession(part_model.SerializeToString(), options, providers=[CPU_PROVIDER])
 
 
 def _described(name: str, kinds: dict[str, onnx.TypeProto]) -> onnx.ValueInfoProto:
-    """A value's name and element type; its dimensions are left to the numbers that come."""
+    """A value's name and element type, without dimensions."""
     kind = kinds[name].tensor_type.elem_type
     return onnx.helper.make_tensor_value_info(name, kind, None)

@@ -1,23 +1,21 @@
-"""What a build measured, written into its bundle."""
+"""The record of a parity report in its bundle: in the manifest, and as a page."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from trimexport_runtime.atomic_file import atomic_file
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import (
-    Manifest,
-    Parity,
-)
-from trimexport_runtime.replacing import replacing
+from trimexport_runtime.bundle import Manifest, Parity
 
-from .render import html
+from .page import html_page
 from .report import ParityReport
 
 
 def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
-    """The manifest with what the build measured."""
+    """The manifest with each variant's parity on the CPU, the label mass and the tokenisation
+    gap."""
     measured = {
         item.name: Parity(
             texts=len(report.texts),
@@ -44,6 +42,6 @@ def save_report(report: ParityReport, bundle: Path) -> Path:
     """Write `reports/parity.html`, outside the manifest's hashes, whole or not at all."""
     path = bundle / "reports" / "parity.html"
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as stream:
-        stream.write(html(report).encode())
+    with atomic_file(path) as stream:
+        stream.write(html_page(report).encode())
     return path

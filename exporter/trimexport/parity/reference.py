@@ -1,4 +1,4 @@
-"""The labels' logits by the untrimmed model: what every variant is compared with."""
+"""The reference that every variant is compared with: the labels' logits by the untrimmed model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from trimexport_runtime import Manifest
 
 @dataclass(frozen=True)
 class LabelReference:
-    """`logits`: float64 [n, labels]; of labels that are read whole, log-probabilities. `mass`:
-    float64 [n], the probability of the labels' first tokens within the whole vocabulary; a
-    fine-tuned classifier, which says nothing but labels, has none. `trimmed`: float32 [n, labels],
-    what the cut head says in place of the whole output layer."""
+    """The untrimmed model's answers to n prompts.
+
+    `logits` are float64 [n, labels]; of labels that are read whole, log-probabilities. `trimmed`
+    are the same by the cut head in place of the whole output layer, float32 [n, labels]. `mass` is
+    the probability of the labels' first tokens within the whole vocabulary, float64 [n]; None for
+    a classifier whose output layer has labels alone.
+    """
 
     logits: npt.NDArray[np.float64]
     mass: npt.NDArray[np.float64] | None
@@ -38,9 +41,10 @@ def label_reference(
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None] = lambda done: None,
 ) -> LabelReference:
-    """What the untrimmed model says after whole prompts, as token ids.
+    """The untrimmed model's answers to whole prompts.
 
     Args:
+        prompts: the token ids of each.
         tick: called with the number of sequences done since the last call: as many as there are
             prompts, times `sequences_per_prompt`.
     """
@@ -63,21 +67,21 @@ def label_reference(
 
 
 def trie_of(manifest: Manifest) -> Trie | None:
-    """Of the labels' whole sequences, where these are read."""
-    sequences = [it for label in manifest.labels for it in label.sequences]
+    """The trie of the labels' token sequences, or None where first tokens alone are read."""
+    sequences = [sequence for label in manifest.labels for sequence in label.sequences]
     return make_trie(sequences) if sequences else None
 
 
 def sequences_per_prompt(manifest: Manifest) -> int:
-    """How many sequences the reference runs for each prompt: one for every place where labels
-    part, and one for the prompt's own end. A fitted head reads that one alone."""
+    """How many sequences the reference runs for each prompt: one for the prompt's end, and one for
+    every other place where labels part. A fitted head reads the prompt's end alone."""
     trie = trie_of(manifest)
     return 1 if trie is None or manifest.fit is not None else len(trie.branches)
 
 
-def along(trie: Trie, logits: torch.Tensor) -> torch.Tensor:
-    """Logits [n, branches, rows] of the trie -> each sequence's sum of log-probabilities
-    [n, sequences]."""
+def sequence_scores(trie: Trie, logits: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each sequence of the trie, [n, sequences], from the logits of its
+    rows at its branches, [n, branches, rows]."""
     chosen, start = [], 0
     for branch, tokens in enumerate(trie.rows):
         own = logits[:, branch, start : start + len(tokens)]
@@ -94,8 +98,8 @@ def _whole_labels(
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None],
 ) -> LabelReference:
-    """Every beginning of a label after every prompt is a sequence of its own, which the model reads
-    without the trie."""
+    """The answers where labels are read whole. Without a trie in the graph, the model reads every
+    prompt once with each beginning of a label behind it."""
     sizes = [len(label.sequences) for label in manifest.labels]
     first = sorted({token for label in manifest.labels for token in label.token_ids})
     rows = list(itertools.chain(*trie.rows))
@@ -109,17 +113,18 @@ def _whole_labels(
         trimmed = combine_words(LabelTree(trie).scores(cut), sizes).numpy()
     mass = _mass(result, range(len(rows), len(rows) + len(first)))
     return LabelReference(
-        logits=combine_words(along(trie, logits), sizes).numpy(),
+        logits=combine_words(sequence_scores(trie, logits), sizes).numpy(),
         mass=mass.reshape(-1, len(begun))[:, 0],
         trimmed=trimmed,
     )
 
 
 def _mass(result: Reference, tokens: range) -> npt.NDArray[np.float64]:
-    """The probability of some of the tokens asked for, within the whole vocabulary."""
-    own = result.token_logits[:, tokens.start : tokens.stop]
+    """The probability of some columns of `token_logits` within the whole vocabulary, float64
+    [n]."""
+    logits = result.token_logits[:, tokens.start : tokens.stop]
     mass: npt.NDArray[np.float64] = (
-        torch.exp(own.logsumexp(1) - result.log_normaliser).double().numpy()
+        torch.exp(logits.logsumexp(1) - result.log_normaliser).double().numpy()
     )
     return mass
 
@@ -131,33 +136,32 @@ def tuned_reference(
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None] = lambda done: None,
 ) -> LabelReference:
-    """`label_reference`, with what the bundle was given since it was built: a bias, or another
-    head, which reads the untrimmed model's last hidden states and has no label mass.
+    """`label_reference`, with the bias or the fitted head that the bundle was given since it was
+    built. A fitted head reads the untrimmed model's last hidden states and has no label mass.
 
     Args:
-        tick: called with the number of sequences done since the last call: as many as there are
-            prompts, times `sequences_per_prompt`.
+        prompts, tick: as in `label_reference`.
     """
     bias = bias_of(manifest)
     if manifest.fit is None:
-        found = label_reference(model, manifest, prompts, tick)
-        moved = found.trimmed + bias.astype(np.float32)
-        return LabelReference(found.logits + bias, found.mass, moved)
+        untuned = label_reference(model, manifest, prompts, tick)
+        trimmed = untuned.trimmed + bias.astype(np.float32)
+        return LabelReference(untuned.logits + bias, untuned.mass, trimmed)
     hidden = model.hidden_states(prompts, tick)
     logits = fitted_logits(bundle, manifest, hidden.numpy()) + bias.astype(np.float32)
     return LabelReference(logits.astype(np.float64), None, logits)
 
 
 def bias_of(manifest: Manifest) -> npt.NDArray[np.float64]:
-    """The bias that calibration added to the logits, float64 [labels]; zero where there is none."""
-    found = manifest.calibration
-    return np.zeros(len(manifest.labels)) if found is None else np.array(found.bias)
+    """The bias that calibration added to the logits, float64 [labels]; zeros without one."""
+    calibration = manifest.calibration
+    return np.zeros(len(manifest.labels)) if calibration is None else np.array(calibration.bias)
 
 
 def fitted_logits(
     bundle: Path, manifest: Manifest, hidden: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """What the fitted head of a bundle makes of hidden states [n, hidden], float32 [n, labels]: it
-    is the same in every graph."""
+    """The logits of a bundle's fitted head for hidden states [n, hidden], float32 [n, labels]. The
+    head is the same in every graph."""
     head = read_head(load_graph(bundle / manifest.variants[0].graph))
     return hidden @ head.weight.T + head.bias

@@ -1,4 +1,4 @@
-"""Prove it: what is said of a bundle's variants, and when it is good enough.
+"""A parity report: what is measured of a bundle, and when that is good enough.
 
 Three things are measured and never mixed. Parity compares a variant with the reference, the
 untrimmed model in PyTorch, on the same token ids. The tokenisation gap says how often those ids
@@ -22,17 +22,20 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a variant must keep to: a logit difference below, where that is asked, and an agreement
-    of at least. A text that the reference decides by less than `tie` logits may go either way: its
-    flip counts in the agreement that is reported, and not against the tolerance."""
+    """The limits of a variant: its largest logit difference must be below `max_logit_difference`,
+    if there is one, and its agreement at least `agreement`.
+
+    A text that the reference decides by less than `tie` logits may go either way: its flip counts
+    in the agreement that is reported, and not against the tolerance.
+    """
 
     max_logit_difference: float | None
     agreement: float
     tie: float = 0.0
 
     def flips(self, texts: int) -> int:
-        """How many of `texts` may change their answer. Where agreement need not be whole, one
-        may: of fewer texts than show so small a share, it says nothing."""
+        """How many of so many texts may change their answer. If `agreement` is below 1, one always
+        may: among few texts, one is already more than the share that is allowed."""
         return 0 if self.agreement == 1 else max(1, int(texts * (1 - self.agreement) + 1e-9))
 
 
@@ -54,7 +57,8 @@ MASS_WARNING = 0.5
 class Disagreement:
     """A text on which a variant and the reference answer differently.
 
-    Margins are how far each one's own answer is ahead of the other's, in logits.
+    `reference_margin` is by how many logits the reference's own answer is ahead of the variant's
+    answer; `variant_margin` the other way round.
     """
 
     index: int
@@ -84,7 +88,7 @@ class VariantParity:
 
     @property
     def title(self) -> str:
-        """How tables name it."""
+        """The row's name in tables."""
         return title(self.name, self.backend)
 
     @property
@@ -92,13 +96,13 @@ class VariantParity:
         """Whether the variant keeps to its tolerance."""
         limit = self.tolerance.max_logit_difference
         near = limit is None or self.max_logit_difference < limit
-        flips = sum(item.reference_margin >= self.tolerance.tie for item in self.disagreements)
+        flips = sum(flip.reference_margin >= self.tolerance.tie for flip in self.disagreements)
         return near and flips <= self.tolerance.flips(len(self.probabilities))
 
 
 @dataclass(frozen=True)
 class NotRun:
-    """A row that could not run, and why. `name` is empty where a bundle has no variant for a
+    """A row that could not run, and why. `name` is empty if the bundle has no variant for the
     backend."""
 
     name: str
@@ -107,23 +111,24 @@ class NotRun:
 
     @property
     def title(self) -> str:
-        """How tables name it."""
+        """The row's name in tables."""
         return title(self.name, self.backend)
 
 
 def title(name: str, backend: str) -> str:
-    """A row's name: the variant, and the backend where it is not the usual one."""
+    """A row's name: the variant, and the backend unless it is the default one."""
     return name if backend == DEFAULT else f"{name or 'no variant'} on {backend}"
 
 
 @dataclass(frozen=True)
 class TokenisationGap:
     """How many texts were compared (those that were not cut), on how many the ids differ from those
-    of the joined string, and on how many of these the answer changes.
+    of the joined string, and on how many of these the answer changes. `example` is the first text
+    with a difference, as a message shows it.
 
-    Where the share asks for a warning, `proposal` is the source of a template without the gap, if
+    If the share is above GAP_WARNING, `proposal` is the source of a template without the gap, if
     one was found, and `at_prefix` says that the part before the text fuses with it. `fixed` says
-    that the prompt is not the user's to change: a chat template's, or a fine-tuned classifier's.
+    that the user cannot change the prompt: it is a chat template's or a fine-tuned classifier's.
     """
 
     compared: int
@@ -142,7 +147,8 @@ class TokenisationGap:
 
 @dataclass(frozen=True)
 class LabelMass:
-    """Probability of the label tokens within the whole vocabulary: mean and least over texts."""
+    """The probability of all label tokens within the whole vocabulary: mean and least over the
+    texts."""
 
     mean: float
     least: float
@@ -150,8 +156,9 @@ class LabelMass:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Everything that `verify` measures. Probabilities are float64 [texts, labels]; a fine-tuned
-    classifier has no label mass."""
+    """Everything that `verify` measures. Probabilities are float64 [texts, labels];
+    `logit_deviation` is the standard deviation over the texts of the reference's logits, averaged
+    over the labels; `mass` is None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
     texts: tuple[str, ...]
@@ -171,22 +178,22 @@ class ParityReport:
 
 
 def require(report: ParityReport, backends: Sequence[str] = ()) -> None:
-    """Raise ParityError, naming the texts, unless every variant that ran keeps to its tolerance,
-    and every one ran on the backends that are named."""
-    lines = [line for item in report.variants if not item.within for line in _verdict(report, item)]
-    lines += [
-        f"{it.title} did not run: {it.reason}" for it in report.not_run if it.backend in backends
-    ]
+    """Raise ParityError, naming the texts, unless every variant that ran keeps to its tolerance
+    and no row of these backends is missing."""
+    failed = [variant for variant in report.variants if not variant.within]
+    missing = [row for row in report.not_run if row.backend in backends]
+    lines = [line for variant in failed for line in _verdict(report, variant)]
+    lines += [f"{row.title} did not run: {row.reason}" for row in missing]
     if lines:
         raise ParityError("\n".join(lines))
 
 
 def _verdict(report: ParityReport, variant: VariantParity) -> list[str]:
-    """What is wrong with a variant, the texts by name."""
+    """The lines that say how a variant is outside its tolerance, and on which texts."""
     flips = [
-        f"  text {item.index + 1}: {item.reference} (by {item.reference_margin:.4f}) became "
-        f"{item.variant} (by {item.variant_margin:.4f}): {short(item.text)}"
-        for item in variant.disagreements
+        f"  text {flip.index + 1}: {flip.reference} (by {flip.reference_margin:.4f}) became "
+        f"{flip.variant} (by {flip.variant_margin:.4f}): {short(flip.text)}"
+        for flip in variant.disagreements
     ]
     outside = [
         f"  text {index + 1} is outside: {short(report.texts[index])}" for index in variant.outside
@@ -204,13 +211,13 @@ def _verdict(report: ParityReport, variant: VariantParity) -> list[str]:
 
 
 def _first(lines: list[str], what: str) -> list[str]:
-    """At most `LISTED` lines, and how many there are besides."""
+    """The first `LISTED` lines, and a line that counts the others."""
     hidden = len(lines) - LISTED
     return lines if hidden <= 0 else [*lines[:LISTED], f"  and {hidden:,} more {what}"]
 
 
 def warnings(report: ParityReport) -> list[str]:
-    """A line for each thing about the prompt that a user should change."""
+    """The warnings about the prompt, a line each."""
     lines = []
     gap = report.gap
     if gap.share > GAP_WARNING:
@@ -229,7 +236,7 @@ def warnings(report: ParityReport) -> list[str]:
 
 
 def _remedy(gap: TokenisationGap) -> str:
-    """What to do about a gap."""
+    """The part of a warning that says what to do about a gap."""
     if gap.proposal is not None:
         return f"this prompt avoids it: {shell_prompt(gap.proposal)}"
     if gap.fixed:

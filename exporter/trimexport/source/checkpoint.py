@@ -99,13 +99,6 @@ class Checkpoint:
         found = (it for ids in lists for it in ids if isinstance(it, int))
         return tuple(dict.fromkeys(it for it in found if 0 <= it < self.config.vocab_size))
 
-    @property
-    def softcap(self) -> float | None:
-        """The soft-cap of the output layer's logits (Gemma 2); a classifier's has none."""
-        if self.is_classifier:
-            return None
-        return getattr(self.config, "final_logit_softcapping", None)
-
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension, with
         the adapter's change added.

@@ -101,14 +101,21 @@ def family_of(raw: dict[str, Any], model: str) -> tuple[str, Family]:
     """
     named = raw.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else None
+    what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+    family = _family_named(architecture, f"{model} {what}")
+    _refuse_other_attention(raw, model)
+    return str(architecture), family
+
+
+def _family_named(architecture: str | None, wrong: str, advice: str = "") -> Family:
+    """The family that an architecture is of; where it is of none in the table, UnsupportedError,
+    whose message begins with what is wrong and ends with the advice."""
     for family in FAMILIES:
         if architecture in (family.causal, *family.classifiers):
-            _refuse_other_attention(raw, model)
-            return str(architecture), family
-    what = f"is a {architecture}" if architecture else "names no architecture in config.json"
+            return family
     raise UnsupportedError(
-        f"{model} {what}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
-        f"fine-tuned from them (*{_CLASSIFIER})"
+        f"{wrong}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
+        f"fine-tuned from them (*{_CLASSIFIER}){advice}"
     )
 
 
@@ -202,6 +209,26 @@ def reference_attention(config: Any) -> str:
     unscaled = not getattr(config, "scale_attn_weights", True)
     softcap = config.model_type == "gemma2" and config.attn_logit_softcapping is not None
     return "eager" if softcap or odd_scale or unscaled else "sdpa"
+
+
+def softcap_of(model: Any) -> float | None:
+    """The soft-cap c that a transformers model's output layer is followed by (Gemma 2), which makes
+    c * tanh(logits / c) of its logits; None where nothing follows, as behind a classifier's.
+
+    Raises:
+        UnsupportedError: the model is of no family in the table. What such a model does to its
+            logits is not known: Granite, say, divides them.
+    """
+    architecture = type(model).__name__
+    _family_named(
+        architecture,
+        f"what a {architecture} does to its logits behind the output layer is not known",
+        "; for another model copy the rows of its output layer, and do to their logits what its "
+        "forward does",
+    )
+    if is_classifier(architecture):
+        return None
+    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
 
 def attention_scale(module: Any, head: int) -> float:

@@ -1,1 +1,1 @@
-"""Which words to read for the labels: compare them on examples."""
+"""Words that may stand for the labels, compared on examples."""

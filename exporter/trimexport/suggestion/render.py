@@ -1,4 +1,4 @@
-"""What was compared, for people, for programs, and as a recipe."""
+"""A suggestion as a table for a terminal, as JSON, and as a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 
 from .candidates import FORM, MODEL, NAME, SYNONYM
-from .suggest import Choice, Suggestion
+from .suggest import Choice, Suggestion, Word
 
 WORDS_SHOWN = 8
 _ORIGINS = {
@@ -23,67 +23,73 @@ _ORIGINS = {
 }
 
 
-def table(found: Suggestion, top: int) -> str:
+def table(suggestion: Suggestion, top: int) -> str:
     """The best combinations, the labels' own names, and each label's words, for a terminal."""
-    labels = found.spec.labels
-    rows: list[tuple[str, ...]] = [("", *labels, "accuracy", "95 %", "label mass")]
-    rows += [_row(str(at), it) for at, it in enumerate(found.choices[:top], 1)]
-    if found.names is not None:
-        rows.append(_row("their names", found.names))
-    else:
-        rows.append(
-            ("their names", *("-" for _ in labels), f"not compared: {found.no_names}", "", "")
-        )
-    shown = [tuple(visible(cell) for cell in row) for row in rows]
-    counts = ", ".join(f"{n:,} {visible(it)}" for n, it in zip(found.examples, labels, strict=True))
-    compared = f"{len(found.choices):,} combinations"
-    left = "" if found.whole else ", the most promising of more"
+    examples, labels = suggestion.examples, suggestion.spec.labels
+    counts = ", ".join(f"{n:,} {visible(label)}" for n, label in zip(examples, labels, strict=True))
+    compared = f"{len(suggestion.choices):,} combinations"
+    left = "" if suggestion.whole else ", the most promising of more"
     return "\n".join(
         [
-            f"{sum(found.examples):,} examples ({counts}); {compared} compared{left}",
+            f"{sum(examples):,} examples ({counts}); {compared} compared{left}",
             "",
-            *columns(shown),
-            f"Accuracies from {found.equal_from:.2%} on are taken for equal (the best less a "
+            *_choice_lines(suggestion, top),
+            f"Accuracies from {suggestion.equal_from:.2%} on are taken for equal (the best less a "
             "standard error), and",
             "ordered by label mass.",
             "",
             "Probability on the label's own examples, and on the others':",
-            *_word_lines(found),
+            *_word_lines(suggestion),
         ]
     )
 
 
+def _choice_lines(suggestion: Suggestion, top: int) -> list[str]:
+    """The table of combinations: a header, the `top` best, and the labels' own names."""
+    labels = suggestion.spec.labels
+    rows: list[tuple[str, ...]] = [("", *labels, "accuracy", "95 %", "label mass")]
+    rows += [_row(str(at), choice) for at, choice in enumerate(suggestion.choices[:top], 1)]
+    if suggestion.names is not None:
+        rows.append(_row("their names", suggestion.names))
+    else:
+        reason = f"not compared: {suggestion.no_names}"
+        rows.append(("their names", *("-" for _ in labels), reason, "", ""))
+    return columns([tuple(visible(cell) for cell in row) for row in rows])
+
+
 def _row(name: str, choice: Choice) -> tuple[str, ...]:
+    """A combination as a row of cells."""
     low, high = choice.scores.interval
     return (
         name,
-        *(it.word for it in choice.words),
+        *(candidate.word for candidate in choice.words),
         f"{choice.scores.accuracy:.2%}",
         f"{low:.2%} to {high:.2%}",
         small_share(choice.scores.mass),
     )
 
 
-def _word_lines(found: Suggestion) -> list[str]:
+def _word_lines(suggestion: Suggestion) -> list[str]:
+    """The table of words: the likeliest of each label, their probabilities and their origin."""
     rows = [
         (
             visible(label),
-            visible(it.candidate.word),
-            small_share(it.own),
-            small_share(it.others),
-            _ORIGINS[it.candidate.origin],
+            visible(word.candidate.word),
+            small_share(word.own),
+            small_share(word.others),
+            _ORIGINS[word.candidate.origin],
         )
-        for label, words in zip(found.spec.labels, found.words, strict=True)
-        for it in words[:WORDS_SHOWN]
+        for label, words in zip(suggestion.spec.labels, suggestion.words, strict=True)
+        for word in words[:WORDS_SHOWN]
     ]
     return columns(rows)
 
 
-def caution(found: Suggestion) -> str:
-    """What not to conclude from the first row."""
-    best, names = found.choices[0].scores, found.names
+def caution(suggestion: Suggestion) -> str:
+    """A note that says what the first row does not prove."""
+    best, names = suggestion.choices[0].scores, suggestion.names
     text = "Note: the words were chosen on these examples, so judge the bundle by other ones"
-    if names is None or names.words == found.choices[0].words:
+    if names is None or names.words == suggestion.choices[0].words:
         return text
     if names.scores.accuracy < best.interval[0]:
         return text
@@ -93,44 +99,51 @@ def caution(found: Suggestion) -> str:
     )
 
 
-def as_dict(found: Suggestion, top: int) -> dict[str, Any]:
-    """The same for a program, with all candidates."""
-    labels = found.spec.labels
+def as_dict(suggestion: Suggestion, top: int) -> dict[str, Any]:
+    """The suggestion for a program: the `top` best combinations, and all candidates."""
+    labels, names = suggestion.spec.labels, suggestion.names
     return {
-        "examples": dict(zip(labels, found.examples, strict=True)),
-        "equal_from": found.equal_from,
-        "compared": len(found.choices),
-        "all_compared": found.whole,
-        "choices": [_choice(it, labels) for it in found.choices[:top]],
-        "names": None if found.names is None else _choice(found.names, labels),
-        "names_not_compared": found.no_names,
+        "examples": dict(zip(labels, suggestion.examples, strict=True)),
+        "equal_from": suggestion.equal_from,
+        "compared": len(suggestion.choices),
+        "all_compared": suggestion.whole,
+        "choices": [_choice_dict(choice, labels) for choice in suggestion.choices[:top]],
+        "names": None if names is None else _choice_dict(names, labels),
+        "names_not_compared": suggestion.no_names,
         "words": {
-            label: [
-                {**vars(it.candidate), "own_probability": it.own, "others_probability": it.others}
-                for it in words
-            ]
-            for label, words in zip(labels, found.words, strict=True)
+            label: [_word_dict(word) for word in words]
+            for label, words in zip(labels, suggestion.words, strict=True)
         },
     }
 
 
-def _choice(choice: Choice, labels: Sequence[str]) -> dict[str, Any]:
+def _word_dict(word: Word) -> dict[str, Any]:
     return {
-        "words": {it: word.word for it, word in zip(labels, choice.words, strict=True)},
+        **vars(word.candidate),
+        "own_probability": word.own,
+        "others_probability": word.others,
+    }
+
+
+def _choice_dict(choice: Choice, labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "words": {label: word.word for label, word in zip(labels, choice.words, strict=True)},
         "accuracy": choice.scores.accuracy,
         "interval": list(choice.scores.interval),
         "label_mass": choice.scores.mass,
     }
 
 
-def recipe(found: Suggestion, source: str, path: Path) -> str:
-    """A recipe, to be written to `path`, that builds with the first row's words.
+def recipe(suggestion: Suggestion, source: str, path: Path) -> str:
+    """A recipe that builds with the first row's words.
 
     Args:
-        source: what the examples are called.
+        source: the name of the file of examples.
+        path: where the recipe will be written; directories in it are relative to that.
     """
-    spec, best = found.spec, found.choices[0]
+    spec, best = suggestion.spec, suggestion.choices[0]
     low, high = best.scores.interval
+    count = sum(suggestion.examples)
     settings = {
         "model": _seen_from(path, spec.model),
         "revision": spec.revision,
@@ -143,20 +156,20 @@ def recipe(found: Suggestion, source: str, path: Path) -> str:
     words = zip(spec.labels, best.words, strict=True)
     return "\n".join(
         [
-            f"# The words were chosen by trimexport suggest on {sum(found.examples):,} examples of",
+            f"# The words were chosen by trimexport suggest on {count:,} examples of",
             f"# {visible(source)}: accuracy {best.scores.accuracy:.2%} (95 %: {low:.2%} to "
             f"{high:.2%}), label mass {best.scores.mass:.2%}.",
             *(f"{key} = {_toml(value)}" for key, value in settings.items() if value is not None),
             "",
             "[verbalizers]",
-            *(f"{_toml(label)} = {_toml(it.word)}" for label, it in words),
+            *(f"{_toml(label)} = {_toml(candidate.word)}" for label, candidate in words),
             "",
         ]
     )
 
 
 def _seen_from(path: Path, name: str) -> str:
-    """A directory as it is seen from the recipe; a hub id as it is."""
+    """A directory relative to the recipe's; a hub id unchanged."""
     directory = Path(name)
     if not directory.is_dir():
         return name
@@ -167,5 +180,6 @@ def _seen_from(path: Path, name: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """JSON's strings, lists and truths are TOML's, but for one control character."""
+    """A string, a list of strings or a bool as TOML. JSON's notation for them is TOML's too, but
+    for one control character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

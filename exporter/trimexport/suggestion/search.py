@@ -1,4 +1,5 @@
-"""Score combinations of words, one for each label, and find the best. NumPy in, values out."""
+"""The search for the best combination of words, one for each label. It knows columns of numbers
+alone, no words."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import numpy.typing as npt
 
 from trimexport.evaluation.intervals import Z, wilson
 
-COMBINATIONS = 20_000  # that are all scored
-_FEWEST = 4  # candidates of a label that have to be left for it to be worth while
-_AT_ONCE = 1 << 22  # logits that are looked at at once
+COMBINATIONS = 20_000  # the most that are scored
+_FEWEST = 4  # candidates of a label, below which all are kept and the search is by label
+_AT_ONCE = 1 << 22  # logits in memory at once
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -22,11 +23,11 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model says on the examples.
+    """The model's answers to the examples.
 
-    `logits` float32 [examples, columns], a column for each token that is a candidate of any label;
-    `probabilities` the same as probabilities among the whole vocabulary; `gold` int64 [examples],
-    the right answers' places among the labels.
+    `logits` are float32 [examples, columns], with a column for each token that is a candidate of
+    any label, and `probabilities` their probabilities among the whole vocabulary. `gold` holds the
+    right answers' places among the labels, int64 [examples].
     """
 
     logits: Floats
@@ -36,8 +37,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Combination:
-    """A column for each label; of the examples how many are answered rightly, the share's 95 %
-    interval, and the labels' share of the vocabulary's probability on average."""
+    """A column for each label, and what it is worth: how many examples it answers rightly, which
+    share that is, the 95 % interval of that share, and the mean over the examples of the labels'
+    share of the vocabulary's probability."""
 
     columns: tuple[int, ...]
     right: int
@@ -50,10 +52,10 @@ class Combination:
 class Search:
     """The combinations that were scored, the best first.
 
-    Accuracies from `equal_from` on are within a standard error of the best, so the examples do not
-    tell them apart: they are taken for equal and ordered by label mass, and so are equal ones below
-    (the rule of one standard error, Breiman et al. 1984, Classification and Regression Trees,
-    3.4.3). `whole` says that none of the pools' combinations was left out.
+    Accuracies from `equal_from` on are within one standard error of the best, so the examples do
+    not tell them apart: they count as equal (the rule of one standard error, Breiman et al. 1984,
+    Classification and Regression Trees, 3.4.3). Equal ones are ordered by label mass. `whole` says
+    that no combination of the pools was left out.
     """
 
     combinations: tuple[Combination, ...]
@@ -62,13 +64,13 @@ class Search:
 
 
 def search(answers: Answers, pools: Sequence[Sequence[int]], most: int = COMBINATIONS) -> Search:
-    """Score combinations of one column of each label's pool, without those in which two labels
-    have the same column.
+    """Score combinations of one column from each label's pool. Those in which two labels have the
+    same column are left out.
 
-    All are scored if there are at most `most`. If there are more, so many of each label's columns
-    are kept that there are not: first its first, then those that are likelier for its own examples
-    than for the others'. With so many labels that few would be left, all are kept and the best
-    combination is looked for label by label (coordinate ascent), so a better one may be missed.
+    All are scored if there are at most `most`. If there are more, each label keeps fewer columns:
+    its first, and those whose probability is higher for its own examples than for the others'. If
+    a label would keep fewer than four, all keep theirs and the best combination is looked for label
+    by label (coordinate ascent), which may miss it.
     """
     keep = longest = max(map(len, pools))
     while keep > 1 and math.prod(min(keep, len(pool)) for pool in pools) > most:
@@ -82,13 +84,14 @@ def search(answers: Answers, pools: Sequence[Sequence[int]], most: int = COMBINA
         rows = _ascend(answers, pools, liked)
     table = np.array(rows, np.int64).reshape(len(rows), len(pools))
     scored = score(answers, table[_distinct(table)])
-    equal_from = _equal_from(max((it.right for it in scored), default=0), len(answers.gold))
-    ordered = sorted(scored, key=lambda it: (-min(it.accuracy, equal_from), -it.mass))
-    return Search(tuple(ordered), equal_from, whole=keep == longest)
+    most_right = max((combination.right for combination in scored), default=0)
+    equal_from = _equal_from(most_right, len(answers.gold))
+    scored.sort(key=lambda combination: (-min(combination.accuracy, equal_from), -combination.mass))
+    return Search(tuple(scored), equal_from, whole=keep == longest)
 
 
 def score(answers: Answers, table: Places) -> list[Combination]:
-    """Score combinations, int64 [combinations, labels] of columns."""
+    """Score combinations: int64 [combinations, labels], each label's column."""
     mass = answers.probabilities.mean(axis=0, dtype=np.float64)[table].sum(axis=1)
     count = len(answers.gold)
     return [
@@ -100,7 +103,7 @@ def score(answers: Answers, table: Places) -> list[Combination]:
 
 
 def _equal_from(right: int, count: int) -> float:
-    """The share less its standard error, as Wilson's interval has it."""
+    """The share of right answers less its standard error, by Wilson's interval."""
     share = right / count
     return share - (share - wilson(right, count)[0]) / Z
 
@@ -108,29 +111,29 @@ def _equal_from(right: int, count: int) -> float:
 def _right(answers: Answers, table: Places) -> Places:
     """How many examples each combination answers rightly, int64 [combinations]."""
     step = max(1, _AT_ONCE // (len(answers.gold) * table.shape[1]))
-    found = [
+    counts = [
         (answers.logits[:, table[start : start + step]].argmax(axis=2) == answers.gold[:, None])
         .sum(axis=0)
         .astype(np.int64)
         for start in range(0, len(table), step)
     ]
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    return np.concatenate(counts) if counts else np.zeros(0, np.int64)
 
 
 def _distinct(table: Places) -> npt.NDArray[np.bool_]:
-    """Which combinations have a column of its own for every label."""
+    """Whether each combination has a different column for every label, bool [combinations]."""
     ordered = np.sort(table, axis=1)
     return np.asarray((ordered[:, 1:] != ordered[:, :-1]).all(axis=1))
 
 
 def over_others(means: Floats) -> Floats:
-    """By how much each label's value is above the mean of the other labels': float32 [labels,
-    columns] of the same."""
+    """By how much each label's value is above the mean of the other labels' values, float32
+    [labels, columns], like `means`."""
     return np.asarray(means - (means.sum(axis=0) - means) / (len(means) - 1), np.float32)
 
 
 def _best(pool: Sequence[int], liked: Floats, keep: int) -> list[int]:
-    """The first of a label's columns, and the others that are best by themselves."""
+    """So many columns of a label: its first, and of the others those with the highest `liked`."""
     rest = sorted(pool[1:], key=lambda column: -liked[column])
     return [*pool[:1], *rest][:keep]
 
@@ -138,8 +141,9 @@ def _best(pool: Sequence[int], liked: Floats, keep: int) -> list[int]:
 def _ascend(
     answers: Answers, pools: Sequence[Sequence[int]], liked: Floats
 ) -> list[tuple[int, ...]]:
-    """The combinations that are met on the way from two starts, the first columns and the best by
-    themselves, each label's column being changed in turn for the best one until nothing changes."""
+    """The combinations that coordinate ascent meets: each label's column in turn is replaced by the
+    best one, until none changes. It starts twice, from every label's first column and from its most
+    liked one."""
     first = tuple(pool[0] for pool in pools)
     best = (scores[list(pool)].argmax() for pool, scores in zip(pools, liked, strict=True))
     alone = tuple(pool[at] for pool, at in zip(pools, best, strict=True))
@@ -150,11 +154,11 @@ def _ascend(
         while now != before:
             before = now
             for label, pool in enumerate(pools):
-                rows = [(*now[:label], it, *now[label + 1 :]) for it in pool]
+                rows = [(*now[:label], column, *now[label + 1 :]) for column in pool]
                 met.update(dict.fromkeys(rows))
                 table = np.array(rows, np.int64)
                 distinct = table[_distinct(table)]
                 if len(distinct):
-                    found = score(answers, distinct)
-                    now = max(found, key=lambda it: (it.right, it.mass)).columns
+                    scored = score(answers, distinct)
+                    now = max(scored, key=lambda choice: (choice.right, choice.mass)).columns
     return list(met)

@@ -1,4 +1,4 @@
-"""From a spec without words and examples with labels to the words that may stand for them."""
+"""The comparison of words for a spec's labels, on examples whose labels are known."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .search import Answers, Combination, over_others, score, search
 
 @dataclass(frozen=True)
 class Word:
-    """A candidate, its probability among the whole vocabulary, averaged over the examples of its
-    label, and the same over those of the others."""
+    """A candidate and its probability among the whole vocabulary: the mean over the examples of its
+    own label, and the mean over those of the others."""
 
     candidate: Candidate
     own: float
@@ -38,7 +38,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Choice:
-    """A word for each label, and what it is worth on the examples."""
+    """A word for each label, and what the combination is worth on the examples."""
 
     words: tuple[Candidate, ...]
     scores: Combination
@@ -46,12 +46,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What was compared on the examples.
+    """The words that were compared, and the result.
 
-    `examples` counts those of each label; `words` are each label's candidates, the likeliest for
-    its examples first; `choices` the combinations, `equal_from` and `whole` as in `search.Search`;
-    `names` is the combination of the labels' own names, or None where they cannot stand for the
-    labels, for the reason `no_names`.
+    `examples` counts the examples of each label. `words` are each label's candidates, the likeliest
+    for its examples first. `choices` are the combinations, the best first, with `equal_from` and
+    `whole` as in `search.Search`. `names` is the combination of the labels' own names; if they
+    cannot stand for the labels it is None, and `no_names` says why.
     """
 
     spec: BuildSpec
@@ -92,9 +92,9 @@ def suggest(
     """Compare words for the spec's labels on examples, in one pass of them through the model.
 
     Args:
-        spec: what is asked of which model; its verbalizers are not looked at.
+        spec: the model, the prompt and the labels; its verbalizers are ignored.
         examples: at least one of each label.
-        synonyms: label -> words of the user's.
+        synonyms: the user's words, by label.
 
     Raises:
         SpecError: words or a prompt that cannot be read, or a label for which there is no word.
@@ -114,7 +114,7 @@ def suggest(
         means = mean_probabilities(model, hidden, normaliser, gold, len(spec.labels)).numpy()
         tick(1)
     pools = _pools(setting, synonyms, means)
-    tokens = list(dict.fromkeys(it.token_id for pool in pools for it in pool))
+    tokens = list(dict.fromkeys(candidate.token_id for pool in pools for candidate in pool))
     with torch.no_grad():
         logits = model.cut_head(tokens)(hidden)
         probabilities = (logits - normaliser[:, None]).exp()
@@ -125,6 +125,14 @@ def suggest(
 def _pools(
     setting: Setting, synonyms: Mapping[str, Sequence[str]], means: npt.NDArray[np.float32]
 ) -> tuple[tuple[Candidate, ...], ...]:
+    """Each label's candidates.
+
+    Args:
+        means: every token's mean probability over each label's examples, float32 [labels, tokens].
+
+    Raises:
+        SpecError: a label has none, or a synonym cannot be read.
+    """
     preferred = over_others(means)
     pools = tuple(
         candidates_of(label, synonyms.get(label, ()), preferred[place], setting)
@@ -146,35 +154,40 @@ def _suggestion(
     tokens: Sequence[int],
     means: npt.NDArray[np.float32],
 ) -> Suggestion:
-    columns = {token: column for column, token in enumerate(tokens)}
-    found = search(answers, [[columns[it.token_id] for it in pool] for pool in pools])
-    if not found.combinations:
+    """Search the combinations of the pools' candidates.
+
+    Args:
+        answers: a column for each of `tokens`, in their order.
+    """
+    column_of = {token: column for column, token in enumerate(tokens)}
+    by_column = [{column_of[word.token_id]: word for word in pool} for pool in pools]
+    result = search(answers, [list(words) for words in by_column])
+    if not result.combinations:
         raise SpecError(
             "no choice of words tells the labels apart: all begin with the same tokens; give other "
             "words with --synonyms label=word"
         )
-    by_token = [{columns[it.token_id]: it for it in pool} for pool in pools]
 
-    def choice(it: Combination) -> Choice:
-        words = (pool[column] for pool, column in zip(by_token, it.columns, strict=True))
-        return Choice(tuple(words), it)
+    def choice(combination: Combination) -> Choice:
+        columns = zip(by_column, combination.columns, strict=True)
+        return Choice(tuple(words[column] for words, column in columns), combination)
 
     no_names = _no_names(spec.labels, pools)
-    row = np.array([[columns[pool[0].token_id] for pool in pools]], np.int64)
+    first = np.array([[column_of[pool[0].token_id] for pool in pools]], np.int64)
     return Suggestion(
         spec=spec,
         examples=tuple(np.bincount(answers.gold, minlength=len(pools)).tolist()),
         words=tuple(_words(pool, place, means) for place, pool in enumerate(pools)),
-        choices=tuple(map(choice, found.combinations)),
-        equal_from=found.equal_from,
-        whole=found.whole,
-        names=None if no_names else choice(score(answers, row)[0]),
+        choices=tuple(map(choice, result.combinations)),
+        equal_from=result.equal_from,
+        whole=result.whole,
+        names=None if no_names else choice(score(answers, first)[0]),
         no_names=no_names,
     )
 
 
 def _no_names(labels: Sequence[str], pools: Sequence[Sequence[Candidate]]) -> str | None:
-    """Why the labels' own names cannot stand for them, if they cannot."""
+    """The reason why the labels' own names cannot stand for them, or None if they can."""
     for label, pool in zip(labels, pools, strict=True):
         if pool[0].origin != NAME:
             return f'"{label}" cannot be read after this prompt'
@@ -187,9 +200,10 @@ def _no_names(labels: Sequence[str], pools: Sequence[Sequence[Candidate]]) -> st
 def _words(
     pool: Sequence[Candidate], place: int, means: npt.NDArray[np.float32]
 ) -> tuple[Word, ...]:
+    """The candidates of the label at `place`, the likeliest for its examples first."""
     others = np.delete(means, place, axis=0).mean(axis=0)
     words = [
-        Word(it, own=float(means[place, it.token_id]), others=float(others[it.token_id]))
-        for it in pool
+        Word(candidate, float(means[place, candidate.token_id]), float(others[candidate.token_id]))
+        for candidate in pool
     ]
     return tuple(sorted(words, key=lambda word: -word.own))

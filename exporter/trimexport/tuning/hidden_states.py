@@ -53,7 +53,7 @@ def read_states(
     encoded = [_encode(encoder, text) for text in texts]
     model = load_graph(bundle / variant.graph)
     head, name = read_head(model), give_hidden(model)
-    session = _session(model.SerializeToString(), bundle / variant.graph)
+    session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
     rows = 0
@@ -76,9 +76,9 @@ def _encode(encoder: TextEncoder, text: str) -> Encoded:
         raise InputError(f"the text {text[:40]!r}: {error}") from None
 
 
-def _session(graph: bytes, path: Path) -> Any:
+def _session(graph: bytes, path: Path, precision: str) -> Any:
     """A session of a graph in memory whose data files are those beside `path`."""
-    options = session_options(None)
+    options = session_options(precision)
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )

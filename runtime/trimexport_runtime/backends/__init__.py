@@ -1,4 +1,4 @@
-"""What runs a variant's graph. One backend per module; each is loaded only when it is used."""
+"""The backends that run a variant's graph. Each is a module, which is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PROVIDERS: Mapping[str, str] = {
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
     "tensorrt": "TensorRT",
 }
-"""Backend -> what computes: ONNX Runtime's execution provider, or TensorRT itself, which runs an
-engine that was built beforehand."""
+"""What computes for each backend: an execution provider of ONNX Runtime, or TensorRT itself, which
+runs an engine that was built beforehand."""
 
 
 class Backend(Protocol):
@@ -73,7 +73,7 @@ def load_backend(
         BackendError: the backend is not here, or the variant cannot run on it.
         BundleError: its files are not what they should be.
     """
-    # Here, so that reading a manifest or printing a help text loads none of them.
+    # Imported here, so that reading a manifest or printing a help text loads none of them.
     if name == "tensorrt":
         from .tensorrt import TensorrtBackend
 

@@ -1,5 +1,7 @@
-"""Which backends could run a bundle here, and why others could not, as far as that shows without
-loading a model: whether ONNX Runtime's providers start is seen when they are used."""
+"""The backends that could run a bundle here, and why others could not.
+
+No model is loaded to find out: whether a provider of ONNX Runtime starts is seen when it is used.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ class Availability:
 
 
 def describe_backends(bundle: Path, manifest: Manifest) -> tuple[Availability, ...]:
-    """Every backend, in the order of `PROVIDERS`."""
+    """The availability of every backend, in the order of `PROVIDERS`."""
     return tuple(_describe(bundle, manifest, backend) for backend in PROVIDERS)
 
 

@@ -20,7 +20,7 @@ import onnxruntime as ort
 from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
 from trimexport_runtime.batching import GPU_TOKEN_BUDGET, rows_within, token_budget
 from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
-from trimexport_runtime.cpu import adds_exactly, instructions
+from trimexport_runtime.cpu import guards_int8
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 from trimexport_runtime.profiles import single_profile
 
@@ -30,6 +30,9 @@ _DEFAULT_LOGGING = 2
 _PRODUCTS = frozenset(
     ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 )
+# Whose products are of unsigned codes and signed weights. int4's kernels have room for theirs, and
+# tensorrt-int8 is computed in float32 on a CPU.
+_UNSIGNED_BY_SIGNED = frozenset(("int8",))
 _TENSORRT, _CUDA = PROVIDERS["onnxruntime-tensorrt"], PROVIDERS["onnxruntime-cuda"]
 
 
@@ -74,7 +77,8 @@ class OnnxRuntimeBackend:
         if provider == _TENSORRT:
             profile = single_profile(manifest.text_limit.tokens, budget)
             rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
-        session = _open(path, provider, options, session_options(threads, spin=spin))
+        how = session_options(variant.precision, threads, spin=spin)
+        session = _open(path, provider, options, how)
         _check_signature(session, path)
         return cls(session, len(manifest.labels), provider, rows)
 
@@ -108,18 +112,16 @@ def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.ND
     return np.asarray(binding.get_outputs()[0].numpy())
 
 
-def session_options(threads: int | None, *, spin: bool = True) -> Any:
-    """How sessions are made here.
+def session_options(precision: str, threads: int | None = None, *, spin: bool = True) -> Any:
+    """How sessions of a variant's graph are made here; `precision` is the variant's.
 
     Raises:
-        BackendError: less than one thread.
+        BackendError: less than one thread, or see `cpu.guards_int8`.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    if not adds_exactly(instructions()):
-        # On x64 ONNX Runtime makes int8 weights unsigned then: their products cannot overflow and
-        # take two to three times as long. It would do so with VNNI too.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    for name, value in session_entries(precision).items():
+        options.add_session_config_entry(name, value)
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
@@ -127,6 +129,18 @@ def session_options(threads: int | None, *, spin: bool = True) -> Any:
             raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
         options.intra_op_num_threads = threads
     return options
+
+
+def session_entries(precision: str) -> dict[str, str]:
+    """What any program's session of a variant has to be told on this processor: the guard of `cpu`,
+    for graphs that need it and for no other. ONNX Runtime would convert the weights of
+    `tensorrt-int8` too, give them one zero point beside a scale for each channel, and fail.
+
+    Raises:
+        BackendError: see `cpu.guards_int8`.
+    """
+    guarded = precision in _UNSIGNED_BY_SIGNED and guards_int8()
+    return {"session.x64quantprecision": "1"} if guarded else {}
 
 
 def available() -> tuple[str, list[str]]:

@@ -19,7 +19,7 @@ from trimexport_runtime.batching import rows_within
 from trimexport_runtime.bundle import OUTPUT, Engine, Manifest, Profile, Variant
 from trimexport_runtime.errors import BackendError
 from trimexport_runtime.integrity import check_engine
-from trimexport_runtime.profiles import fitting, most_rows
+from trimexport_runtime.profiles import most_rows, profile_index
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -60,8 +60,9 @@ class TensorrtBackend:
         """Open the variant's engine: see `load_backend`.
 
         Raises:
-            IntegrityError: the engine's file is not there, or another one.
-            BackendError: no TensorRT or GPU, an engine for others than these, or of another graph.
+            IntegrityError: the engine's file is missing, or is not the one of the manifest.
+            BackendError: there is no TensorRT or no GPU, or the engine is for others than these, or
+                of another graph.
         """
         tensorrt_library.load()
         engine = variant.engine
@@ -81,7 +82,7 @@ class TensorrtBackend:
     ) -> npt.NDArray[np.float32]:
         """Logits of a batch, float32 `[batch, labels]`: see `Backend.run`."""
         rows, width = input_ids.shape
-        profile = fitting(self._profiles, rows, width)
+        profile = profile_index(self._profiles, rows, width)
         if profile is None:
             raise BackendError(
                 f"the engine takes no batch of {rows} x {width} tokens; give fewer or shorter texts"
@@ -104,7 +105,7 @@ class TensorrtBackend:
         inputs: dict[str, npt.NDArray[np.int64]],
         logits: npt.NDArray[np.float32],
     ) -> None:
-        """Put a batch and what becomes of it on the stream."""
+        """Queue a batch on the stream: its copies to the GPU, its execution, and the copy back."""
         self._errors.clear()
         context, stream = self._context, self._stream
         if profile != self._profile:
@@ -153,7 +154,11 @@ def require_fitting(
 
 
 def _deserialise(bundle: Path, engine: Engine) -> tuple[trt.ICudaEngine, list[str]]:
-    """Read the engine; its file is mapped, not copied. With it, where errors are logged."""
+    """Read the engine, whose file is mapped and not copied.
+
+    Returns:
+        The engine, and the list into which its errors are logged.
+    """
     import tensorrt
 
     path = bundle / engine.file

@@ -1,1 +1,1 @@
-"""Files by the million: scored in parts that are kept one by one, so that a job can go on."""
+"""Jobs: files of any size, classified in parts that are kept, so that a job can go on."""

@@ -21,35 +21,35 @@ from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
 from trimexport_runtime.files import Source
 
 from .parts import parts_in
-from .scoring import Done, Scorer, Scoring
+from .scorer import DonePart, Scorer, ScorerOptions
 
-_BLOCK_BYTES = 1 << 17  # of parts that an actor is given at once: few, so that all have some
+_BLOCK_BYTES = 1 << 17  # of parts that an actor is given at once; few, so that no actor is idle
 
 
 def in_cluster(
-    found: Sequence[Source],
+    files: Sequence[Source],
     column: str | None,
     done: Set[str],
-    scoring: Scoring,
+    options: ScorerOptions,
     workers: int | None,
-) -> Iterator[Done]:
-    """Score the parts of files that are not done. What is done comes as it ends.
+) -> Iterator[DonePart]:
+    """Score the parts of files that are not in `done`, and yield each when it is done.
 
     Args:
-        scoring: its `threads` are the cores of an actor; None is all of the smallest node's.
-        workers: how many actors; None is as many as there are cores for.
+        options: its `threads` are the cores of an actor; None is all cores of the smallest node.
+        workers: the number of actors; None is as many as there are cores for.
 
     Raises:
         BackendError: Ray is not installed, or the cluster failed.
         TrimexportRuntimeError: what reading or scoring raised.
     """
-    with redirect_stdout(sys.stderr):  # Ray says there what befalls its workers
+    with redirect_stdout(sys.stderr):  # Ray prints there what happens to its workers
         ray = _connect()
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            cores, actors = _share(nodes, scoring.threads)
-            placed = replace(scoring, threads=cores)
-            yield from _scored(ray, found, column, done, placed, workers or actors)
+            cores, actors = _share(nodes, options.threads)
+            placed = replace(options, threads=cores)
+            yield from _scored(ray, files, column, done, placed, workers or actors)
         except ray.exceptions.RayError as error:
             raise _cause(error) from None
         finally:
@@ -58,15 +58,15 @@ def in_cluster(
 
 def _scored(
     ray: Any,
-    found: Sequence[Source],
+    files: Sequence[Source],
     column: str | None,
     done: Set[str],
-    scoring: Scoring,
+    options: ScorerOptions,
     actors: int,
-) -> Iterator[Done]:
+) -> Iterator[DonePart]:
     items = [
-        {"place": place, "name": it.name, "path": str(it.path.resolve())}
-        for place, it in enumerate(found)
+        {"place": place, "name": source.name, "path": str(source.path.resolve())}
+        for place, source in enumerate(files)
     ]
     rows = ray.data.from_items(items, override_num_blocks=len(items))
     rows = rows.map_batches(
@@ -74,19 +74,19 @@ def _scored(
     )
     rows = rows.map(
         _Actor,
-        fn_constructor_args=(scoring,),
+        fn_constructor_args=(options,),
         compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=scoring.threads,
+        num_cpus=options.threads,
     )
     for row in rows.iter_rows():
         yield pickle.loads(row["done"])
 
 
 class _Actor:
-    """A process's model, as Ray Data wants it."""
+    """Scores pickled parts with a model of its own. Ray Data makes one in each actor."""
 
-    def __init__(self, scoring: Scoring) -> None:
-        self._scorer = Scorer(scoring)
+    def __init__(self, options: ScorerOptions) -> None:
+        self._scorer = Scorer(options)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"done": pickle.dumps(self._scorer.score(pickle.loads(row["part"])))}
@@ -95,7 +95,7 @@ class _Actor:
 def _read(
     batch: dict[str, Any], column: str | None, done: Set[str]
 ) -> Iterator[dict[str, list[bytes]]]:
-    """The parts of one file, as they are asked for."""
+    """The pickled parts of one file that are not in `done`, as they are asked for."""
     place, name, path = int(batch["place"][0]), str(batch["name"][0]), Path(str(batch["path"][0]))
     for part in parts_in(Source(name, path), place, column):
         if part.name not in done:
@@ -103,7 +103,14 @@ def _read(
 
 
 def _connect() -> Any:
-    """Ray, with the cluster that RAY_ADDRESS names, the one that runs here, or a new one here."""
+    """Connect to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one.
+
+    Returns:
+        The package `ray`, set up for jobs.
+
+    Raises:
+        BackendError: Ray is not installed, or no cluster can be used.
+    """
     try:
         import ray
         import ray.data
@@ -126,7 +133,11 @@ def _connect() -> Any:
 
 
 def _share(nodes: Sequence[dict[str, float]], threads: int | None) -> tuple[int, int]:
-    """Cores of an actor, and how many actors there are cores for."""
+    """How many cores each actor gets, and how many actors the nodes have cores for.
+
+    Raises:
+        BackendError: no node has cores enough for one.
+    """
     each = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     cores = threads or min(each, default=1)
     actors = sum(count // cores for count in each)
@@ -139,7 +150,7 @@ def _share(nodes: Sequence[dict[str, float]], threads: int | None) -> tuple[int,
 
 
 def _cause(error: BaseException) -> TrimexportRuntimeError:
-    """Our own error out of Ray's wrappings, or Ray's."""
+    """The runtime's own error that Ray's error wraps, or a `BackendError` about Ray's."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, TrimexportRuntimeError):

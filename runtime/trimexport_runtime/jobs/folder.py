@@ -1,11 +1,11 @@
-"""What of a job is done, on disk: `OUTPUT.job` beside the output, until that is whole.
+"""The folder of a job's parts that are done: `OUTPUT.job` beside the output, until that is whole.
 
     job.json          what the job is; a job that differs in any of it cannot go on here
     NAME.part         a part's rows, in the output's format
     NAME.json         its tally, written last: the part is done when this is there
 
-The output is joined from the parts, moved into its place at once, and the folder removed. One
-process at a time owns it, by a lock that ends with the process.
+The output is joined from the parts and moved into its place at once, and then the folder is
+removed. One process at a time owns the folder, by a lock that ends with the process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trimexport_runtime.atomic_file import PARTIAL, atomic_file
 from trimexport_runtime.errors import InputError
-from trimexport_runtime.replacing import PARTIAL, replacing
 
 from .formats import Format
 from .parts import Tally
@@ -28,7 +28,7 @@ JOB = "job.json"
 
 
 class Folder:
-    """The folder of the job that writes `output`."""
+    """The folder of the job that writes `output`. A process owns it between `open` and `close`."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -42,10 +42,13 @@ class Folder:
         return (self.path / JOB).is_file()
 
     def open(self, identity: Mapping[str, Any], *, anew: bool = False) -> None:
-        """Own the folder: an empty one if `anew` or if no job is in it, else that of the same job.
+        """Lock the folder for the job that `identity` describes.
+
+        If `anew`, or if no job is in it, the folder is emptied; else the same job must be in it.
 
         Raises:
-            InputError: another process owns it, the job there is another, or it cannot be written.
+            InputError: another process owns the folder, the job in it is another, or it cannot be
+                written.
         """
         try:
             self.path.mkdir(exist_ok=True)
@@ -55,7 +58,7 @@ class Folder:
                 self._clear(f".*{PARTIAL}")
             else:
                 self._empty()
-                with replacing(self.path / JOB) as stream:
+                with atomic_file(self.path / JOB) as stream:
                     stream.write(json.dumps(identity, indent=2).encode())
             self._owned = True
         except OSError as error:
@@ -70,26 +73,26 @@ class Folder:
 
     def done(self) -> set[str]:
         """The names of the parts that are done."""
-        return {it.stem for it in self.path.glob("*.json") if it.name != JOB}
+        return {file.stem for file in self.path.glob("*.json") if file.name != JOB}
 
     def total(self) -> Tally:
-        """What all parts that are done come to."""
+        """The tally of all parts that are done."""
         return sum(map(self._tally, sorted(self.done())), Tally())
 
     def _tally(self, name: str) -> Tally:
-        found = json.loads((self.path / f"{name}.json").read_bytes())
-        return Tally(**{**found, "listed": tuple(found["listed"])})
+        raw = json.loads((self.path / f"{name}.json").read_bytes())
+        return Tally(**{**raw, "listed": tuple(raw["listed"])})
 
     def join(self, form: Format, labels: Sequence[str]) -> None:
-        """Make the output from the parts, all of them done, and remove the folder."""
+        """Make the output from the parts, which must all be done, and remove the folder."""
         parts = [self.path / f"{name}.part" for name in sorted(self.done())]
-        with replacing(self.output, within=self.path) as stream:
+        with atomic_file(self.output, within=self.path) as stream:
             form.join(stream, parts, labels)
         _sync(self.output.parent)
         self._remove()
 
     def close(self) -> int:
-        """Let another process have it. How many parts are kept; without any the folder goes."""
+        """Release the folder and return how many parts it keeps; without any it is removed."""
         kept = len(self.done()) if self._owned else 0
         if self._owned and not kept:
             self._remove()
@@ -104,13 +107,14 @@ class Folder:
         self._release()
 
     def _empty(self) -> None:
-        """`job.json` first, so that half a folder is no job."""
+        """Remove a job's files, `job.json` first: a folder that is half removed holds no job."""
         self._clear(JOB)
         self._clear("*.json", "*.part", f".*{PARTIAL}")
 
     def _clear(self, *patterns: str) -> None:
-        for file in [it for pattern in patterns for it in self.path.glob(pattern)]:
-            file.unlink()
+        for pattern in patterns:
+            for file in list(self.path.glob(pattern)):
+                file.unlink()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -118,8 +122,8 @@ class Folder:
             self._lock = None
 
     def _take_lock(self) -> None:
-        """Of the directory, where the system and the file system have such locks. Where they have
-        none, parts that two processes write are the same."""
+        """Lock the directory, where the system and the file system have such locks. Where they have
+        none, two processes may score the same parts, which come out the same."""
         try:
             import fcntl
         except ImportError:
@@ -141,12 +145,12 @@ class Folder:
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
         try:
-            found = dict(json.loads((self.path / JOB).read_bytes()))
+            there = dict(json.loads((self.path / JOB).read_bytes()))
         except (ValueError, TypeError):
             raise InputError(
                 f"{self.path / JOB} is damaged, so the job cannot go on; begin anew with --force"
             ) from None
-        differ = sorted(it for it in {*found, *identity} if found.get(it) != identity.get(it))
+        differ = sorted(key for key in {*there, *identity} if there.get(key) != identity.get(key))
         if differ:
             raise InputError(
                 f"{self.path} belongs to a job with another {', '.join(differ)}, so it cannot go "
@@ -154,15 +158,15 @@ class Folder:
             )
 
 
-def keep(directory: Path, name: str, rows: bytes, found: Tally) -> None:
+def keep(directory: Path, name: str, rows: bytes, tally: Tally) -> None:
     """Write a part's rows, then the tally that makes it done."""
-    for suffix, content in ((".part", rows), (".json", json.dumps(asdict(found)).encode())):
-        with replacing(directory / f"{name}{suffix}") as stream:
+    for suffix, content in ((".part", rows), (".json", json.dumps(asdict(tally)).encode())):
+        with atomic_file(directory / f"{name}{suffix}") as stream:
             stream.write(content)
 
 
 def _sync(directory: Path) -> None:
-    """Have a directory's names on the disk, where the system can be asked for it."""
+    """Flush the names in a directory to the disk, where the system can."""
     if os.name == "posix":
         handle = os.open(directory, os.O_RDONLY)
         try:

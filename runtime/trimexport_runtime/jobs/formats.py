@@ -1,4 +1,4 @@
-"""What a job writes: .parquet, .jsonl or .csv, a row for each record of the input.
+"""The formats of a job's output: .parquet, .jsonl or .csv, with a row for each record of the input.
 
     file, line, text, label, probability, probability_LABEL ..., truncated, tokens, error
 
@@ -31,7 +31,7 @@ GROUP_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Format:
-    """How rows become a part's bytes, given the labels, and how parts become the output."""
+    """`encode` makes a part's bytes of rows and the labels; `join` makes the output of parts."""
 
     encode: Callable[[Sequence[Row], Sequence[str]], bytes]
     join: Callable[[IO[bytes], Sequence[Path], Sequence[str]], None]
@@ -43,31 +43,31 @@ def format_of(output: Path) -> Format:
     Raises:
         InputError: it names none, or one that needs pyarrow where that is not installed.
     """
-    found = FORMATS.get(output.suffix.lower())
-    if found is None:
+    form = FORMATS.get(output.suffix.lower())
+    if form is None:
         raise InputError(
             f'{output} has the extension "{output.suffix}"; results are written as '
             f"{', '.join(FORMATS)}"
         )
-    if found is _PARQUET:
+    if form is _PARQUET:
         pyarrow()
-    return found
+    return form
 
 
 def names(labels: Sequence[str]) -> list[str]:
-    """The columns of .csv and .parquet."""
+    """The names of the columns of .csv and .parquet."""
     each = [f"probability_{label}" for label in labels]
-    found = ["file", "line", "text", "label", "probability", *each, "truncated", "tokens"]
-    return [*found, "error"]
+    answer = ["label", "probability", *each, "truncated", "tokens"]
+    return ["file", "line", "text", *answer, "error"]
 
 
 def values(row: Row, labels: Sequence[str]) -> list[Any]:
-    """A row's values in these columns, None where it has none."""
+    """A row's values in the columns of `names`, None where it has none."""
     answer = row.prediction
     if answer is None:
         return [row.file, row.line, row.text, *[None] * (len(labels) + 4), row.error]
-    found = [row.file, row.line, row.text, answer.label, answer.probability]
-    return [*found, *answer.probabilities, answer.truncated, answer.tokens, None]
+    chosen = (answer.label, answer.probability, *answer.probabilities)
+    return [row.file, row.line, row.text, *chosen, answer.truncated, answer.tokens, None]
 
 
 def _jsonl(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
@@ -95,7 +95,8 @@ def _parquet(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
     arrow = pyarrow()
     columns = zip(*(values(row, labels) for row in rows), strict=True)
     schema = _schema(arrow, labels)
-    arrays = [arrow.array(it, field.type) for it, field in zip(columns, schema, strict=True)]
+    kinds = zip(columns, schema.types, strict=True)
+    arrays = [arrow.array(column, kind) for column, kind in kinds]
     out = io.BytesIO()
     arrow.parquet.write_table(arrow.Table.from_arrays(arrays, schema=schema), out)
     return out.getvalue()
@@ -129,7 +130,8 @@ def _join_parquet(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) 
     with arrow.parquet.ParquetWriter(out, _schema(arrow, labels)) as writer:
         for part in parts:
             group.append(arrow.parquet.read_table(part))
-            rows, size = sum(it.num_rows for it in group), sum(it.nbytes for it in group)
+            rows = sum(table.num_rows for table in group)
+            size = sum(table.nbytes for table in group)
             if rows >= GROUP_ROWS or size >= GROUP_BYTES or part is parts[-1]:
                 writer.write_table(arrow.concat_tables(group), row_group_size=rows)
                 group = []

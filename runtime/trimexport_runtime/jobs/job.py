@@ -1,4 +1,4 @@
-"""A job: texts of files in, one file of results out."""
+"""A job: it classifies the texts of files into one file of results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .folder import Folder
 from .formats import format_of
 from .local import in_processes, in_this_process
 from .parts import PART_CHARACTERS, PART_RECORDS, Tally, parts_of
-from .scoring import Done, Scoring
+from .scorer import DonePart, ScorerOptions
 
-MUCH_INPUT = 1 << 20  # bytes, from which on it pays to start processes
+MUCH_INPUT = 1 << 20  # bytes of files, from which on starting processes pays
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for.
+    """The options of a job.
 
     Args:
         texts: a file or a directory of files (see `files.sources`).
@@ -39,7 +39,8 @@ class Job:
         workers: processes; None is one, for much input and a small model one a core, and with `ray`
             as many as there are cores for.
         threads: threads of each; None shares the cores among them.
-        resume: go on with what is done. force: begin anew, and replace the output.
+        resume: go on with the parts that are done.
+        force: begin anew, and replace the output.
     """
 
     bundle: Path
@@ -64,9 +65,9 @@ class Outcome:
 
 
 def run(job: Job, progress: Progress) -> Outcome | None:
-    """Do a job; None where `resume` finds the output there already and no job to go on with.
+    """Run a job. Without a job to go on with, and with the output there, `resume` returns None.
 
-    An error that ends it has a note, for `--resume`, of how many parts are kept.
+    An error that ends the job has a note of how many parts are kept for `--resume`.
 
     Raises:
         InputError: no such texts, an output that cannot be written or is there already, an
@@ -75,18 +76,18 @@ def run(job: Job, progress: Progress) -> Outcome | None:
         BackendError: as `Classifier.load`, or a worker died.
     """
     form, folder = format_of(job.output), Folder(job.output)
-    found = _inputs(job)
+    files = _inputs(job)
     manifest = read_manifest(job.bundle)
     variant = choose(manifest, job.variant, job.backend)
     if _is_whole(job, folder):
         return None
-    folder.open(_identity(job, variant.name, found), anew=job.force)
+    folder.open(_identity(job, variant.name, files), anew=job.force)
     if job.engine == "local" and job.workers is None:
-        job = replace(job, workers=_processes(variant.bytes, found))
+        job = replace(job, workers=_processes(variant.bytes, files))
     try:
         before = folder.total()
         progress.begin_at(before.records)
-        total = _score(job, found, folder, variant.name, progress)
+        total = _score(job, files, folder, variant.name, progress)
         folder.join(form, manifest.label_names)
     except BaseException as error:
         if kept := folder.close():
@@ -96,26 +97,30 @@ def run(job: Job, progress: Progress) -> Outcome | None:
 
 
 def _score(
-    job: Job, found: Sequence[Source], folder: Folder, variant: str, progress: Progress
+    job: Job, files: Sequence[Source], folder: Folder, variant: str, progress: Progress
 ) -> Tally:
-    """Do the parts that are not done; what all of them come to."""
+    """Score the parts that are not done, and return the tally of all parts."""
     done = folder.done()
-    for ended in _engine(job, found, frozenset(done), _scoring(job, folder, variant)):
-        done.add(ended.name)
-        progress.advance(ended.tally.records)
+    for part in _scored(job, files, frozenset(done), _scorer_options(job, folder, variant)):
+        done.add(part.name)
+        progress.advance(part.tally.records)
     _check_whole(folder, done)
     return folder.total()
 
 
 def _inputs(job: Job) -> list[Source]:
-    """The files of texts, each of which can be read; an output that lies among them is none."""
+    """The files of texts, after a look that each can be read; the output is not one of them.
+
+    Raises:
+        InputError: there is no file of texts, or one cannot be read.
+    """
     output = job.output.resolve()
-    found = [source for source in sources(job.texts) if source.path.resolve() != output]
-    if not found:
+    files = [source for source in sources(job.texts) if source.path.resolve() != output]
+    if not files:
         raise InputError(f"{job.output} is where the texts are; choose another file with -o")
-    for source in found:
+    for source in files:
         next(read_file(source.path, job.column), None)
-    return found
+    return files
 
 
 def _is_whole(job: Job, folder: Folder) -> bool:
@@ -136,34 +141,36 @@ def _is_whole(job: Job, folder: Folder) -> bool:
     return False
 
 
-def _identity(job: Job, variant: str, found: Sequence[Source]) -> dict[str, Any]:
-    """What must be the same for a job to go on, by the words that an error says it in."""
-    files = [(source.name, source.path.stat()) for source in found]
+def _identity(job: Job, variant: str, files: Sequence[Source]) -> dict[str, Any]:
+    """What must be the same for a job to go on. The keys are the words of an error message."""
+    stats = [(source.name, source.path.stat()) for source in files]
     return {
         "version of trimexport-runtime": __version__,
         "bundle": sha256_of(job.bundle / MANIFEST),
         "variant": variant,
         "backend": job.backend,
         "column": job.column or DEFAULT_COLUMN,
-        "input": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files],
+        "input": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
         "size of parts": [PART_RECORDS, PART_CHARACTERS],
     }
 
 
-def _engine(job: Job, found: Sequence[Source], done: Set[str], scoring: Scoring) -> Iterator[Done]:
-    """The parts that are not done, as they become so."""
+def _scored(
+    job: Job, files: Sequence[Source], done: Set[str], options: ScorerOptions
+) -> Iterator[DonePart]:
+    """Score the parts that are not in `done`, and yield each when it is done."""
     if job.engine == "ray":
         from .cluster import in_cluster
 
-        return in_cluster(found, job.column, done, scoring, job.workers)
-    left = (part for part in parts_of(found, job.column) if part.name not in done)
+        return in_cluster(files, job.column, done, options, job.workers)
+    left = (part for part in parts_of(files, job.column) if part.name not in done)
     if job.workers is None or job.workers == 1:
-        return in_this_process(left, scoring)
-    return in_processes(left, scoring, job.workers)
+        return in_this_process(left, options)
+    return in_processes(left, options, job.workers)
 
 
 def _check_whole(folder: Folder, done: Set[str]) -> None:
-    """Parts that were done elsewhere must be here too."""
+    """Refuse an output of which other nodes scored parts that are not in the folder here."""
     if missing := len(done - folder.done()):
         raise InputError(
             f"{missing} parts that were done are not in {folder.path}; with --engine ray the "
@@ -171,16 +178,16 @@ def _check_whole(folder: Folder, done: Set[str]) -> None:
         )
 
 
-def _scoring(job: Job, folder: Folder, variant: str) -> Scoring:
-    """What processes elsewhere need to know: paths are whole."""
+def _scorer_options(job: Job, folder: Folder, variant: str) -> ScorerOptions:
+    """The scorer's options. Its paths are absolute: other nodes have another working directory."""
     bundle, output = job.bundle.resolve(), job.output.resolve()
-    return Scoring(bundle, output, folder.path.resolve(), variant, job.backend, _threads(job))
+    return ScorerOptions(bundle, output, folder.path.resolve(), variant, job.backend, _threads(job))
 
 
-def _processes(variant_bytes: int, found: Sequence[Source]) -> int:
-    """How many are fastest: a large model keeps all cores busy by itself, and a second copy of it
-    takes its memory again."""
-    much = sum(source.path.stat().st_size for source in found) >= MUCH_INPUT
+def _processes(variant_bytes: int, files: Sequence[Source]) -> int:
+    """How many processes are fastest. One with a large model keeps all cores busy, and a second
+    would take the model's memory again."""
+    much = sum(source.path.stat().st_size for source in files) >= MUCH_INPUT
     return os.cpu_count() or 1 if much and variant_bytes < SMALL_BYTES else 1
 
 

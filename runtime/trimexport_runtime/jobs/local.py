@@ -15,41 +15,41 @@ from multiprocessing.process import BaseProcess
 from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
 
 from .parts import Part
-from .scoring import Done, Scorer, Scoring
+from .scorer import DonePart, Scorer, ScorerOptions
 
 
-def in_this_process(parts: Iterable[Part], scoring: Scoring) -> Iterator[Done]:
+def in_this_process(parts: Iterable[Part], options: ScorerOptions) -> Iterator[DonePart]:
     """Score parts one after the other."""
-    scorer = Scorer(scoring)
+    scorer = Scorer(options)
     return map(scorer.score, parts)
 
 
-def in_processes(parts: Iterable[Part], scoring: Scoring, workers: int) -> Iterator[Done]:
-    """Score parts in several processes. What is done comes as it ends.
+def in_processes(parts: Iterable[Part], options: ScorerOptions, workers: int) -> Iterator[DonePart]:
+    """Score parts in several processes, and yield each when it is done.
 
     Raises:
         BackendError: a process died.
-        TrimexportRuntimeError: what scoring raised in one.
+        TrimexportRuntimeError: the error that scoring raised in a process.
     """
     left = iter(parts)
     upcoming = next(left, None)
     running: list[_Worker] = []
     try:
         while upcoming is not None and len(running) < workers:
-            running.append(_start(scoring))
-        busy = {it.pipe: it for it in running}  # each says at first that it is ready
+            running.append(_start(options))
+        busy = {worker.pipe: worker for worker in running}  # each first says that it is ready
         while busy:
             for ready in connection.wait(list(busy)):
                 assert isinstance(ready, Connection)
                 worker = busy[ready]
-                found = _take(worker)
+                done = _take(worker)
                 if upcoming is None:
                     del busy[ready]
                 else:
                     _give(worker, upcoming)
                     upcoming = next(left, None)
-                if found is not None:
-                    yield found
+                if done is not None:
+                    yield done
     finally:
         for worker in running:
             worker.process.kill()
@@ -65,19 +65,19 @@ class _Worker:
     pipe: Connection
 
 
-def _start(scoring: Scoring) -> _Worker:
+def _start(options: ScorerOptions) -> _Worker:
     spawned = get_context("spawn")
     ours, its = spawned.Pipe()
-    process = spawned.Process(target=_work, args=(its, scoring), daemon=True)
-    with _deaf():
+    process = spawned.Process(target=_work, args=(its, options), daemon=True)
+    with _interrupts_ignored():
         process.start()
-    its.close()  # so that its death ends the pipe
+    its.close()  # so that the pipe closes when the process ends
     return _Worker(process, ours)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """The terminal's Ctrl-C is for this process: those that are started meanwhile ignore it."""
+def _interrupts_ignored() -> Iterator[None]:
+    """Have processes that are started in the block ignore Ctrl-C, which this process answers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,23 +89,23 @@ def _deaf() -> Iterator[None]:
 
 
 def _give(worker: _Worker, part: Part) -> None:
-    """Hand a part to a worker that has none."""
+    """Send a part to a worker that has none."""
     try:
         worker.pipe.send(part)
     except ConnectionError:
         raise _died(worker) from None
 
 
-def _take(worker: _Worker) -> Done | None:
-    """What a worker did; None from one that is ready to begin."""
+def _take(worker: _Worker) -> DonePart | None:
+    """Receive the part that a worker has done, or None from one that is ready for its first."""
     try:
-        found = worker.pipe.recv()
+        received = worker.pipe.recv()
     except (EOFError, ConnectionError):
         raise _died(worker) from None
-    if isinstance(found, Exception):
-        raise found
-    assert found is None or isinstance(found, Done)
-    return found
+    if isinstance(received, Exception):
+        raise received
+    assert received is None or isinstance(received, DonePart)
+    return received
 
 
 def _died(worker: _Worker) -> BackendError:
@@ -116,11 +116,11 @@ def _died(worker: _Worker) -> BackendError:
     )
 
 
-def _work(pipe: Connection, scoring: Scoring) -> None:
-    """What a worker does, until there is nobody to do it for."""
+def _work(pipe: Connection, options: ScorerOptions) -> None:
+    """The work of a worker process: it scores the parts that come until the pipe closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        scorer = Scorer(scoring)
+        scorer = Scorer(options)
         pipe.send(None)
         while True:
             pipe.send(scorer.score(pipe.recv()))
@@ -133,6 +133,7 @@ def _work(pipe: Connection, scoring: Scoring) -> None:
 
 
 def _end_with_parent() -> None:
+    """End this process when its parent has ended."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""The pieces that a job's input is cut into, and what comes of one.
+"""The parts that a job's input is cut into, and the rows and tally that one gives.
 
 Where a part begins and ends depends on the input alone, so that a job that goes on after a kill,
 or on other machines, cuts the same parts.
@@ -6,7 +6,7 @@ or on other machines, cuts the same parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trimexport_runtime.batching import windows
@@ -18,12 +18,13 @@ PART_RECORDS = 512
 PART_CHARACTERS = 1 << 20
 """A part ends with the record that brings it to so many records, or so many characters."""
 
-LISTED = 10  # bad lines that a tally names; the output has them all
+LISTED = 10  # records without an answer that a tally names; the output has them all
 
 
 @dataclass(frozen=True)
 class Part:
-    """Records of one file: the file's place in the input and the part's in the file, from 0."""
+    """Records of one file. `place` is the file's in the input and `number` the part's in the file,
+    both from 0."""
 
     file: str
     place: int
@@ -32,7 +33,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Names in order are parts in order."""
+        """The part's name. The order of names is that of the parts in the input."""
         return f"{self.place:06d}-{self.number:09d}"
 
 
@@ -49,8 +50,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many records, how many of them without an answer, how many texts were cut; and the
-    first of the bad lines."""
+    """How many records there are, how many of them have no answer, and how many texts were cut; and
+    the first `LISTED` records without an answer, each in a line."""
 
     records: int = 0
     bad: int = 0
@@ -66,13 +67,13 @@ class Tally:
         )
 
 
-def parts_of(found: Sequence[Source], column: str | None) -> Iterator[Part]:
+def parts_of(files: Sequence[Source], column: str | None) -> Iterator[Part]:
     """The parts of files, in order, as they are asked for.
 
     Raises:
         InputError: a file cannot be read (see `files.read_file`).
     """
-    for place, source in enumerate(found):
+    for place, source in enumerate(files):
         yield from parts_in(source, place, column)
 
 
@@ -86,17 +87,17 @@ def parts_in(source: Source, place: int, column: str | None) -> Iterator[Part]:
 
 def score(classifier: Classifier, part: Part) -> list[Row]:
     """A row for each record of a part, in their order."""
-    answers = classifier.classify_each(it.text for it in part.records if isinstance(it, Line))
+    texts = (record.text for record in part.records if isinstance(record, Line))
+    answers = classifier.classify_each(texts)
     return [_row(part.file, record, answers) for record in part.records]
 
 
-def tally(rows: Iterable[Row]) -> Tally:
-    """What there is to say of rows."""
-    found = list(rows)
-    bad = [row for row in found if row.error is not None]
-    cut = sum(row.prediction is not None and row.prediction.truncated for row in found)
+def tally(rows: Sequence[Row]) -> Tally:
+    """The tally of rows."""
+    bad = [row for row in rows if row.error is not None]
+    cut = sum(row.prediction is not None and row.prediction.truncated for row in rows)
     named = tuple(f"{row.file}, line {row.line}: {row.error}" for row in bad[:LISTED])
-    return Tally(len(found), len(bad), cut, named)
+    return Tally(len(rows), len(bad), cut, named)
 
 
 def _row(file: str, record: Line | BadLine, answers: Iterator[Prediction | InputError]) -> Row:

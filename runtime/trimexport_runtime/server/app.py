@@ -1,4 +1,4 @@
-"""The application: a request in, its answer out, and a line in the log for each."""
+"""The ASGI application, which answers each request, counts it and writes a line about it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from starlette.types import Receive, Scope, Send
 
 from .handlers import Handlers
 from .refusals import Refusal
-from .routing import Routes
+from .routes import Router
 from .service import Service
 
-OPEN = ("/health", "/v2/health/live", "/v2/health/ready")  # nobody needs a key to ask these
+OPEN = ("/health", "/v2/health/live", "/v2/health/ready")
+"""The paths that are answered without the API key, also while the server is shutting down."""
 
 
 class App:
-    """The service behind ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+    """An application of ASGI over a service.
+
+    https://asgi.readthedocs.io/en/latest/specs/www.html
+    """
 
     def __init__(self, service: Service, log: Callable[[dict[str, Any]], None]) -> None:
         self._service = service
         self._log = log
-        self._routes = Routes(Handlers(service).table())
+        self._router = Router(Handlers(service).routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. Every end that it can have is an answer, counted and logged."""
+        """Answer a request. However it ends, there is an answer, which is counted and logged."""
         began = time.monotonic()
         request = Request(scope, receive)
         response = await self._answer(request)
@@ -41,17 +45,17 @@ class App:
     async def _answer(self, request: Request) -> Response:
         scope = request.scope
         try:
-            route, handler, scope["path_params"] = self._routes.find(scope["method"], scope["path"])
-            scope["route"] = route
-            if route not in OPEN:
+            route, scope["path_params"] = self._router.find(scope)
+            scope["route"] = route.path
+            if route.path not in OPEN:
                 self._check_key(request)
-                self._service.check_taking()
-            return await handler(request)
+                self._service.check_running()
+            return await route.handler(request)
         except Refusal as refusal:
             return self._refused(refusal)
         except ClientDisconnect:
             return self._refused(Refusal("client_gone", "the client is gone"))
-        except asyncio.CancelledError:  # the time to drain is over
+        except asyncio.CancelledError:  # the time for accepted requests is over
             return self._refused(
                 Refusal("shutting_down", "the server ended before the answer; ask another", 1)
             )

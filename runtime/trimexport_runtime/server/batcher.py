@@ -1,10 +1,10 @@
 """Texts of many requests in common batches.
 
-One thread runs the model. While it does, requests wait; what waits becomes the next batch: the rows
-of the request that was served longest ago, and as many others of similar length as the token
-budget has room for. So requests take turns, a long one does not hold up the short ones behind it,
-little is spent on padding, and a request that comes alone runs at once, or after `wait` seconds in
-which others may join it.
+One thread runs the model. Meanwhile requests wait, and the next batch is made of those that wait:
+the rows of the request that was served longest ago, and as many others of similar length as the
+token budget has room for. So requests take turns, a long one does not hold up the short ones behind
+it, little is spent on padding, and a request that comes alone runs at once, or after `wait` seconds
+in which others may join it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]
 
-NEAR_TOKENS = 16  # lengths that differ by no more go together whatever they are
-NEAR_SHARE = 0.5  # and so do longer ones that differ by this share of the shorter
+NEAR_TOKENS = 16  # rows whose lengths differ by no more may share a batch
+NEAR_SHARE = 0.5  # so may rows whose lengths differ by no more than this share of the shorter one
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Ran:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a request gets: the answers to its rows, their logits float32 `[rows, labels]`, and the
-    seconds that its first row waited and its batches ran."""
+    """The answers to a request's rows, their logits float32 `[rows, labels]`, and the seconds that
+    its first row waited and that its batches ran."""
 
     predictions: list[Prediction]
     logits: Logits
@@ -72,7 +72,7 @@ class Batcher:
         self._classifier = classifier
         self._wait = wait
         self._note = note
-        self._waiting: deque[_Request] = deque()  # the one that was served longest ago first
+        self._waiting: deque[_Request] = deque()  # in the order in which they were served last
         self._changed = threading.Condition()
         self._closing = False
         self._tokens = 0
@@ -97,7 +97,7 @@ class Batcher:
         return future
 
     def close(self) -> None:
-        """Take no more, and wait until everything that was taken is answered."""
+        """Accept no more requests, and wait until those that were accepted are answered."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -116,7 +116,7 @@ class Batcher:
                 self._run(batch)
 
     def _gather(self) -> None:
-        """Wait for more until the first has waited long enough, or a batch is full."""
+        """Wait for more rows until the first request has waited long enough or a batch is full."""
         until = self._waiting[0].arrived + self._wait
         full = self._classifier.most_rows(1)
         while not self._closing and self._tokens < full:
@@ -126,8 +126,8 @@ class Batcher:
 
     def _take(self) -> list[tuple[_Request, int]]:
         """The next batch: requests and the places of their rows."""
-        for gone in [it for it in self._waiting if it.future.cancelled()]:
-            self._forget(gone)
+        for request in [waiting for waiting in self._waiting if waiting.future.cancelled()]:
+            self._forget(request)
         if not self._waiting:
             return []
         first = self._waiting[0]
@@ -146,14 +146,14 @@ class Batcher:
             request.left.discard(place)
             self._tokens -= _width(request.rows[place])
         served = {request for request, _ in batch}
-        for request in [it for it in self._waiting if it in served]:
+        for request in [waiting for waiting in self._waiting if waiting in served]:
             self._waiting.remove(request)
             if request.left:
                 self._waiting.append(request)
         return batch
 
     def _forget(self, request: _Request) -> None:
-        """Leave out a request whose client is gone."""
+        """Drop the rows of a request that still wait."""
         self._waiting.remove(request)
         self._tokens -= sum(_width(request.rows[place]) for place in request.left)
         request.left.clear()
@@ -165,21 +165,21 @@ class Batcher:
         try:
             logits = self._classifier.run(rows)
             predictions = self._classifier.predictions(rows, logits)
-        except Exception as error:  # of whatever kind
+        except Exception as error:  # of any kind: it fails one request and not the thread
             if len(requests) == 1:
                 self._fail(requests[0], error)
-            else:  # apart, only the one whose rows they are fails
+            else:  # each request by itself, so that only the one that is to blame fails
                 for request in requests:
                     self._run([pair for pair in batch if pair[0] is request])
             return
         seconds = time.monotonic() - began
         self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
-        for (request, place), found, made in zip(batch, logits, predictions, strict=True):
+        for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
             if request.logits is None:
-                request.logits = np.empty((len(request.rows), len(found)), dtype=np.float32)
+                request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)
                 request.queued = began - request.arrived
-            request.logits[place] = found
-            request.predictions[place] = made
+            request.logits[place] = row
+            request.predictions[place] = prediction
         for request in requests:
             request.ran += seconds
             if not request.left and not request.future.done():

@@ -91,12 +91,12 @@ def serve(
         log_texts=log_texts,
     )
     try:
-        from .serving import serve as run
+        from .lifecycle import serve as run
     except ImportError as error:
         raise BackendError(
             f"the server is not installed ({error}); install `trimexport-runtime[server]`"
         ) from None
-    # Requests are what runs side by side here, not the pieces of one.
+    # The server tokenises several requests side by side, so each gets one thread.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     classifiers = {}
     for name, directory in _named(bundles):
@@ -108,32 +108,36 @@ def serve(
 
 
 def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """Names and directories."""
-    found = []
+    """The names and directories of bundles that are given as BUNDLE or NAME=BUNDLE.
+
+    Raises:
+        BundleError: two have the same name, or one has none.
+    """
+    named = []
     for item in bundles:
         name, equals, directory = item.partition("=")
         if equals and not Path(item).exists():
-            found.append((name, Path(directory)))
+            named.append((name, Path(directory)))
         else:
-            found.append((Path(item).resolve().name, Path(item)))
-    names = [name for name, _ in found]
+            named.append((Path(item).resolve().name, Path(item)))
+    names = [name for name, _ in named]
     if len(set(names)) < len(names) or not all(names):
         raise BundleError(
             f"the bundles are named {', '.join(names)}; give each a name of its own: NAME=BUNDLE"
         )
-    return found
+    return named
 
 
 def _key(key: str | None, file: Path | None) -> str | None:
-    """The key that clients must send."""
+    """The key that clients must send, from its option or from a file; None if they need none."""
     if file is None:
         return key
     if key is not None:
         raise click.UsageError("Give --api-key or --api-key-file, not both.")
     try:
-        found = file.read_text(encoding="utf-8").strip()
+        content = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"the key file {file} cannot be read: {error}") from None
-    if not found:
+    if not content:
         raise BundleError(f"the key file {file} is empty; write the key into it")
-    return found
+    return content

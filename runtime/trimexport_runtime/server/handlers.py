@@ -1,11 +1,12 @@
-"""What each route does: HTTP in, values through the service, HTTP out."""
+"""The handlers of the routes: each reads a request of HTTP, asks the service, and answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
@@ -15,10 +16,11 @@ from trimexport_runtime import __version__
 
 from . import plain, tei, v2
 from .batcher import Answered
-from .openapi import PAGE, description
+from .openapi import description, page
 from .protocol import ANSWER, GONE
 from .refusals import Refusal
-from .routing import Handler
+from .routes import Route
+from .schemas import CLASSIFIED, INFER, INFERRED, OBJECT, PREDICT, PREDICTED, TEXTS
 from .service import Classified, Model, Service
 
 
@@ -28,100 +30,127 @@ class Handlers:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def table(self) -> list[tuple[str, str, Handler]]:
-        """Every route: method, path, handler."""
-        return [
-            ("POST", "/predict", self.predict),
-            ("POST", "/classify", self.classify),
-            ("GET", "/health", self.health),
-            ("GET", "/info", self.info),
-            ("GET", "/metrics", self.metrics),
-            ("GET", "/openapi.json", self.openapi),
-            ("GET", "/docs", self.docs),
-            ("GET", "/v2", self.server_metadata),
-            ("GET", "/v2/health/live", self.health),
-            ("GET", "/v2/health/ready", self.health),
-            ("GET", "/v2/models/{name}", self.model_metadata),
-            ("GET", "/v2/models/{name}/ready", self.model_ready),
-            ("POST", "/v2/models/{name}/infer", self.infer),
-            ("GET", "/v2/models/{name}/versions/1", self.model_metadata),
-            ("GET", "/v2/models/{name}/versions/1/ready", self.model_ready),
-            ("POST", "/v2/models/{name}/versions/1/infer", self.infer),
-        ]
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """Every route of the server; those that are described come in the description's order."""
+        taking = "Whether the server takes requests."
+        described = (
+            Route(
+                "POST", "/predict", self.predict,
+                "Classify, as text-embeddings-inference does.", PREDICT, PREDICTED,
+            ),
+            Route("POST", "/classify", self.classify, "Classify texts.", TEXTS, CLASSIFIED),
+            Route("GET", "/health", self.ready, taking, None, OBJECT),
+            Route(
+                "GET", "/info", self.info,
+                "What is served, and within which limits.", None, OBJECT,
+            ),
+            Route("GET", "/metrics", self.metrics, "Counters and histograms for Prometheus."),
+            Route(
+                "GET", "/v2", self.server_metadata,
+                "The server, in the Open Inference Protocol.", None, OBJECT,
+            ),
+            Route("GET", "/v2/health/live", self.live, "Whether the server lives.", None, OBJECT),
+            Route("GET", "/v2/health/ready", self.ready, taking, None, OBJECT),
+            Route(
+                "GET", "/v2/models/{name}", self.model_metadata,
+                "A model's inputs and outputs.", None, OBJECT,
+            ),
+            Route(
+                "GET", "/v2/models/{name}/ready", self.model_ready,
+                "Whether a model takes requests.", None, OBJECT,
+            ),
+            Route(
+                "POST", "/v2/models/{name}/infer", self.infer,
+                "Classify, in that protocol.", INFER, INFERRED,
+            ),
+        )  # fmt: skip
+        aliases = (  # a bundle has one version, so these are the routes without it
+            replace(route, path=route.path.replace("{name}", "{name}/versions/1"), described=False)
+            for route in described
+            if "{name}" in route.path
+        )
+        pages = (
+            Route("GET", "/openapi.json", self.openapi, "This description.", described=False),
+            Route("GET", "/docs", self.docs, "This page.", described=False),
+        )
+        return (*described, *aliases, *pages)
 
     async def predict(self, request: Request) -> Response:
-        """As text-embeddings-inference."""
+        """Classify as text-embeddings-inference does."""
         asked = tei.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        found = await self._classified(request, model, asked.texts, asked.truncate)
-        return JSONResponse(tei.answer(asked, model.classifier.labels, found))
+        classified = await self._classify(request, model, asked.texts, asked.truncate)
+        return JSONResponse(tei.answer(asked, model.classifier.labels, classified))
 
     async def classify(self, request: Request) -> Response:
-        """The plain form."""
+        """Classify in the server's own form."""
         texts, truncate = plain.read(await self._json(request))
         model = self._service.model(request.query_params.get("model"))
-        found = await self._classified(request, model, texts, truncate)
-        return JSONResponse(plain.answer(model, found))
+        classified = await self._classify(request, model, texts, truncate)
+        return JSONResponse(plain.answer(model, classified))
 
     async def infer(self, request: Request) -> Response:
-        """As the Open Inference Protocol."""
+        """Classify in the Open Inference Protocol."""
         model = self._service.model(request.path_params["name"])
         body = await self._body(request)
         asked = v2.read(body, request.headers.get(v2.HEADER))
-        found = await self._classified(request, model, asked.texts, asked.truncate)
-        reply = v2.answer(asked, model, found)
+        classified = await self._classify(request, model, asked.texts, asked.truncate)
+        reply = v2.answer(asked, model, classified)
         if reply.header is None:
             return Response(reply.body, media_type="application/json")
         headers = {"Inference-Header-Content-Length": str(reply.header)}
         return Response(reply.body, headers=headers, media_type="application/octet-stream")
 
-    async def health(self, request: Request) -> Response:
-        """Alive; and ready unless it is shutting down."""
-        if request.url.path.endswith("/live"):
-            return JSONResponse({"live": True})
-        self._service.check_taking()
+    async def live(self, request: Request) -> Response:
+        """Say that the server lives, also while it shuts down."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether the server takes requests, which it does unless it is shutting down."""
+        self._service.check_running()
         return JSONResponse({"ready": True})
 
     async def info(self, request: Request) -> Response:
-        """What is served, and within which limits."""
+        """The bundles that are served, and the server's limits."""
         settings = asdict(self._service.settings)
         models = [
             {
-                "name": it.name,
-                "labels": it.classifier.labels,
-                "variant": it.classifier.variant.name,
-                "provider": it.classifier.provider,
-                "text_limit": asdict(it.classifier.manifest.text_limit),
-                "source": it.classifier.manifest.source.model,
+                "name": model.name,
+                "labels": model.classifier.labels,
+                "variant": model.classifier.variant.name,
+                "provider": model.classifier.provider,
+                "text_limit": asdict(model.classifier.manifest.text_limit),
+                "source": model.classifier.manifest.source.model,
             }
-            for it in self._service.models.values()
+            for model in self._service.models.values()
         ]
         limits = {name: settings[name] for name in ("max_body", "max_texts", "max_queue")}
         return JSONResponse({"version": __version__, "models": models, "limits": limits})
 
     async def metrics(self, request: Request) -> Response:
-        """For Prometheus."""
+        """The counters and histograms, for Prometheus."""
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return Response(self._service.metrics.text(), media_type=kind)
 
     async def openapi(self, request: Request) -> Response:
-        """The description of all this."""
-        return JSONResponse(description(__version__, list(self._service.models)))
+        """The OpenAPI description of the routes."""
+        return JSONResponse(description(self.routes, __version__, list(self._service.models)))
 
     async def docs(self, request: Request) -> Response:
-        """The same for people."""
-        return HTMLResponse(PAGE)
+        """A page for people that lists the routes."""
+        return HTMLResponse(page(self.routes))
 
     async def server_metadata(self, request: Request) -> Response:
-        """Of the server."""
+        """The server's metadata in the Open Inference Protocol."""
         return JSONResponse(v2.server_metadata(__version__))
 
     async def model_metadata(self, request: Request) -> Response:
-        """Of a model."""
+        """A model's metadata in the Open Inference Protocol."""
         return JSONResponse(v2.model_metadata(self._service.model(request.path_params["name"])))
 
     async def model_ready(self, request: Request) -> Response:
-        """Whether a model answers."""
+        """Say that a model, if there is one of the name, answers."""
         model = self._service.model(request.path_params["name"])
         return JSONResponse({"name": model.name, "ready": True})
 
@@ -153,10 +182,10 @@ class Handlers:
         except (ValueError, RecursionError) as error:
             raise Refusal("bad_json", f"the body is not JSON: {error}") from None
 
-    async def _classified(
+    async def _classify(
         self, request: Request, model: Model, texts: list[str], truncate: bool
     ) -> Classified:
-        """The answers; and the request's line in the log says what of."""
+        """Classify the texts of a request, and note them for its line in the log."""
         scope = request.scope
         scope["note"] = {"model": model.name, "texts": len(texts)}
         if self._service.settings.log_texts:

@@ -1,7 +1,7 @@
 """The server's log: a JSON object a line on standard error.
 
-A thread writes it, so that a reader that is slow, or gone, holds nothing up: lines that it does not
-take are dropped, and counted in the next that it does.
+A thread writes the lines, so that a slow reader of standard error, or one that is gone, delays no
+request. Lines for which there is no room are dropped, and the next line says how many.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WAITING_LINES = 10_000
 
 
 class Log:
-    """Lines on their way to standard error."""
+    """Queues lines, and writes them to standard error in a thread of its own."""
 
     def __init__(self) -> None:
         self._lines: deque[dict[str, Any]] = deque()
@@ -28,7 +28,7 @@ class Log:
         self._thread.start()
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Write a line, soon."""
+        """Queue a line, or drop it if `WAITING_LINES` are queued."""
         if len(self._lines) >= WAITING_LINES:
             self._dropped += 1
             return
@@ -36,7 +36,7 @@ class Log:
         self._wanted.set()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Write what waits, if the reader takes it within so many seconds."""
+        """Write the queued lines, but give up after `seconds`."""
         self._closing = True
         self._wanted.set()
         self._thread.join(seconds)
@@ -58,14 +58,14 @@ class Log:
 
 
 class LogHandler(logging.Handler):
-    """What libraries have to say, as lines of the log."""
+    """Writes the warnings and errors of libraries into the log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record: its message, and what was raised where something was."""
+        """Write a record: its level, its message, and its exception if it has one."""
         line = {"level": record.levelname.lower(), "message": record.getMessage()}
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"

@@ -1,4 +1,7 @@
-"""What a server counts, for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats)."""
+"""The metrics of a server, for Prometheus.
+
+https://prometheus.io/docs/instrumenting/exposition_formats
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-
-
 STAGES = ("tokenise", "queue", "model", "total")
 
 
@@ -55,7 +56,7 @@ class Metrics:
         self.stage("total", seconds)
 
     def note_bad(self) -> None:
-        """Count what came and was no HTTP."""
+        """Count a request that was not HTTP."""
         self.errors.labels("bad_http").inc()
         self.requests.labels("none", "400").inc()
 
@@ -64,9 +65,9 @@ class Metrics:
         self._stages[name].observe(seconds)
 
     def watch_queue(self, model: str, tokens: Callable[[], int]) -> None:
-        """Read a queue's length whenever somebody asks for the metrics."""
+        """Have the length of a model's queue read whenever the metrics are."""
         self.queue.labels(model).set_function(tokens)
 
     def text(self) -> bytes:
-        """All of it, in the format that Prometheus reads."""
+        """All metrics, in the text format of Prometheus."""
         return generate_latest(self._registry)

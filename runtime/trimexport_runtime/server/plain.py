@@ -1,4 +1,4 @@
-"""`POST /classify`, the server's own form: values in, values out."""
+"""`POST /classify`, the server's own form of requests and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read(body: Any) -> tuple[list[str], bool]:
     """The texts that a JSON body has, and whether long ones are to be cut.
 
     Raises:
-        Refusal: it has none.
+        Refusal: it is not of this form.
     """
     if not isinstance(body, dict) or not isinstance(body.get("texts"), list):
         raise Refusal("bad_input", 'the body must be an object with texts: {"texts": ["a text"]}')
@@ -26,12 +26,12 @@ def read(body: Any) -> tuple[list[str], bool]:
     return texts, truncate
 
 
-def answer(model: Model, found: Classified) -> dict[str, Any]:
+def answer(model: Model, classified: Classified) -> dict[str, Any]:
     """Predictions in the order of the texts, and what computed them."""
     labels = model.classifier.labels
     return {
         "model": model.name,
         "variant": model.classifier.variant.name,
         "provider": model.classifier.provider,
-        "predictions": [prediction_dict(it, labels) for it in found.predictions],
+        "predictions": [prediction_dict(item, labels) for item in classified.predictions],
     }

@@ -1,4 +1,4 @@
-"""HTTP with patience that ends: uvicorn's protocol, and what it leaves out."""
+"""uvicorn's HTTP protocol, with limits of time and with notice of clients that disconnect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 ANSWER = "trimexport.answer"
 GONE = "trimexport.gone"
-"""Where a request's scope has the future of its answer, to be cancelled if the client goes, and
-whether it is gone."""
+"""Keys of a request's scope: the future of its answer, which is cancelled if the client
+disconnects, and whether the client has disconnected."""
 
 
 def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProtocol]:
@@ -20,10 +20,10 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
 
     Args:
         seconds: how long a request's headers may take to come, and an answer to be read.
-        note_bad: called for what comes and is no HTTP.
+        note_bad: called for each request that is not HTTP.
     """
 
-    class Patient(HttpToolsProtocol):
+    class TimedProtocol(HttpToolsProtocol):
         _waiting: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
 
@@ -34,11 +34,11 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.more_body and not self.pipeline:
-                self.flow.resume_reading()  # or a client that goes now would not be noticed
+                self.flow.resume_reading()  # so that a client that disconnects is noticed
             self._watch()
 
         def _watch(self) -> None:
-            """Before a request, and while its headers come, the clock runs."""
+            """Run the clock until a request's headers are here; stop it while it is answered."""
             if self.cycle is not None and not self.cycle.response_complete:
                 _stop(self._waiting)
                 self._waiting = None
@@ -46,18 +46,18 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
                 self._waiting = self.loop.call_later(seconds, self.transport.close)
 
         def pause_writing(self) -> None:
-            """The client does not read."""
+            """Start the clock of a client that does not read its answer."""
             super().pause_writing()
             self._stuck = self.loop.call_later(seconds, self.transport.abort)
 
         def resume_writing(self) -> None:
-            """It does."""
+            """Stop the clock of a client that reads again."""
             super().resume_writing()
             _stop(self._stuck)
             self._stuck = None
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """The client is gone: nobody needs to work on its request any more."""
+            """Cancel the answer to a client that has disconnected."""
             _stop(self._waiting)
             _stop(self._stuck)
             scope: Any = {} if self.cycle is None else self.cycle.scope
@@ -67,7 +67,7 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            """What came is no HTTP."""
+            """Refuse a request that is not HTTP, in JSON, and close the connection."""
             note_bad()
             body = json.dumps({"error": msg, "error_type": "bad_http"}).encode()
             head = (
@@ -77,7 +77,7 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
             self.transport.write(head + body)
             self.transport.close()
 
-    return Patient
+    return TimedProtocol
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

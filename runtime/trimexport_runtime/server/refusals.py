@@ -1,4 +1,4 @@
-"""Every way in which the server refuses a request, each with its status and its kind."""
+"""The kinds of refusal of a request, each with its status of HTTP."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ STATUS = {
 
 
 class Refusal(Exception):
-    """A request that is not answered, and why. `kind` is a key of `STATUS`; `retry_after` is in
-    seconds."""
+    """The reason why a request is refused. `kind` is a key of `STATUS`, and `retry_after` says
+    after how many seconds the client may ask again."""
 
     def __init__(self, kind: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -36,6 +36,6 @@ class Refusal(Exception):
             self.headers["WWW-Authenticate"] = "Bearer"
 
     def body(self) -> dict[str, str]:
-        """What the client reads."""
-        text = str(self).encode(errors="backslashreplace").decode()  # it may quote anything
+        """The JSON that the client is sent."""
+        text = str(self).encode(errors="backslashreplace").decode()  # it may quote a lone surrogate
         return {"error": text, "error_type": self.kind}

@@ -1,4 +1,4 @@
-"""What bodies look like, in JSON Schema (https://json-schema.org/draft/2020-12)."""
+"""The JSON Schemas of requests and answers (https://json-schema.org/draft/2020-12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundles of a server and what is done with texts, whatever the protocol they came in."""
+"""The bundles of a server, and the answers to texts, whatever protocol the texts came in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .refusals import Refusal
 from .settings import Settings
 
 ENCODERS = 2  # threads that tokenise; the tokenizer itself uses no others
-CHARACTERS_PER_TOKEN = 4  # about, before a text is tokenised
+CHARACTERS_PER_TOKEN = 4  # an estimate for texts that are not tokenised yet
 SHORT_CHARACTERS = 4096  # texts up to this together are tokenised at once, without a thread
 Watch = Callable[[Future[Answered]], None]
 
@@ -44,14 +44,14 @@ class Classified:
 
 
 class Service:
-    """Everything behind the routes."""
+    """Classifies the texts of requests with the bundles, within the server's limits."""
 
     def __init__(self, classifiers: Mapping[str, Classifier], settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
-        self.models = {name: self._start(name, it) for name, it in classifiers.items()}
-        self._encoding = 0  # characters
+        self.models = {name: self._start(name, classifiers[name]) for name in classifiers}
+        self._encoding = 0  # characters of the texts that `_encoders` have
         self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
 
     def _start(self, name: str, classifier: Classifier) -> Model:
@@ -78,15 +78,16 @@ class Service:
             raise Refusal("no_model", f'no model "{name}"; there are: {", ".join(self.models)}')
         return self.models[name]
 
-    def check_taking(self) -> None:
-        """Refuse what comes once the server is shutting down."""
+    def check_running(self) -> None:
+        """Refuse a request that comes while the server is shutting down."""
         if self.draining:
             raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
 
     async def classify(
         self, model: Model, texts: Sequence[str], truncate: bool, watch: Watch
     ) -> Classified:
-        """The answers to texts. `watch` is given what to cancel if nobody waits for them any more.
+        """Classify texts. `watch` is called with the future of the answers, so that it can be
+        cancelled if the client disconnects.
 
         Raises:
             Refusal: too many, none, one that cannot be classified, one that is too long where
@@ -149,13 +150,14 @@ class Service:
         return row
 
     def _check_lengths(self, model: Model, texts: Sequence[str]) -> None:
-        """Texts that are far too long are not even tokenised."""
+        """Refuse a text that is over the limit whatever its tokens are, before it is tokenised."""
         for place, text in enumerate(texts):
             if len(text) > model.classifier.most_characters:
                 raise _too_long(model, place)
 
     def _check_room(self, model: Model, tokens: int) -> None:
-        """What waits to be tokenised counts too, by its characters."""
+        """Refuse `tokens` more tokens if the queue has no room for them. Texts that are being
+        tokenised count by their characters."""
         waiting = model.batcher.tokens + self._encoding // CHARACTERS_PER_TOKEN
         most = self.settings.max_queue
         if waiting and waiting + tokens > most:
@@ -164,7 +166,7 @@ class Service:
             )
 
     def close(self) -> None:
-        """Answer what was accepted, and end."""
+        """Answer the requests that were accepted, and end the threads."""
         for model in self.models.values():
             model.batcher.close()
         self._encoders.shutdown()

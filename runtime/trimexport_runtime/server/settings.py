@@ -1,4 +1,4 @@
-"""How a server is set up."""
+"""The settings of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and habits of a server.
+    """The settings of a server.
 
     Args:
         max_body: bytes of a request's body.
@@ -16,8 +16,8 @@ class Settings:
         wait: seconds that a text may wait for others to join its batch.
         timeout: seconds within which a request's headers, and then its body, must have come.
         drain: seconds within which accepted requests end after SIGTERM.
-        api_key: what a client has to bring as its bearer token; None asks for none.
-        log_texts: whether the log has the texts.
+        api_key: the bearer token that clients have to send; None asks for none.
+        log_texts: whether the texts are written into the log.
     """
 
     max_body: int = 4 * 2**20

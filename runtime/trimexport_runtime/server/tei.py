@@ -1,5 +1,7 @@
-"""`POST /predict` as text-embeddings-inference has it
-(https://huggingface.github.io/text-embeddings-inference): values in, values out."""
+"""`POST /predict`, with the requests and answers of text-embeddings-inference.
+
+https://huggingface.github.io/text-embeddings-inference
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ _SHAPES = 'inputs is "a text", or [["a text"], ["another"]] for several'
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked; `single` says that it was one text, whose answer is no list of lists."""
+    """A request. `single` says that `inputs` was one text, which is answered by one list of labels;
+    several texts are answered by a list of such lists."""
 
     texts: list[str]
     single: bool
@@ -26,7 +29,7 @@ def read(body: Any) -> Request:
     """The request that a JSON body makes.
 
     Raises:
-        Refusal: it makes none.
+        Refusal: it is not of this form.
     """
     if not isinstance(body, dict) or "inputs" not in body:
         raise Refusal("bad_input", f"the body must be an object with inputs; {_SHAPES}")
@@ -49,10 +52,11 @@ def read(body: Any) -> Request:
     return Request([item[0] for item in inputs], False, *flags)
 
 
-def answer(request: Request, labels: tuple[str, ...], found: Classified) -> Any:
+def answer(request: Request, labels: tuple[str, ...], classified: Classified) -> Any:
     """Labels with their scores, the best first; of several texts a list of such lists."""
     lists = []
-    for prediction, logits in zip(found.predictions, found.logits.tolist(), strict=True):
+    rows = zip(classified.predictions, classified.logits.tolist(), strict=True)
+    for prediction, logits in rows:
         scores = logits if request.raw_scores else prediction.probabilities
         pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
         lists.append([{"score": score, "label": label} for score, label in pairs])

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, with its binary tensor extension: values in, values out.
+"""The requests and answers of the Open Inference Protocol, version 2, with binary tensors.
 
 https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ HEADER = "inference-header-content-length"
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked; `binary` are the outputs that the client wants as bytes behind the JSON."""
+    """A request. `outputs` names the tensors that are asked for, and `binary` those of them that
+    are wanted as bytes behind the JSON."""
 
     id: str | None
     texts: list[str]
@@ -36,7 +38,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """JSON, and where `header` is not None so many bytes of it before binary tensors."""
+    """The body of an answer. `header` is the JSON's length in bytes if binary tensors stand behind
+    it, else None."""
 
     body: bytes
     header: int | None
@@ -66,7 +69,7 @@ def read(body: bytes, header: str | None) -> Request:
     """The request in a body, of which the first `header` bytes are JSON where that is given.
 
     Raises:
-        Refusal: it makes none.
+        Refusal: it is not of this protocol, or of an input that no bundle has.
     """
     length = len(body) if header is None else _length(header, len(body))
     try:
@@ -75,8 +78,9 @@ def read(body: bytes, header: str | None) -> Request:
         raise Refusal("bad_json", f"the body is not JSON: {error}") from None
     if not isinstance(asked, dict) or not isinstance(asked.get("inputs"), list):
         raise Refusal("bad_input", "the body must be an object with a list of inputs")
-    inputs = [it for it in asked["inputs"] if isinstance(it, dict) and it.get("name") == INPUT]
-    if len(inputs) != 1 or len(asked["inputs"]) != 1:
+    tensors = asked["inputs"]
+    named = [isinstance(tensor, dict) and tensor.get("name") == INPUT for tensor in tensors]
+    if named != [True]:
         raise Refusal("bad_input", f'there must be one input, named "{INPUT}"')
     parameters = _object(asked, "parameters")
     truncate = parameters.get("truncate", False)
@@ -88,17 +92,18 @@ def read(body: bytes, header: str | None) -> Request:
         raise Refusal("bad_input", "id must be a string of characters")
     return Request(
         id=name,
-        texts=_texts(inputs[0], body[length:]),
+        texts=_texts(tensors[0], body[length:]),
         truncate=truncate,
         outputs=names,
         binary=binary,
     )
 
 
-def answer(request: Request, model: Model, found: Classified) -> Reply:
+def answer(request: Request, model: Model, classified: Classified) -> Reply:
     """The outputs that were asked for."""
-    labels = [it.label for it in found.predictions]
-    rows = np.array([it.probabilities for it in found.predictions], dtype="<f4")
+    labels = [prediction.label for prediction in classified.predictions]
+    shares = [prediction.probabilities for prediction in classified.predictions]
+    rows = np.array(shares, dtype="<f4")
     tensors: dict[str, tuple[str, list[int], Any, bytes]] = {
         "label": ("BYTES", [len(labels)], labels, _packed(labels)),
         "probabilities": ("FP32", list(rows.shape), rows.ravel().tolist(), rows.tobytes()),
@@ -130,28 +135,31 @@ def _length(header: str, size: int) -> int:
 
 
 def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name) or {}
-    if not isinstance(found, dict):
+    inner = value.get(name) or {}
+    if not isinstance(inner, dict):
         raise Refusal("bad_input", f"{name} must be an object")
-    return found
+    return inner
 
 
 def _outputs(asked: dict[str, Any], binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names of the outputs that are wanted, all unless some are named; and which as bytes."""
+    """The names of the outputs that are wanted (all, unless some are named), and of those of them
+    that are wanted as bytes. `binary` holds for an output that does not say."""
     wanted = asked.get("outputs") or [{"name": name} for name in OUTPUTS]
     if not isinstance(wanted, list) or not all(
-        isinstance(it, dict) and it.get("name") in OUTPUTS for it in wanted
+        isinstance(output, dict) and output.get("name") in OUTPUTS for output in wanted
     ):
         raise Refusal("bad_input", f"outputs must be named, of {', '.join(OUTPUTS)}")
-    names = tuple(dict.fromkeys(it["name"] for it in wanted))
+    names = tuple(dict.fromkeys(output["name"] for output in wanted))
     as_bytes = {
-        it["name"] for it in wanted if _object(it, "parameters").get("binary_data", binary) is True
+        output["name"]
+        for output in wanted
+        if _object(output, "parameters").get("binary_data", binary) is True
     }
     return names, frozenset(as_bytes)
 
 
 def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
-    """The texts of a BYTES tensor of shape [n] or [n, 1], in JSON or as bytes behind it."""
+    """The texts of a BYTES tensor of shape [n] or [n, 1], which are in its JSON or in `behind`."""
     if tensor.get("datatype") != "BYTES":
         raise Refusal("bad_input", f'the input "{INPUT}" must be of datatype BYTES')
     size = _object(tensor, "parameters").get("binary_data_size")
@@ -172,20 +180,21 @@ def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
 def _listed(data: Any) -> list[str]:
     """The strings of a JSON list, or of a list of lists."""
     rows: list[Any] = data if isinstance(data, list) else [None]
-    texts: list[Any] = [it for row in rows for it in (row if isinstance(row, list) else [row])]
+    lists = [row if isinstance(row, list) else [row] for row in rows]
+    texts: list[Any] = list(itertools.chain.from_iterable(lists))
     if not all(isinstance(text, str) for text in texts):
         raise Refusal("bad_input", f'the data of "{INPUT}" must be strings')
     return texts
 
 
 def _packed(texts: Sequence[str]) -> bytes:
-    """Each with its length before it, 4 bytes, little-endian."""
-    raw = [text.encode() for text in texts]
-    return b"".join(struct.pack("<I", len(it)) + it for it in raw)
+    """A binary tensor of strings: each in UTF-8 behind its length, 4 bytes, little-endian."""
+    encoded = [text.encode() for text in texts]
+    return b"".join(struct.pack("<I", len(raw)) + raw for raw in encoded)
 
 
 def _unpacked(raw: bytes) -> list[str]:
-    """The strings of a binary tensor."""
+    """The strings of such a tensor."""
     texts: list[str] = []
     start = 0
     while start < len(raw):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from trimexport.graph.nodes import described, require
 from trimexport.graph.streamed_weights import StreamedWeight
 
 
@@ -19,7 +20,8 @@ def fold_transposes(model: ir.Model) -> None:
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or not isinstance(source.const_value, StreamedWeight):
             continue
-        if list(node.attributes["perm"].as_ints()) != [1, 0]:
+        order = node.attributes.get("perm")
+        if list(require(order, f"the order of {described(node)}").as_ints()) != [1, 0]:
             continue
         name = f"{source.name}.transposed"
         if name not in graph.initializers:

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from trimexport.graph.nodes import constant, made_by, node, operand
+from trimexport.graph.nodes import (
+    constant,
+    made_by,
+    node,
+    operand,
+    require,
+    shape_of,
+    token_ids_of,
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,11 @@ def _match(total: ir.Node) -> _Rotation | None:
 
 
 def _dim(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
-    assert value.shape is not None
-    return value.shape[axis]
+    return shape_of(value)[axis]
+
+
+def _maker(table: ir.Value) -> ir.Node:
+    return require(table.producer(), f"a node that computes the rotary table {table.name}")
 
 
 def _is_shared(table: ir.Value) -> bool:
@@ -97,25 +108,20 @@ def _half(graph: ir.Graph, table: ir.Value, size: int) -> ir.Value:
     else:
         axis = constant(graph, "int_1", np.array([1]))
         flat = node("Squeeze", [half.outputs[0], axis], shape=[batch, length, size // 2])
-    producer = table.producer()
-    assert producer is not None
-    graph.insert_after(producer, [half, flat])
+    graph.insert_after(_maker(table), [half, flat])
     return flat.outputs[0]
 
 
 def _positions(graph: ir.Graph, source: ir.Value, table: ir.Value) -> ir.Value:
     """0 to T - 1 for every row, int64 [batch, T]: rows of the table."""
     batch, length = _dim(source, 0), _dim(source, 2)
-    text = graph.inputs[0]
     whole = {"dtype": ir.DataType.INT64}
-    rows = node("Shape", [text], **whole, shape=[1], start=0, end=1)
+    rows = node("Shape", [token_ids_of(graph)], **whole, shape=[1], start=0, end=1)
     count = node("Shape", [table], **whole, shape=[1], start=0, end=1)
     shape = node("Concat", [rows.outputs[0], count.outputs[0]], **whole, shape=[2], axis=0)
     zero, one = (constant(graph, f"scalar_{n}", np.array(n)) for n in (0, 1))
     flat = node("Squeeze", [count.outputs[0]], **whole, shape=[])
     line = node("Range", [zero, flat.outputs[0], one], **whole, shape=[length])
     grid = node("Expand", [line.outputs[0], shape.outputs[0]], **whole, shape=[batch, length])
-    producer = table.producer()
-    assert producer is not None
-    graph.insert_after(producer, [rows, count, shape, flat, line, grid])
+    graph.insert_after(_maker(table), [rows, count, shape, flat, line, grid])
     return grid.outputs[0]

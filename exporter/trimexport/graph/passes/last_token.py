@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimexport.graph.nodes import constant, made_by, node
+from trimexport.graph.nodes import constant, input_of, maker_of, node, require, shape_of
 
 # By operator, the inputs that have a row for each query; the others are the same for all tokens.
 _QUERIES = {
@@ -33,35 +33,31 @@ _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Max", "Where", "And", "Co
 def last_token(model: ir.Model) -> None:
     """Apply the pass in place."""
     graph = model.graph
-    pick = next(n for n in reversed(graph) if n.op_type == "GatherElements")
-    hidden, index = pick.inputs[0], _index(pick)
-    assert hidden is not None
-    assert hidden.shape is not None
-    moved, entries = _behind(graph, pick, str(hidden.shape[1]))
+    picks = (candidate for candidate in reversed(graph) if candidate.op_type == "GatherElements")
+    pick = require(next(picks, None), "a GatherElements that picks the tokens that the head reads")
+    hidden, index = input_of(pick, 0), _index(pick)
+    length = str(shape_of(hidden, rank=3)[1])
+    moved, entries = _behind(graph, pick, length)
     picked: dict[tuple[ir.Value, int], ir.Value] = {}
     for user, place in entries:
-        value = user.inputs[place]
-        assert value is not None
-        assert value.shape is not None
-        rank = max(len(user.outputs[0].shape or ()), len(value.shape))
+        value = input_of(user, place)
+        rank = max(len(user.outputs[0].shape or ()), len(shape_of(value)))
         key = (value, rank)
         if key not in picked:
-            picked[key] = _pick(graph, value, index, rank, str(hidden.shape[1]))
+            picked[key] = _pick(graph, value, index, rank, length)
         user.replace_input_with(place, picked[key])
     for user in moved:
         for result in user.outputs:
-            result.shape = _without(result.shape, str(hidden.shape[1]))
-    pick.outputs[0].replace_all_uses_with(pick.inputs[0])  # type: ignore[arg-type]
+            result.shape = _without(result.shape, length)
+    pick.outputs[0].replace_all_uses_with(hidden)
 
 
 def _index(pick: ir.Node) -> ir.Value:
     """The places of the picked tokens, int64 [batch, COPIES], from what the pick expands."""
-    expand = made_by(pick.inputs[1], "Expand")
-    assert expand is not None
-    source = made_by(expand.inputs[0], "Unsqueeze")
-    assert source is not None
-    assert source.inputs[0] is not None
-    return source.inputs[0]
+    expand = maker_of(input_of(pick, 1), "Expand")
+    index = input_of(maker_of(input_of(expand, 0), "Unsqueeze"), 0)
+    shape_of(index, rank=2)
+    return index
 
 
 def _behind(
@@ -128,14 +124,13 @@ def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: 
     """The picked tokens' rows of a value: [batch, T, ...] -> [batch, COPIES, ...], and
     [batch, 1, T, n] -> [batch, 1, COPIES, n]; of one that is the same for all texts, [..., T, n] ->
     [batch, 1 ..., COPIES, n] of the given rank."""
-    assert index.shape is not None
     dims = _dims(value)
-    if dims[0] != str(index.shape[0]):
+    if dims[:1] != _dims(index)[:1]:
         made = _pick_shared(graph, value, index, rank, length)
-    elif dims[1] == length:
+    elif dims[1:2] == [length]:
         made = _pick_own(graph, value, index)
     else:
-        assert dims[1:3] == ["1", length]
+        require(dims[1:3] == ["1", length], f"a row for each token in {value.name} {value.shape}")
         made = _pick_masked(graph, value, index)
     _insert(graph, made, value, index)
     return made[-1].outputs[0]
@@ -143,15 +138,14 @@ def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: 
 
 def _pick_own(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
     """[batch, T, ...] -> [batch, COPIES, ...]."""
-    assert value.shape is not None
-    assert index.shape is not None
+    places = shape_of(index)
     last = constant(graph, "int_-1", np.array([-1]))
-    place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[*index.shape, 1])
+    place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[*places, 1])
     rows = node(
         "GatherND",
         [value, place.outputs[0]],
         dtype=value.dtype or ir.DataType.FLOAT,
-        shape=[*index.shape, *value.shape[2:]],
+        shape=[*places, *shape_of(value)[2:]],
         batch_dims=1,
     )
     return [place, rows]
@@ -159,15 +153,13 @@ def _pick_own(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node
 
 def _pick_masked(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
     """[batch, 1, T, n] -> [batch, 1, COPIES, n]."""
-    assert value.shape is not None
-    batch, one, *rest = value.shape
+    batch, one, *rest = shape_of(value)
     kind = value.dtype or ir.DataType.FLOAT
     axis = constant(graph, "int_1", np.array([1]))
     flat = node("Squeeze", [value, axis], dtype=kind, shape=[batch, *rest])
     made = [flat, *_pick_own(graph, flat.outputs[0], index)]
     rows = made[-1].outputs[0]
-    assert rows.shape is not None
-    spread = node("Unsqueeze", [rows, axis], dtype=kind, shape=[batch, one, *rows.shape[1:]])
+    spread = node("Unsqueeze", [rows, axis], dtype=kind, shape=[batch, one, *shape_of(rows)[1:]])
     return [*made, spread]
 
 
@@ -175,26 +167,25 @@ def _pick_shared(
     graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str
 ) -> list[ir.Node]:
     """[..., T, n], the same for all texts -> [batch, 1 ..., COPIES, n] of the given rank."""
-    assert value.shape is not None
-    assert index.shape is not None
-    batch, copies = index.shape
+    batch, copies = shape_of(index)
+    shape = shape_of(value)
     dims = _dims(value)
     kind = value.dtype or ir.DataType.FLOAT
-    assert all(dim == "1" for dim in dims[:-2])
-    assert dims[-2] == length
+    shared = dims[-2:-1] == [length] and all(dim == "1" for dim in dims[:-2])
+    require(shared, f"a row for each token in {value.name} {shape}")
     made = []
     table = value
     if len(dims) > 2:
         axes = constant(graph, f"axes_{len(dims) - 2}", np.arange(len(dims) - 2))
-        made.append(node("Squeeze", [value, axes], dtype=kind, shape=value.shape[-2:]))
+        made.append(node("Squeeze", [value, axes], dtype=kind, shape=shape[-2:]))
         table = made[-1].outputs[0]
-    rows = node("Gather", [table, index], dtype=kind, shape=[batch, copies, value.shape[-1]])
+    rows = node("Gather", [table, index], dtype=kind, shape=[batch, copies, shape[-1]])
     inner = np.arange(1, rank - 2)
     spread = node(
         "Unsqueeze",
         [rows.outputs[0], constant(graph, f"inner_{rank}", inner)],
         dtype=kind,
-        shape=[batch, *[1] * len(inner), copies, value.shape[-1]],
+        shape=[batch, *[1] * len(inner), copies, shape[-1]],
     )
     return [*made, rows, spread] if len(inner) else [*made, rows]
 
@@ -202,8 +193,9 @@ def _pick_shared(
 def _insert(graph: ir.Graph, made: list[ir.Node], value: ir.Value, index: ir.Value) -> None:
     """Put nodes behind whichever of the two values they read is made last."""
     order = {candidate: place for place, candidate in enumerate(graph)}
-    makers = [v.producer() for v in (value, index)]
-    graph.insert_after(max((m for m in makers if m is not None), key=order.__getitem__), made)
+    makers = [maker for maker in (value.producer(), index.producer()) if maker is not None]
+    last = max(makers, key=order.__getitem__, default=None)
+    graph.insert_after(require(last, f"a node that makes {value.name} or {index.name}"), made)
 
 
 def _without(shape: ir.Shape | None, length: str) -> ir.Shape | None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from trimexport.graph.nodes import constant, node
+from trimexport.graph.nodes import constant, described, input_of, node, require, shape_of
 
 OPSET = 20
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
@@ -52,19 +52,19 @@ def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
 
 def _norm(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
     """x / sqrt(mean(x ** 2) + epsilon) * gain over the last dimension."""
-    source, gain = old.inputs[0], old.inputs[1]
-    assert source is not None
-    assert source.shape is not None
-    each = [*source.shape[:-1], 1]
-    epsilon = old.attributes["epsilon"].as_float()
+    source, gain = input_of(old, 0), input_of(old, 1)
+    shape = shape_of(source)
+    each = [*shape[:-1], 1]
+    written = require(old.attributes.get("epsilon"), f"the epsilon of {described(old)}")
+    epsilon = written.as_float()
     two = constant(graph, "two", np.array(2, dtype=np.float32))
     axis = constant(graph, "int_-1", np.array([-1]))
     least = constant(graph, f"epsilon_{epsilon:g}", np.array(epsilon, dtype=np.float32))
-    square = node("Pow", [source, two], shape=source.shape)
+    square = node("Pow", [source, two], shape=shape)
     mean = node("ReduceMean", [square.outputs[0], axis], shape=each, keepdims=1)
     total = node("Add", [mean.outputs[0], least], shape=each)
     root = node("Sqrt", [total.outputs[0]], shape=each)
-    normed = node("Div", [source, root.outputs[0]], shape=source.shape)
+    normed = node("Div", [source, root.outputs[0]], shape=shape)
     return [square, mean, total, root, normed, node("Mul", [normed.outputs[0], gain])]
 
 
@@ -72,12 +72,11 @@ def _rotation(
     graph: ir.Graph, old: ir.Node, tables: dict[tuple[ir.Value, ir.Value | None], ir.Value]
 ) -> list[ir.Node]:
     """Both halves of each head [batch, heads, T, size], turned by the angles of each position."""
-    source, cosines, sines = (value for value in old.inputs[:3] if value is not None)
+    source, cosines, sines = (input_of(old, place) for place in range(3))
     positions = old.inputs[3] if len(old.inputs) > 3 else None
-    assert source.shape is not None
-    size = source.shape[-1]
-    assert isinstance(size, int)
-    half = [*source.shape[:-1], size // 2]
+    *places, last = shape_of(source, rank=4)
+    size = require(last if isinstance(last, int) else None, f"a fixed last size of {source.name}")
+    half = [*places, size // 2]
     made: list[ir.Node] = []
     for table in (cosines, sines):
         if (table, positions) not in tables:
@@ -89,10 +88,10 @@ def _rotation(
         made.append(node(op_type, inputs, shape=half))
         return made[-1].outputs[0]
 
-    start, middle, end, last = (
+    start, middle, end, axis = (
         constant(graph, f"int_{n}", np.array([n])) for n in (0, size // 2, size, -1)
     )
-    low, high = add("Slice", source, start, middle, last), add("Slice", source, middle, end, last)
+    low, high = add("Slice", source, start, middle, axis), add("Slice", source, middle, end, axis)
     first = add("Sub", add("Mul", low, cos), add("Mul", high, sin))
     second = add("Add", add("Mul", high, cos), add("Mul", low, sin))
     return [*made, node("Concat", [first, second], axis=-1)]
@@ -101,14 +100,12 @@ def _rotation(
 def _angles(graph: ir.Graph, table: ir.Value, positions: ir.Value | None) -> list[ir.Node]:
     """Rows of a table [T, size / 2] at positions [batch, T], or a table [batch, T, size / 2] as it
     is, as [batch, 1, T, size / 2]."""
-    assert table.shape is not None
     axis = constant(graph, "int_1", np.array([1]))
     if positions is None:
-        batch, *rest = table.shape
+        batch, *rest = shape_of(table, rank=3)
         return [node("Unsqueeze", [table, axis], shape=[batch, 1, *rest])]
-    assert positions.shape is not None
-    batch, length = positions.shape
-    shape = [batch, length, table.shape[-1]]
+    batch, length = shape_of(positions, rank=2)
+    shape = [batch, length, shape_of(table, rank=2)[1]]
     rows = node("Gather", [table, positions], shape=shape, axis=0)
     spread = node("Unsqueeze", [rows.outputs[0], axis], shape=[batch, 1, *shape[1:]])
     return [rows, spread]
@@ -121,15 +118,14 @@ def _is_integer(old: ir.Node) -> bool:
 def _running_sum(graph: ir.Graph, old: ir.Node, triangles: dict[str, ir.Value]) -> list[ir.Node]:
     """Sums of integers [batch, T] up to each place: a product with ones on and above the
     diagonal."""
-    source, shape = old.inputs[0], old.outputs[0].shape
-    assert source is not None
-    assert shape is not None
+    source, shape = input_of(old, 0), shape_of(old.outputs[0], rank=2)
+    length = str(shape[1])
     made: list[ir.Node] = []
-    if str(shape[1]) not in triangles:
+    if length not in triangles:
         made = _triangle(graph, source, shape[1])
-        triangles[str(shape[1])] = made[-1].outputs[0]
+        triangles[length] = made[-1].outputs[0]
     real = node("Cast", [source], shape=shape, to=int(_FLOAT))
-    total = node("MatMul", [real.outputs[0], triangles[str(shape[1])]], shape=shape)
+    total = node("MatMul", [real.outputs[0], triangles[length]], shape=shape)
     back = node("Cast", [total.outputs[0]], dtype=_INT64, shape=shape, to=int(_INT64))
     return [*made, real, total, back]
 
@@ -157,10 +153,11 @@ def _triangle(graph: ir.Graph, source: ir.Value, length: int | ir.SymbolicDim) -
 def _bounded(old: ir.Node) -> list[ir.Node]:
     """Integers between two bounds, either of which may be missing."""
     made: list[ir.Node] = []
-    value = old.inputs[0]
+    value = input_of(old, 0)
     for op_type, bound in zip(("Max", "Min"), old.inputs[1:], strict=False):
         if bound is not None:
             shape = old.outputs[0].shape
             made.append(node(op_type, [value, bound], dtype=_INT64, shape=shape))
             value = made[-1].outputs[0]
+    require(bool(made), f"a bound of {described(old)}")
     return made

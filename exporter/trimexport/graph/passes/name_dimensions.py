@@ -11,15 +11,16 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from trimexport.graph.nodes import shape_of, token_ids_of
+
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 NAMES = ("batch", "sequence")
 
 
 def name_dimensions(model: ir.Model) -> None:
     """Apply the pass in place."""
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
-    names = {str(symbol): name for symbol, name in zip(shape, NAMES, strict=True)}
+    symbols = shape_of(token_ids_of(model.graph))
+    names = {str(symbol): name for symbol, name in zip(symbols, NAMES, strict=True)}
     for value in _values(model.graph):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimexport.graph.nodes import made_by, node
+from trimexport.graph.nodes import described, input_of, maker_of, node, require
 from trimexport.graph.streamed_weights import StreamedWeight
+
+_PLAIN = {"alpha": 1, "beta": 1, "transA": 0, "transB": 0}
 
 
 def split_gemms(model: ir.Model) -> None:
@@ -21,12 +23,18 @@ def split_gemms(model: ir.Model) -> None:
         weight = gemm.inputs[1] if gemm.op_type == "Gemm" else None
         if weight is None or not isinstance(weight.const_value, StreamedWeight):
             continue
-        before = made_by(gemm.inputs[0], "Reshape")
-        after = next(use.node for use in gemm.outputs[0].uses())
-        assert before is not None
-        assert after.op_type == "Reshape"
+        require(_is_plain(gemm), f"a plain product in {described(gemm)}")
+        before = maker_of(input_of(gemm, 0), "Reshape")
+        readers = (use.node for use in gemm.outputs[0].uses() if use.node.op_type == "Reshape")
+        after = require(next(readers, None), f"a Reshape that reads {described(gemm)}")
         shape = after.outputs[0].shape
         product = node("MatMul", [before.inputs[0], weight], shape=shape)
-        total = node("Add", [product.outputs[0], gemm.inputs[2]], shape=shape)
+        total = node("Add", [product.outputs[0], input_of(gemm, 2)], shape=shape)
         model.graph.insert_after(after, [product, total])
         after.outputs[0].replace_all_uses_with(total.outputs[0])
+
+
+def _is_plain(gemm: ir.Node) -> bool:
+    """Whether the product is inputs @ weight + bias: nothing scaled, nothing transposed."""
+    given = {name: gemm.attributes[name].value for name in _PLAIN if name in gemm.attributes}
+    return {**_PLAIN, **given} == _PLAIN

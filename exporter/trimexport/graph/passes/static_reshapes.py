@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from trimexport.graph.nodes import input_of
+
 
 def static_reshapes(model: ir.Model) -> None:
     """Apply the pass in place."""
     for node in list(model.graph):
         if node.op_type != "Reshape":
             continue
-        source, target = node.inputs[0], node.inputs[1]
-        assert source is not None
-        assert target is not None
+        source, target = input_of(node, 0), input_of(node, 1)
         if target.const_value is not None or source.shape is None:
             continue
         result = node.outputs[0].shape

@@ -1,4 +1,4 @@
-"""Records in, lines on standard output, as they are asked for."""
+"""Texts from arguments, files or standard input, and their answers on standard output."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from .files import BadLine, Line, read_file, read_lines, sources
 from .progress import Progress
 from .render import Answer, answer_json, answer_line, bad_json
 
-_LARGE = 1 << 28  # bytes of a variant whose loading is announced
+_LARGE = 1 << 28  # bytes; the loading of a variant with more is announced
 
 
 def records(
     texts: tuple[str, ...], file: Path | None, column: str | None
 ) -> Iterator[Line | BadLine]:
-    """The texts to classify, from wherever the command line says they are."""
+    """The texts that the command line gives: as arguments, in files, or on standard input.
+
+    Raises:
+        UsageError: none are given, or more than one of these.
+        InputError: no such files, or standard input is closed.
+    """
     if file is None and column is not None:
         raise click.UsageError("--column names a column of --file; give --file too.")
     if file is not None:
@@ -44,13 +49,13 @@ def records(
 
 
 def _files(path: Path, column: str | None) -> Iterator[Line | BadLine]:
-    """The lines of a file, or those of a directory's files, which say which they are of."""
-    found = sources(path)
+    """The lines of a file, or those of a directory's files, each with the file's name."""
+    files = sources(path)
     if not path.is_dir():
         return read_file(path, column)
     return (
         replace(line, file=source.name)
-        for source in found
+        for source in files
         for line in read_file(source.path, column)
     )
 
@@ -66,6 +71,7 @@ def _stdin(stream: BinaryIO) -> Iterator[Line | BadLine]:
 
 
 def load(bundle: Path, variant: str | None, backend: str, threads: int | None) -> Classifier:
+    """`Classifier.load`, which is announced where the variant is large."""
     with Progress("loading the model") as progress:
         if choose(read_manifest(bundle), variant, backend).bytes > _LARGE:
             progress.show()
@@ -76,7 +82,8 @@ def answers(classifier: Classifier, records: Iterator[Line | BadLine]) -> Iterat
     """Each record's answer, in the order of the records."""
     index = 0
     for window in windows(records, lambda record: len(getattr(record, "text", ""))):
-        results = classifier.classify_each(r.text for r in window if isinstance(r, Line))
+        texts = (record.text for record in window if isinstance(record, Line))
+        results = classifier.classify_each(texts)
         for record in window:
             yield _answer(index, record, results)
             index += 1
@@ -95,6 +102,10 @@ def _answer(
 
 
 def show(answer: Answer, classifier: Classifier, *, as_json: bool, numbered: bool) -> None:
+    """Print an answer; without JSON, what is wrong with a record goes to standard error.
+
+    `numbered` says that records have lines in a file, by which they are named.
+    """
     if isinstance(answer.result, BadLine):
         if as_json:
             click.echo(bad_json(answer, answer.result, numbered=numbered))

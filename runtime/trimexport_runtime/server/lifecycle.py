@@ -1,4 +1,4 @@
-"""Run the application: sockets, SIGTERM, the end."""
+"""The life of a server: it listens, answers, and ends in order at SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .protocol import protocol
 from .service import Service
 from .settings import Settings
 
-LAST_WORDS = 0.5  # seconds in which requests that will not be answered hear so
+LAST_WORDS = 0.5  # seconds for telling clients that the server ends
 
 
 def serve(classifiers: Mapping[str, Classifier], settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT: then take no more, answer what was accepted, and return. A
-    second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT; then accept no more requests, answer those that were accepted,
+    and return. A second signal ends the process at once.
 
     Raises:
-        BackendError: the address cannot be taken.
+        BackendError: the address cannot be listened on.
     """
     log = Log()
     logging.getLogger("uvicorn.error").handlers = [LogHandler(log)]
@@ -61,7 +61,7 @@ async def _serve(service: Service, log: Log, host: str, port: int) -> None:
     _stop_at_signals(service, server)
     try:
         await server.startup()
-    except SystemExit:  # its way of saying that the address is taken
+    except SystemExit:  # uvicorn raises it if it cannot listen
         raise BackendError(
             f"{host}:{port} cannot be listened on; is another server there? Choose another --port"
         ) from None
@@ -72,7 +72,7 @@ async def _serve(service: Service, log: Log, host: str, port: int) -> None:
 
 
 def _stop_at_signals(service: Service, server: uvicorn.Server) -> None:
-    """The first is heard; a second one is as if nobody listened."""
+    """End the server at the first SIGTERM or SIGINT; a second one ends the process."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
 
@@ -81,15 +81,18 @@ def _stop_at_signals(service: Service, server: uvicorn.Server) -> None:
             signal.signal(number, signal.SIG_DFL)
         service.draining = True
         server.should_exit = True
-        loop.call_soon_threadsafe(lambda: None)  # so that it looks
+        loop.call_soon_threadsafe(lambda: None)  # wakes the loop, which then sees should_exit
 
     for number in numbers:
         signal.signal(number, stop)
 
 
 async def _end(server: uvicorn.Server, drain: float) -> None:
-    """Take no more connections; tell those that are there, for what they have sent already, that
-    the server ends. Let what was accepted end in time; what does not is told so too."""
+    """Stop listening, give accepted requests `drain` seconds, and cancel those that are not done.
+
+    For `LAST_WORDS` seconds before that, requests on open connections are answered with a refusal,
+    and for as many after it those that were cancelled are.
+    """
     for listener in server.servers:
         listener.close()
     await asyncio.sleep(min(drain, LAST_WORDS))
@@ -102,7 +105,8 @@ async def _end(server: uvicorn.Server, drain: float) -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, which takes half the time of Python's own, where the system has it."""
+    """A new event loop: uvloop's, which takes half the time of Python's own, but not on Windows,
+    where there is none."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop

@@ -1,4 +1,4 @@
-"""A job for people and programs: done with its progress shown, and what came of it told."""
+"""A job on the command line: it runs with its progress shown, and its outcome is printed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from .job import Job, Outcome, run
 from .parts import LISTED
 
 
-def do(job: Job, as_json: bool) -> None:
-    """Files in, a file of results out; what came of it in a line."""
+def run_job(job: Job, as_json: bool) -> None:
+    """Run a job and print its outcome, in a sentence or as a JSON object.
+
+    Raises:
+        ClickException: some records could not be classified; it says how many.
+        InputError, BundleError, BackendError: as `job.run`; notes on them are printed first.
+    """
     began = time.monotonic()
     try:
         with Progress("texts classified:", rate=True) as progress:
@@ -32,10 +37,10 @@ def do(job: Job, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({"output": str(job.output), "scored": 0}))
         return
-    _report(job, outcome, time.monotonic() - began, as_json)
+    _print_outcome(job, outcome, time.monotonic() - began, as_json)
 
 
-def _report(job: Job, outcome: Outcome, seconds: float, as_json: bool) -> None:
+def _print_outcome(job: Job, outcome: Outcome, seconds: float, as_json: bool) -> None:
     tally = outcome.tally
     rate = outcome.scored / seconds
     prepare_stdout(as_json)

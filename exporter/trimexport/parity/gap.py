@@ -1,0 +1,94 @@
+"""The tokenisation gap: texts whose ids differ from those of prompt and text in one string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.numerics import Floats
+from trimexport.progress import Progress
+from trimexport.prompt.fine_tuned import without_padding
+from trimexport.prompt.template import join, parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer
+from trimexport.texts import short
+from trimexport_runtime import Manifest
+
+from .boundary import find_gap_cause
+from .reference import sequences_per_prompt, trie_of, tuned_reference
+from .report import GAP_WARNING, TokenisationGap
+
+Ids = tuple[int, ...]
+
+
+def measure_gap(
+    bundle: Path,
+    model: LayerwiseModel,
+    manifest: Manifest,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    uncut: Mapping[int, Ids],
+    logits: Floats,
+    progress: Progress,
+) -> TokenisationGap:
+    """Compare prompts that are tokenised by segment with the same as joined strings, and run the
+    model on the joined ones that differ.
+
+    Args:
+        uncut: the bundle's ids of the whole prompt, by the place of the text, without the texts
+            that were cut to the bundle's limit.
+        logits: the reference's for `texts`, float64 [texts, labels].
+    """
+    joined = _joined_ids(model, manifest, tokenizer, texts, uncut)
+    different = [place for place, ids in joined.items() if ids != uncut[place]]
+    if not different:
+        return TokenisationGap(len(joined), different=0, flips=0, example=None)
+    sequences = len(different) * sequences_per_prompt(manifest)
+    with progress.bar("texts with a tokenisation gap", sequences) as tick:
+        prompts = [joined[place] for place in different]
+        joined_logits = tuned_reference(bundle, model, manifest, prompts, tick).logits
+    gap = TokenisationGap(
+        compared=len(joined),
+        different=len(different),
+        flips=int((joined_logits.argmax(1) != logits[different].argmax(1)).sum()),
+        example=short(texts[different[0]]),
+        fixed=manifest.prompt.rendered or model.checkpoint.is_classifier,
+    )
+    if gap.fixed or gap.share <= GAP_WARNING:
+        return gap
+    template = parse_template(manifest.prompt.template)
+    cause = find_gap_cause(template, tokenizer, [texts[place] for place in joined])
+    proposal = None if cause.proposal is None else cause.proposal.source
+    return replace(gap, proposal=proposal, at_prefix=cause.at_prefix)
+
+
+def _joined_ids(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[str],
+    uncut: Mapping[int, Ids],
+) -> dict[int, Ids]:
+    """The ids of prompt and text as one string, by the place of the text, without the strings that
+    are longer than the model's context."""
+    template = parse_template(manifest.prompt.template)
+    rendered = manifest.prompt.rendered
+    end_ids = _end_ids(model, tokenizer)
+    trie = trie_of(manifest)
+    room = model.checkpoint.context - (max(trie.depths) if trie else 0)
+    joined = {}
+    for place in uncut:
+        string = join(template, texts[place])
+        ids = (*tokenizer.encode_start(string, rendered=rendered), *end_ids)
+        if len(ids) <= room:
+            joined[place] = ids
+    return joined
+
+
+def _end_ids(model: LayerwiseModel, tokenizer: SourceTokenizer) -> Ids:
+    """The ids that follow a joined string: end tokens for a fine-tuned classifier, which reads
+    them too, and none for other models."""
+    if not model.checkpoint.is_classifier:
+        return ()
+    return without_padding(tokenizer.end_ids, model.checkpoint.config.pad_token_id)

@@ -1,0 +1,45 @@
+"""A parity report for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .report import ParityReport, VariantParity
+
+
+def as_dict(report: ParityReport) -> dict[str, Any]:
+    """The report as values that JSON has; probabilities of single texts are left out."""
+    return {
+        "within_tolerance": report.within,
+        "texts": len(report.texts),
+        "labels": list(report.labels),
+        "logit_standard_deviation": report.logit_deviation,
+        "reference": {"accuracy": report.reference_accuracy},
+        "variants": [_variant_dict(variant) for variant in report.variants],
+        "not_run": [asdict(row) for row in report.not_run],
+        "tokenisation_gap": {
+            "compared": report.gap.compared,
+            "different": report.gap.different,
+            "share": report.gap.share,
+            "flips": report.gap.flips,
+            "proposed_prompt": report.gap.proposal,
+        },
+        "label_mass": None if report.mass is None else asdict(report.mass),
+    }
+
+
+def _variant_dict(variant: VariantParity) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "backend": variant.backend,
+        "within_tolerance": variant.within,
+        "agreement": variant.agreement,
+        "max_logit_difference": variant.max_logit_difference,
+        "mean_logit_difference": variant.mean_logit_difference,
+        "max_probability_difference": variant.max_probability_difference,
+        "accuracy": variant.accuracy,
+        "tolerance": asdict(variant.tolerance),
+        "disagreements": [asdict(item) for item in variant.disagreements],
+        "texts_outside_tolerance": list(variant.outside),
+    }

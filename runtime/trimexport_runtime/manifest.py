@@ -1,0 +1,228 @@
+"""The fields of a bundle's manifest, `trimexport.json`, which is read and written by `bundle`.
+
+A field's type hint is the rule by which it is read (`_manifest_json.read`); a field with a default
+may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import BundleError
+
+INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
+"""The names of every graph's inputs and its output."""
+
+FOR_TENSORRT = "tensorrt-"
+"""How the names of variants for TensorRT begin."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One answer and the vocabulary tokens that stand for it after the prompt.
+
+    `token_ids` and `tokens` are each word's first. `sequences` are the token ids of whole words,
+    where those are read, because some labels begin alike; elsewhere there are none.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    sequences: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The compiled prompt: what the graph adds around each text.
+
+    `text_lead` is the white space that the bundle's tokenizer writes before each text, because
+    the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
+    `examples` are the SHA-256 of texts that stand in it as examples.
+    """
+
+    template: str
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    text_lead: str
+    rendered: bool = False
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextLimit:
+    """The most tokens a text may have, and which end is cut off a longer one (`end`, `start`)."""
+
+    tokens: int
+    truncate: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights come from. `directory` is None for a hub id.
+
+    `adapter` is the LoRA adapter that was merged into them, a directory or a hub id, and
+    `adapter_sha256` the hash of its configuration and weights; both None where there was none.
+    """
+
+    model: str
+    revision: str | None
+    directory: str | None
+    architecture: str
+    config_sha256: str
+    notice: str | None
+    adapter: str | None = None
+    adapter_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of the bundle, by its path relative to the bundle, with `/` between folders."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a variant agreed with the reference on `texts` texts, as the build measured it.
+
+    Logit differences are absolute, in the logits' own unit; `agreement` is a share in [0, 1].
+    `tolerance` is what the largest logit difference had to stay under, None where only the
+    agreement counts, of which at least `agreement_tolerance` was asked.
+    """
+
+    texts: int
+    max_logit_difference: float
+    mean_logit_difference: float
+    max_probability_difference: float
+    agreement: float
+    tolerance: float | None
+    agreement_tolerance: float = 1.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Batches [rows, tokens] that an engine takes: from [1, 1] to `max`, tuned for `opt`."""
+
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A TensorRT engine, which runs with one version of TensorRT on one kind of GPU.
+
+    `file` is its path in the bundle, which is not among the manifest's files: a bundle is whole
+    without it. `tensorrt` is that version, `compute_capability` the kind, such as 8.9, and `gpu`
+    the name of the one it was built on. `built_from` gives the SHA-256 of each file that it was
+    built from.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    profiles: tuple[Profile, ...]
+    built_from: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One numeric form of the model. `files` are paths of the bundle's files that it needs.
+
+    `operators` are the operator sets that its graph uses: `ai.onnx` alone is portable.
+    `weight_error` is the largest relative error of a weight matrix, the norm of the difference by
+    the norm of the matrix; None where weights were not quantised. `parity` is None while the build
+    is measuring it, and where `trimexport fit` put another head since. `engine` is what was built
+    of the graph for TensorRT, if anything was.
+    """
+
+    name: str
+    graph: str
+    files: tuple[str, ...]
+    precision: str
+    opset: int
+    providers: tuple[str, ...]
+    bytes: int
+    operators: tuple[str, ...] = ("ai.onnx",)
+    weight_error: float | None = None
+    parity: Parity | None = None
+    engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A bias per label that `trimexport calibrate` added behind the logits of every variant.
+
+    `method` is `content-free`, `batch` or `prior`, `texts` how many it was found on, `variant` what
+    answered them. `bias` is float32, in the labels' order; `prior` the labels' shares that were
+    asked for.
+    """
+
+    method: str
+    texts: int
+    bias: tuple[float, ...]
+    prior: Mapping[str, float] | None
+    variant: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How `trimexport fit` found the head that stands in the place of the label words' rows.
+
+    `examples` counts them by label, `examples_sha256` is of their texts and labels. `shots` of each
+    label were drawn with `seed`, where they are not None. `strength` is the regression's C, and
+    `accuracy` what that got in cross-validation with `folds`. `variant` gave the hidden states.
+    """
+
+    examples: Mapping[str, int]
+    examples_sha256: str
+    shots: int | None
+    seed: int | None
+    strength: float
+    accuracy: float
+    folds: int
+    variant: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`trimexport.json` as a value."""
+
+    format_version: int
+    labels: tuple[Label, ...]
+    prompt: Prompt
+    text_limit: TextLimit
+    pad_token_id: int
+    source: Source
+    variants: tuple[Variant, ...]
+    files: tuple[BundleFile, ...]
+    label_mass: float | None = None
+    tokenisation_gap: float | None = None
+    tool_versions: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    fit: Fit | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels in the order of the logits."""
+        return tuple(label.name for label in self.labels)
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant called `name`, or the first.
+
+        Raises:
+            BundleError: the bundle holds no such variant.
+        """
+        if name is None:
+            return self.variants[0]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        raise BundleError(f'the bundle has no variant "{name}"; it has: {names}')
