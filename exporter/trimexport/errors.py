@@ -1,4 +1,4 @@
-"""What can go wrong while building.
+"""The errors of the exporter, one tree.
 
     TrimexportError
     |- SpecError              labels, prompt, verbalizers or a recipe that cannot be built
@@ -8,8 +8,8 @@
     |- ExportError            the traced graph is not what the next stage requires
     |- OutputError            the bundle cannot be written where it was asked for
     |- ParityError            a variant does not answer as the untrimmed model does
-    |- BenchError             what is to be measured cannot run, or ended by itself
-    '- EvaluationError        what evaluating needs is not installed
+    |- BenchError             a subject of a measurement cannot run, or ended by itself
+    '- EvaluationError        a library that evaluation needs is not installed
 
 Every message says what is wrong with the value, what was allowed, and the next step.
 """
@@ -50,8 +50,8 @@ class ParityError(TrimexportError):
 
 
 class BenchError(TrimexportError):
-    """What is to be measured cannot run, or ended by itself."""
+    """A subject of a measurement cannot run, or ended by itself."""
 
 
 class EvaluationError(TrimexportError):
-    """What evaluating needs is not installed."""
+    """A library that evaluation needs is not installed."""

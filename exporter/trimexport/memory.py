@@ -1,4 +1,4 @@
-"""Give memory back to the system while a build goes on."""
+"""Memory that is given back to the system during a build."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _THRESHOLD_BYTES = 2**20
 
 
 def release() -> None:
-    """Collect what is garbage, and have the C library return what it keeps for later: after a
-    large tokenizer was read that is half a gigabyte. Elsewhere than on glibc it collects only."""
+    """Collect garbage and, with glibc, give the memory back that the C library holds in reserve:
+    half a gigabyte after a large tokenizer was read."""
     gc.collect()
     trim = _c_function("malloc_trim")
     if trim is not None:
@@ -22,12 +22,12 @@ def release() -> None:
 
 @functools.cache
 def keep_large_blocks_apart() -> None:
-    """Let glibc map every block from 1 MiB on by itself, for the rest of the process, so that it
-    goes back to the system when it is freed.
+    """Make glibc map each block of 1 MiB or more separately, for the rest of the process, so that
+    it goes back to the system as soon as it is freed.
 
-    By default glibc raises that bound up to 32 MiB as such blocks are freed. The blocks of weights
-    that stream by then come from the heap, which they leave in pieces: it grew by a gigabyte over
-    the matrices of a large model.
+    By default glibc raises that limit up to 32 MiB as such blocks are freed. Streamed blocks of
+    weights then come from the heap and fragment it: it grew by a gigabyte over the matrices of a
+    large model.
     """
     set_option = _c_function("mallopt")
     if set_option is not None:
@@ -35,4 +35,5 @@ def keep_large_blocks_apart() -> None:
 
 
 def _c_function(name: str) -> ctypes._NamedFuncPointer | None:
+    """A function of the C library, or None if it has none of that name (always, but on Linux)."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""Arrays of float64, and the softmax over labels."""
+"""The float64 array type, and the softmax over labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ Floats = npt.NDArray[np.float64]
 
 
 def softmax(logits: Floats) -> Floats:
-    """Probabilities [n, labels] of logits [n, labels]."""
+    """The probabilities of logits: both float64 [n, labels], each row of the result sums to 1."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""How a build tells what it is doing. Silent unless the caller gives something that speaks."""
+"""The interface by which long work reports its progress, and the default, which is silent."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What the stages call while they work."""
+    """A receiver of notes and progress from the stages."""
 
     def say(self, line: str) -> None:
-        """Something the user should know: a choice that was made, a warning."""
+        """Show a line that the user should read: a choice that was made, a warning."""
 
     def bar(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A span of work of `total` units; the function it gives takes the units just done."""
+        """Show the progress of work named `what`, of `total` units, while the context is open.
+        Its value is a function that is called with the number of units just done."""
 
 
 class Silent:
-    """Says nothing."""
+    """A receiver that shows nothing."""
 
     def say(self, line: str) -> None:
         """Ignore `line`."""
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Ignore the work done."""
+        """Ignore the progress."""
         yield lambda done: None

@@ -1,4 +1,4 @@
-"""The machine that is measured on, as far as it tells."""
+"""A description of the machine that is measured on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from trimexport_runtime.cpu import facts, instructions
 
 @dataclass(frozen=True)
 class Machine:
-    """`cores` are those that this process may use. `instructions` are those of
-    `trimexport_runtime.cpu` that the processor has; they, and `memory_bytes`, are None where the
-    system does not tell."""
+    """A processor, its memory and its software.
+
+    `cores` counts those that this process may use; `instructions` are the sets of
+    `trimexport_runtime.cpu` that the processor has. Where the system does not tell them,
+    `instructions` and `memory_bytes` are None.
+    """
 
     processor: str
     cores: int
@@ -26,7 +29,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Describe the machine."""
+    """The machine that this process runs on."""
     return Machine(
         processor=facts().get("model name") or _processor_name(),
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
@@ -38,6 +41,7 @@ def this_machine() -> Machine:
 
 
 def _processor_name() -> str:
+    """The processor's name on systems without /proc/cpuinfo."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""Drive a subject's worker: start it, ask it, end it."""
+"""A subject's worker process: its start, its requests and replies, its end."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ class CannotRun(BenchError):
 
 
 class Ask(Protocol):
-    """Put a request to a worker and wait for its answer."""
+    """A function that sends a request to a worker and waits for the reply."""
 
     def __call__(self, do: str, **details: Any) -> dict[str, Any]:
-        """Raises BenchError with the worker's reason, or CannotRun."""
+        """The reply to request `do`.
+
+        Raises:
+            CannotRun: the device cannot run the variant.
+            BenchError: the worker failed or ended, with its reason.
+        """
 
 
 @contextlib.contextmanager
 def worker(subject: Subject) -> Iterator[Ask]:
-    """A process for `subject`, which ends with the block, however that ends."""
+    """A worker process for `subject`, which ends when the block does, even with an exception."""
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
@@ -55,7 +60,7 @@ def worker(subject: Subject) -> Iterator[Ask]:
             yield ask
         finally:
             process.kill()
-            with contextlib.suppress(OSError):  # what was not sent need not be
+            with contextlib.suppress(OSError):  # a request may still be unsent
                 process.stdin.close()  # type: ignore[union-attr]
             process.wait()
 
@@ -74,7 +79,7 @@ def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> dict
 
 
 def _last_words(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
-    """Why a worker ended by itself, in one line."""
+    """The reason why a worker ended by itself, in one line."""
     status = process.wait()
     if status < 0:
         name = signal.Signals(-status).name

@@ -1,7 +1,7 @@
-"""The untrimmed model in PyTorch, as transformers loads it: the whole prompt for every text.
+"""The untrimmed model in PyTorch, as transformers loads it, with the whole prompt for every text.
 
-Only a worker imports this. Its token ids are those that the bundle's graph sees, so that the two
-differ in nothing but what they do with them.
+Only a worker imports this. The token ids are the same as in the bundle's graph, so that a
+comparison of the two is one of the models alone.
 """
 
 from __future__ import annotations
@@ -46,36 +46,38 @@ class Untrimmed:
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[str]) -> list[str]:
-        """The label of each text; texts of similar length run together."""
+        """The label of each text. Texts of similar length run in one batch."""
         prompt, names = self._manifest.prompt, self._manifest.label_names
         encoded = [self._encoder.encode(text).ids.tolist() for text in texts]
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
-        found = [""] * len(rows)
+        answers = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
             scores = self._scores([rows[index] for index in batch]) + self._bias
             best = scores.argmax(1).tolist()
             for index, label in zip(batch, best, strict=True):
-                found[index] = names[label]
-        return found
+                answers[index] = names[label]
+        return answers
 
     def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, labels]: the probabilities of a label's words are added, and labels that are read
-        whole are one sequence for each place where they part."""
+        """The labels' scores, float32 [rows, labels]. The probabilities of a label's words are
+        added; labels that are read whole take a sequence for each place where they part."""
         labels = self._manifest.labels
         if self._fine_tuned or self._manifest.fit is not None:
             return self._output(rows)
         if self._trie is None:
             logits = self._output(rows)
             tokens = [token for label in labels for token in label.token_ids]
-            return combine_words(logits[:, tokens], [len(it.token_ids) for it in labels])
+            return combine_words(logits[:, tokens], [len(label.token_ids) for label in labels])
         begun = [self._trie.tokens_to(place) for place in self._trie.branches]
         logits = self._output([[*row, *more] for row in rows for more in begun])
         own = logits[:, list(itertools.chain(*self._trie.rows))].unflatten(0, (-1, len(begun)))
-        return combine_words(sequence_scores(self._trie, own), [len(it.sequences) for it in labels])
+        return combine_words(
+            sequence_scores(self._trie, own), [len(label.sequences) for label in labels]
+        )
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[rows, vocabulary or labels]. Rows are padded to the left, so that each one's last token
-        is last."""
+        """The output layer's or the fitted head's logits at each row's last token, [rows,
+        vocabulary or labels]. Rows are padded to the left, so that this token stands last."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._manifest.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -87,8 +89,8 @@ class Untrimmed:
         if self._fine_tuned or self._manifest.fit is not None:
             hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
             if self._manifest.fit is not None:
-                found = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
-                return torch.from_numpy(found)
+                fitted = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
+                return torch.from_numpy(fitted)
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
         logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
         return logits.float()
@@ -96,7 +98,8 @@ class Untrimmed:
 
 @torch.no_grad()
 def _merge(model: Any, directory: Path, adapter: Path) -> None:
-    """Give the parameters that the adapter changes the values that a build reads for them."""
+    """Write the values that a build reads for the parameters that an adapter changes into the
+    model."""
     checkpoint = merged(open_checkpoint(directory, str(directory), None), adapter, str(adapter))
     _, family = family_of(read_config(directory), str(directory))
     left = set(checkpoint.adapter.parameters) if checkpoint.adapter else set()

@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs: text tables and JSON."""
+"""A measurement as tables for a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .machine import Machine
 from .rounds import BenchReport, Measured
 
-# A figure of a turn, how a table heads it, what it is multiplied by there, and its decimals.
+# Each figure of a turn, its heading in a table, the factor to the unit there, and the decimals.
 _FIGURES = (
     ("latency_p50_s", "p50 ms", 1e3, 2),
     ("latency_p90_s", "p90 ms", 1e3, 2),
@@ -35,16 +35,16 @@ def table(report: BenchReport, machine: Machine) -> str:
         f"{texts} texts, {report.apart} of them one at a time; {threads}; "
         f"medians of {report.rounds} rounds",
         "",
-        *_aligned([_head(report), *(_row(report, it) for it in report.measured)]),
+        *_aligned([_head(report), *(_row(report, measured) for measured in report.measured)]),
     ]
     if others:
         lines += [
             "",
             f"against {first.subject.name}, round by round (more texts/s are better, less of all "
             "else)",
-            *_aligned([_ratio_head(), *(_ratio_row(it, first) for it in others)]),
+            *_aligned([_ratio_head(), *(_ratio_row(measured, first) for measured in others)]),
         ]
-    return "\n".join([*lines, *(f"left out: {it}" for it in report.left_out.values())])
+    return "\n".join([*lines, *(f"left out: {reason}" for reason in report.left_out.values())])
 
 
 def as_dict(report: BenchReport, machine: Machine) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def as_dict(report: BenchReport, machine: Machine) -> dict[str, Any]:
         "texts_one_at_a_time": report.apart,
         "threads": report.threads,
         "rounds": report.rounds,
-        "subjects": [_subject_dict(report, it) for it in report.measured],
-        "left_out": [{"name": name, "reason": it} for name, it in report.left_out.items()],
+        "subjects": [_subject_dict(report, measured) for measured in report.measured],
+        "left_out": [{"name": name, "reason": why} for name, why in report.left_out.items()],
     }
 
 
@@ -83,7 +83,7 @@ def _subject_dict(report: BenchReport, measured: Measured) -> dict[str, Any]:
 
 
 def _versions(report: BenchReport) -> dict[str, str]:
-    """The packages that any of the subjects ran with."""
+    """The versions of the packages that the subjects ran with."""
     return {
         name: version
         for measured in report.measured
@@ -119,7 +119,7 @@ def _row(report: BenchReport, measured: Measured) -> tuple[str, ...]:
 
 
 def _ratio_head() -> tuple[str, ...]:
-    """As the figures' own table, without units."""
+    """The header of the table of ratios: the figures' headings without units."""
     return ("", *(heading.split()[0] for _, heading, _, _ in _FIGURES), "files")
 
 
@@ -137,7 +137,7 @@ def _shown(value: float | None, unit: float, places: int) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The first cells aligned to the left, numbers to the right."""
+    """The rows as lines, their first cells aligned to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -1,8 +1,8 @@
-"""Measure subjects in rounds: in each, every subject in turn does the same work, alone.
+"""The rounds of a measurement: in each, every subject in turn does the same work, alone.
 
-A subject's process is started for its turn and ended after it, so that subjects never share the
-memory or the processor, and every round has a start-up of its own. The order rotates from round
-to round, and subjects are compared within a round, so that a busy machine disturbs all alike.
+A subject's process starts for its turn and ends with it, so that no two subjects share memory or
+processor, and every turn has a start-up to measure. The order rotates from round to round, and
+subjects are compared within a round, so that a busy machine disturbs all alike.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from trimexport.texts import Texts, check_sample
 from .process import CannotRun, worker
 from .subjects import Subject, Subjects
 
-APART = 64  # the most texts that are answered one at a time
+APART = 64  # the most texts that are timed one at a time
 Figures = Mapping[str, float | None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a subject's turn in a round found. A figure is None where the system does not tell it:
-    `startup_s`, `latency_p50_s`, `latency_p90_s`, `latency_p99_s`, `texts_per_s`,
-    `resident_bytes`, `peak_bytes`."""
+    """The results of a subject's turn in a round.
+
+    The figures are `startup_s`, `latency_p50_s`, `latency_p90_s`, `latency_p99_s`, `texts_per_s`,
+    `resident_bytes` and `peak_bytes`; one that the system does not tell is None. `labels` are the
+    answers, and `versions` those of the packages that gave them.
+    """
 
     figures: Figures
     labels: tuple[str, ...]
@@ -40,34 +43,35 @@ class Turn:
 
 @dataclass(frozen=True)
 class Measured:
-    """A subject and its turns, one of every round."""
+    """A subject and its turns, one in each round."""
 
     subject: Subject
     turns: tuple[Turn, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label that it gave to each text."""
+        """The subject's label for each text."""
         return self.turns[-1].labels
 
     def figure(self, name: str) -> float | None:
-        """The median over the rounds."""
+        """The median of a figure over the rounds."""
         return _median([turn.figures[name] for turn in self.turns])
 
     def ratio(self, name: str, first: Measured) -> float | None:
-        """A figure in units of the first subject's: the median of the ratios in each round."""
+        """A figure divided by the first subject's: the median of each round's ratio."""
         pairs = zip(self.turns, first.turns, strict=True)
-        return _median([_over(mine.figures[name], its.figures[name]) for mine, its in pairs])
+        return _median([_ratio(own.figures[name], unit.figures[name]) for own, unit in pairs])
 
     def agreement(self, labels: Sequence[str]) -> float:
-        """The share of texts to which it gave these labels."""
+        """The share of texts for which the subject's label is the one in `labels`."""
         return statistics.mean(a == b for a, b in zip(self.labels, labels, strict=True))
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Everything that is measured; the others are compared with the first. `apart` is the number
-    of texts answered one at a time, `left_out` has names and reasons."""
+    """Everything that was measured. The first subject is the one that the others are compared
+    with. `left_out` gives the reason for each subject that could not run, by name; `apart` is the
+    number of texts that were timed one at a time."""
 
     measured: tuple[Measured, ...]
     left_out: Mapping[str, str]
@@ -83,11 +87,11 @@ def bench(
     """Measure the subjects on the texts of `sample`.
 
     Args:
-        threads: how many threads a subject may use; None leaves it to its engine.
+        threads: how many threads a subject may use; None leaves it to the subject's engine.
 
     Raises:
         SpecError: right answers that are not labels of the bundle.
-        BenchError: a subject cannot be measured; its reason.
+        BenchError: a subject that is not optional cannot be measured, or no variant can run.
     """
     check_sample(sample, given.labels)
     apart = sample.texts[:: -(-len(sample.texts) // APART)]
@@ -98,7 +102,7 @@ def bench(
             for place in rotated(list(turns), number):
                 subject = given.subjects[place]
                 try:
-                    turns[place].append(_turn(subject, sample.texts, apart, threads))
+                    turns[place].append(_take_turn(subject, sample.texts, apart, threads))
                 except CannotRun as error:
                     if not subject.optional:
                         raise
@@ -107,20 +111,20 @@ def bench(
                 tick(1)
         if left_out and not any(given.subjects[place].optional for place in turns):
             raise BenchError(f"no variant can run here; {'; '.join(left_out.values())}")
-    measured = [Measured(given.subjects[place], tuple(found)) for place, found in turns.items()]
+    measured = [Measured(given.subjects[place], tuple(own)) for place, own in turns.items()]
     return BenchReport(tuple(measured), left_out, sample, len(apart), threads, rounds)
 
 
 def rotated(subjects: Sequence[T], turn: int) -> list[T]:
-    """Their order in a round."""
+    """The subjects in the order of round `turn`, counted from 0."""
     start = turn % len(subjects)
     return [*subjects[start:], *subjects[:start]]
 
 
-def _turn(
+def _take_turn(
     subject: Subject, texts: Sequence[str], apart: Sequence[str], threads: int | None
 ) -> Turn:
-    """Start a subject, measure it, end it."""
+    """Start a subject, measure it on `texts` together and on `apart` one at a time, end it."""
     began = time.perf_counter()
     with worker(subject) as ask:
         loaded = ask("load", **subject.request(), threads=threads)
@@ -147,9 +151,11 @@ def _turn(
 
 
 def _median(values: Sequence[float | None]) -> float | None:
+    """The median of the known values, or None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
-def _over(value: float | None, unit: float | None) -> float | None:
+def _ratio(value: float | None, unit: float | None) -> float | None:
+    """The value divided by the unit, or None if one of them is not known."""
     return None if value is None or unit is None else value / unit

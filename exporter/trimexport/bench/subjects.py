@@ -1,4 +1,4 @@
-"""What is measured: variants of bundles, and the untrimmed models that they were made from."""
+"""The subjects of a measurement: variants of bundles, and the untrimmed models behind them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from trimexport.source.checkpoint import Checkpoint
 
 PYTORCH = {"pytorch": "float32", "pytorch-bf16": "bfloat16"}
+"""The dtype of each untrimmed model that can be named."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A variant of `bundle`; or, where `model` is given, the model that the bundle was made from,
-    in PyTorch.
+    """A variant of `bundle`; or, if `model` is given, the model that the bundle was made from, in
+    PyTorch.
 
     Args:
-        name: how the results name it.
-        bytes: the size of its files, without the tokenizer.
-        adapter: what is merged into that model, if anything.
+        name: the subject's name in the results.
+        bytes: the size of the subject's files, without the tokenizer.
+        model: the directory of the model's checkpoint.
+        adapter: the directory of the adapter that is merged into the model, if any.
         dtype: PyTorch's name for the numbers that the model is loaded in.
-        optional: whether it is left out where the device cannot run it; what was named is not.
+        optional: whether the subject is left out, instead of refused, if the device cannot run it.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Subject:
     optional: bool = False
 
     def request(self) -> dict[str, str | None]:
-        """What its worker has to load."""
+        """The details of the request `load` to the subject's worker."""
         return {
             "bundle": str(self.bundle),
             "variant": self.variant,
@@ -54,7 +56,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Subjects:
-    """Everything to measure, the one that the others are compared with first."""
+    """Everything to measure, first the subject that the others are compared with, and the labels
+    of its bundle."""
 
     subjects: tuple[Subject, ...]
     labels: tuple[str, ...]
@@ -63,7 +66,8 @@ class Subjects:
 def find_subjects(
     bundle: str, against: Sequence[str], model: str | None, adapter: str | None = None
 ) -> Subjects:
-    """All variants of `bundle` for CPUs, or the one of `DIR:VARIANT`, and what `against` names.
+    """All variants of `bundle` for CPUs, or the one of `DIR:VARIANT`, and the subjects that
+    `against` names.
 
     Args:
         against: other bundles' directories, `DIR:VARIANT`, or keys of `PYTORCH`.
@@ -72,40 +76,48 @@ def find_subjects(
 
     Raises:
         SpecError: a name of `against` that is none of these, or a bundle with other labels.
-        CheckpointError: the checkpoint is not there any more, or is another one.
+        CheckpointError: the checkpoint is not there any more, or is not the bundle's.
         trimexport_runtime.TrimexportRuntimeError: no bundle there, or not the variant.
     """
     directory, variant = _split(bundle)
     manifest = read_manifest(directory)
-    found = [
-        Subject(it.name, directory, it.bytes, it.name, optional=variant is None)
-        for it in ([manifest.variant(variant)] if variant else for_cpus(manifest))
+    variants = [manifest.variant(variant)] if variant else for_cpus(manifest)
+    subjects = [
+        Subject(own.name, directory, own.bytes, own.name, optional=variant is None)
+        for own in variants
     ]
     for name in against:
         if name in PYTORCH:
             from trimexport.source.of_bundle import checkpoint_of  # here, for it loads PyTorch
 
-            found.append(_untrimmed(name, directory, checkpoint_of(manifest, model, adapter)))
+            checkpoint = checkpoint_of(manifest, model, adapter)
+            subjects.append(_untrimmed_model(name, directory, checkpoint))
         else:
-            found.append(_other(name, manifest))
-    return Subjects(tuple(found), manifest.label_names)
+            subjects.append(_other_bundle(name, manifest))
+    return Subjects(tuple(subjects), manifest.label_names)
 
 
 def for_cpus(manifest: Manifest) -> list[Variant]:
-    """The variants that someone would run on a CPU: static int8 for TensorRT runs there too, for
-    comparing, and dequantises every weight in every call."""
-    return [it for it in manifest.variants if it.precision in FASTEST_FIRST[DEFAULT]]
+    """The variants that are meant for CPUs. Static int8 for TensorRT runs there too, for
+    comparison, but dequantises every weight in every call."""
+    precisions = FASTEST_FIRST[DEFAULT]
+    return [variant for variant in manifest.variants if variant.precision in precisions]
 
 
 def _split(name: str) -> tuple[Path, str | None]:
-    """A directory, and the variant behind its colon."""
+    """The directory of `DIR` or `DIR:VARIANT`, and the variant if there is one."""
     directory, colon, variant = name.rpartition(":")
     if not colon or Path(name).is_dir():
         return Path(name), None
     return Path(directory), variant
 
 
-def _other(name: str, manifest: Manifest) -> Subject:
+def _other_bundle(name: str, manifest: Manifest) -> Subject:
+    """The variant of another bundle that `--against` names.
+
+    Raises:
+        SpecError: it is no bundle, or has other labels than the bundle of `manifest`.
+    """
     directory, variant = _split(name)
     if not directory.is_dir():
         raise SpecError(
@@ -122,7 +134,8 @@ def _other(name: str, manifest: Manifest) -> Subject:
     return Subject(f"{directory}:{chosen.name}", directory, chosen.bytes, chosen.name)
 
 
-def _untrimmed(name: str, bundle: Path, checkpoint: Checkpoint) -> Subject:
+def _untrimmed_model(name: str, bundle: Path, checkpoint: Checkpoint) -> Subject:
+    """The model that a bundle was made from, in the dtype that `name` stands for."""
     adapter = None if checkpoint.adapter is None else checkpoint.adapter.directory
     size = sum(file.stat().st_size for file in checkpoint.files)
     return Subject(

@@ -1,10 +1,10 @@
-"""One measured subject, in a process of its own: `python -P worker.py`.
+"""A process that runs one measured subject: `python -P worker.py`.
 
 It is run by its path. For a bundle it imports `trimexport_runtime` and the standard library alone,
 so that its start-up and its memory are those of a device. Every line of standard input is a
-request, a JSON object; every one is answered by a line of JSON on standard output:
+request, a JSON object, and gets a line of JSON on standard output as its reply:
 
-| do | further keys | answer |
+| do | further keys | reply |
 | --- | --- | --- |
 | load | bundle, variant, threads, model, adapter, dtype | versions |
 | answer | texts | labels |
@@ -12,7 +12,7 @@ request, a JSON object; every one is answered by a line of JSON on standard outp
 | together | texts | labels, and seconds of every pass over all texts at once |
 | memory | | resident, peak: bytes, or null where the system does not tell |
 
-A request that fails is answered by `error` and `kind`. The end of the input ends the process.
+The reply to a request that fails has `error` and `kind`. The end of the input ends the process.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from typing import Any
 from trimexport_runtime import Classifier, TrimexportRuntimeError
 
 Answerer = Callable[[list[str]], list[str]]
-LEAST_SECONDS = 0.25  # the texts are repeated until so much time has gone by
-WARM_UP = 4  # texts that are answered before the clock runs
+LEAST_SECONDS = 0.25  # the texts are repeated until so much time is measured
+WARM_UP = 4  # texts that are answered before time is measured
 _NAMED = ("trimexport_runtime", "onnxruntime", "numpy", "torch", "transformers")
 
 
 def load(request: dict[str, Any]) -> Answerer:
-    """Texts to labels: through the runtime, or through PyTorch where the request names a model."""
+    """The function from texts to labels: the runtime's, or PyTorch's if the request names a
+    model."""
     bundle, threads = request["bundle"], request["threads"]
     if request["model"] is not None:
         from trimexport.bench.pytorch import Untrimmed
@@ -45,8 +46,8 @@ def load(request: dict[str, Any]) -> Answerer:
     return lambda texts: [prediction.label for prediction in classifier.classify(texts)]
 
 
-def together(answer: Answerer, texts: list[str]) -> dict[str, Any]:
-    """All texts at once, in whatever batches the subject makes of them."""
+def time_together(answer: Answerer, texts: list[str]) -> dict[str, Any]:
+    """Time all texts at once, in the batches that the subject makes of them."""
     labels: list[str] = []
     seconds: list[float] = []
     while sum(seconds) < LEAST_SECONDS:
@@ -56,8 +57,8 @@ def together(answer: Answerer, texts: list[str]) -> dict[str, Any]:
     return {"labels": labels, "seconds": seconds}
 
 
-def apart(answer: Answerer, texts: list[str]) -> dict[str, Any]:
-    """One text at a time."""
+def time_apart(answer: Answerer, texts: list[str]) -> dict[str, Any]:
+    """Time one text after the other."""
     for text in texts[:WARM_UP]:
         answer([text])
     seconds: list[float] = []
@@ -70,7 +71,8 @@ def apart(answer: Answerer, texts: list[str]) -> dict[str, Any]:
 
 
 def memory() -> dict[str, int | None]:
-    """What the process has in memory now, file pages included, and the most it ever had."""
+    """The bytes that the process has in memory now, file pages included, and the most it ever
+    had; None where the system does not tell."""
     known: dict[str, int] = {}
     if os.path.exists("/proc/self/status"):
         with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
@@ -82,15 +84,15 @@ def memory() -> dict[str, int | None]:
 
 
 def versions() -> dict[str, str]:
-    """The packages that do the work, of those that are loaded."""
+    """The versions of the packages that do the work, as far as they are loaded."""
     return {name: str(sys.modules[name].__version__) for name in _NAMED if name in sys.modules}
 
 
 def main() -> None:
-    """Answer requests until there are none."""
+    """Reply to requests until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # a library's own output must not be taken for a reply
     answer: Answerer | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -100,24 +102,25 @@ def main() -> None:
                 reply: dict[str, Any] = {"versions": versions()}
             else:
                 reply = perform(answer, request)
-        except Exception as error:  # whatever a library raises: the parent says it
+        except Exception as error:  # the parent reports whatever a library raises
             reply = {"error": reason(error), "kind": type(error).__name__}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
 
 def perform(answer: Answerer | None, request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request other than `load`."""
+    """The reply to a request other than `load`."""
     if request["do"] == "memory":
         return memory()
     assert answer is not None, "load comes first"
     if request["do"] == "answer":
         return {"labels": answer(request["texts"])}
-    return {"together": together, "apart": apart}[request["do"]](answer, request["texts"])
+    timings = {"together": time_together, "apart": time_apart}
+    return timings[request["do"]](answer, request["texts"])
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """The error as one line."""
     if isinstance(error, TrimexportRuntimeError):
         return str(error)
     lines = str(error).strip().splitlines() or ["it says no more"]

@@ -169,11 +169,11 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
-    from trimexport.evaluation.render import lines
+    from trimexport.evaluation.render import text_lines
 
     if as_json:
         click.echo(json.dumps(value, ensure_ascii=False))
         return
     for evaluation in found:
-        click.echo("\n".join([*lines(evaluation, labels), ""]))
+        click.echo("\n".join([*text_lines(evaluation, labels), ""]))
     click.echo(f"{page}")

@@ -1,1 +1,1 @@
-"""How good a bundle's answers are, on texts whose right answers are known."""
+"""The quality of a bundle's answers, on texts whose right answers are known."""

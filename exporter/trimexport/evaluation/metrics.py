@@ -1,4 +1,4 @@
-"""What the answers are worth, in numbers. Probabilities and right answers in, values out."""
+"""Metrics of answers: probabilities and right answers in, values out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from trimexport.numerics import Floats
+
 from .intervals import Z, wilson
 
 BINS = 15
-Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LabelScores:
-    """One label: of the answers that name it the right ones (precision), of the texts that have it
-    those found (recall), their harmonic mean, and how many texts have it."""
+    """The scores of one label: the share of right ones among the answers that name it (precision),
+    the share of its texts that were given it (recall), their harmonic mean, and the number of its
+    texts."""
 
     label: str
     precision: float
@@ -32,7 +34,8 @@ class LabelScores:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of similar probability: their mean probability, the share that is right, how many."""
+    """Answers of similar probability: their mean probability, the share of right ones, and how many
+    they are."""
 
     confidence: float
     accuracy: float
@@ -41,7 +44,8 @@ class Bin:
 
 @dataclass(frozen=True)
 class Point:
-    """Answers below a probability left out: the share that is left, and how much of it is right."""
+    """The answers whose probability is at least `threshold`: their share of all answers, and the
+    share of right ones among them, None if there are none."""
 
     threshold: float
     coverage: float
@@ -50,9 +54,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Scores:
-    """All of them. `interval` holds the true accuracy with 95 %; `macro_f1` is the mean over the
-    labels that any text has or was given; rows of `confusion` are the right answers, columns those
-    given."""
+    """All metrics of one set of answers.
+
+    `interval` is the 95 % interval of the accuracy. `macro_f1` is the mean over the labels that any
+    text has or was given. The rows of `confusion` are the right answers, its columns the given
+    ones. `coverage` has a point for each threshold from 0 to 0.98.
+    """
 
     texts: int
     accuracy: float
@@ -67,9 +74,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two classifiers on the same texts: texts that only one answers rightly, the difference of
-    their accuracies (the second's less the first's) with its 95 % interval, and the probability of
-    such a difference between classifiers that are equally good."""
+    """Two classifiers on the same texts: how many texts only the first and only the second answers
+    rightly, the second's accuracy less the first's with its 95 % interval, and the probability of
+    so large a difference between equally good classifiers."""
 
     only_first: int
     only_second: int
@@ -79,13 +86,17 @@ class Comparison:
 
 
 def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
-    """Judge probabilities `[texts, labels]` by the places of the right answers, int64 `[texts]`."""
+    """Score probabilities, float64 [texts, labels].
+
+    Args:
+        gold: the right answers' places among the labels, int64 [texts].
+    """
     places = range(len(labels))
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == gold
     each = precision_recall_fscore_support(gold, answers, labels=places, zero_division=0.0)
     bins = _bins(confidence, right)
-    gaps = [abs(item.confidence - item.accuracy) * item.count for item in bins]
+    gaps = [abs(own.confidence - own.accuracy) * own.count for own in bins]
     return Scores(
         texts=len(gold),
         accuracy=float(right.mean()),
@@ -105,15 +116,24 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
 
 
 def abstention(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:
-    """What is left where answers below a probability are not given."""
+    """The point of a threshold.
+
+    Args:
+        confidence: each answer's probability, float64 [texts].
+        right: whether each answer is right.
+    """
     kept = confidence >= threshold
     accuracy = float(right[kept].mean()) if kept.any() else None
     return Point(threshold, float(kept.mean()), accuracy)
 
 
 def compare(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Comparison:
-    """Whether two classifiers differ, from which of the same texts each answers rightly: McNemar's
-    test with exact probabilities (McNemar 1947, Psychometrika 12)."""
+    """Compare two classifiers by McNemar's test with exact probabilities (McNemar 1947,
+    Psychometrika 12).
+
+    Args:
+        first, second: whether each classifier answers each text rightly, bool [texts].
+    """
     count = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differ, difference = only_first + only_second, (only_second - only_first) / count
@@ -125,11 +145,13 @@ def compare(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Comp
 
 
 def _seen(gold: Places, answers: Places, labels: int) -> npt.NDArray[np.bool_]:
+    """Whether any text has each label or was given it, bool [labels]."""
     return np.isin(np.arange(labels), np.concatenate([gold, answers]))
 
 
 def _bins(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Bins of equal width, the empty ones left out (Guo et al. 2017, arXiv:1706.04599)."""
+    """The answers in bins of equal width (Guo et al. 2017, arXiv:1706.04599); empty bins are left
+    out."""
     places = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     return tuple(
         Bin(float(confidence[at].mean()), float(right[at].mean()), int(at.sum()))

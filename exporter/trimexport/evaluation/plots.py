@@ -18,21 +18,22 @@ STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
 }
 SIZE = (4.6, 3.6)  # inches
-MANY = 12  # labels, from which on the matrix has no numbers
+MANY = 12  # labels; with more the confusion matrix has no numbers
 
 
 def plots(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
-    """Reliability, coverage, confusion and lengths, each an <svg> that needs nothing besides."""
+    """The plots of reliability, coverage, confusion and lengths, each an <svg> of its own."""
     drawers: list[Callable[[Any], None]] = [
         lambda axes: _reliability(axes, evaluation),
         lambda axes: _coverage(axes, evaluation),
         lambda axes: _confusion(axes, evaluation, labels),
         lambda axes: _lengths(axes, evaluation),
     ]
-    return [_drawn(draw) for draw in drawers]
+    return [_svg(draw) for draw in drawers]
 
 
-def _drawn(draw: Callable[[Any], None]) -> str:
+def _svg(draw: Callable[[Any], None]) -> str:
+    """The <svg> of what `draw` draws into matplotlib's axes."""
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
         draw(figure.subplots())
@@ -43,9 +44,10 @@ def _drawn(draw: Callable[[Any], None]) -> str:
 
 def _reliability(axes: Any, evaluation: Evaluation) -> None:
     bins = evaluation.scores.bins
-    sizes = [20 + 180 * item.count / evaluation.scores.texts for item in bins]
+    confidence, accuracy = [own.confidence for own in bins], [own.accuracy for own in bins]
+    sizes = [20 + 180 * own.count / evaluation.scores.texts for own in bins]
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.scatter([it.confidence for it in bins], [it.accuracy for it in bins], s=sizes)
+    axes.scatter(confidence, accuracy, s=sizes)
     axes.set(
         title="Reliability", xlabel="probability of the answer", ylabel="share that is right",
         xlim=(0, 1.02), ylim=(0, 1.02),
@@ -53,8 +55,8 @@ def _reliability(axes: Any, evaluation: Evaluation) -> None:
 
 
 def _coverage(axes: Any, evaluation: Evaluation) -> None:
-    points = [it for it in evaluation.scores.coverage if it.accuracy is not None]
-    axes.plot([it.coverage for it in points], [it.accuracy for it in points])
+    points = [point for point in evaluation.scores.coverage if point.accuracy is not None]
+    axes.plot([point.coverage for point in points], [point.accuracy for point in points])
     axes.set(
         title="Leaving out unsure answers", xlabel="share of texts answered",
         ylabel="share that is right",

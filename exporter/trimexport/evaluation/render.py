@@ -11,37 +11,38 @@ from .run import Evaluation
 ROW = "{:<24} {:>9} {:>9} {:>9} {:>9}"
 
 
-def lines(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
-    """What is printed of one variant."""
+def text_lines(evaluation: Evaluation, labels: Sequence[str]) -> list[str]:
+    """The lines for one variant: the facts, each label's scores, and the confusion matrix if there
+    are at most 10 labels."""
     scores = evaluation.scores
-    found = [
+    lines = [
         *(f"{name:<24} {value}" for name, value in facts(evaluation)),
         "",
         ROW.format("label", "precision", "recall", "F1", "texts"),
         *(
             ROW.format(
-                it.label, f"{it.precision:.1%}", f"{it.recall:.1%}", f"{it.f1:.1%}", it.support
+                own.label, f"{own.precision:.1%}", f"{own.recall:.1%}", f"{own.f1:.1%}", own.support
             )
-            for it in scores.labels
+            for own in scores.labels
         ),
     ]
     if len(labels) <= 10:
-        found += ["", "right answer, and how often each was given:"]
+        lines += ["", "right answer, and how often each was given:"]
         width = max(9, *map(len, labels))
-        found.append(" " * 24 + " ".join(f"{label:>{width}}" for label in labels))
-        found += [
+        lines.append(" " * 24 + " ".join(f"{label:>{width}}" for label in labels))
+        lines += [
             f"{label:<24}" + " ".join(f"{count:>{width},}" for count in row)
             for label, row in zip(labels, scores.confusion, strict=True)
         ]
-    return found
+    return lines
 
 
 def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Names and values of what there is one number of."""
+    """The numbers that belong to no single label, as names and values."""
     scores, speed = evaluation.scores, evaluation.speed
     low, high = scores.interval
     least, median, most = np.percentile(evaluation.tokens, [0, 50, 100]).tolist()
-    found = [
+    pairs = [
         ("variant", f"{evaluation.variant} ({evaluation.provider}), {scores.texts:,} texts"),
         ("accuracy", f"{scores.accuracy:.2%} (95 %: {low:.2%} to {high:.2%})"),
         ("macro F1", f"{scores.macro_f1:.2%}"),
@@ -58,12 +59,12 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
     if (point := evaluation.abstention) is not None:
         accuracy = "none is left" if point.accuracy is None else f"{point.accuracy:.2%} right"
-        found.append(
+        pairs.append(
             (f"from {point.threshold:.0%} on", f"{point.coverage:.1%} of the texts, {accuracy}")
         )
     if (other := evaluation.comparison) is not None:
         low, high = other.interval
-        found.append(
+        pairs.append(
             (
                 "against the earlier",
                 f"{other.difference:+.2%} (95 %: {low:+.2%} to {high:+.2%}), p = "
@@ -71,4 +72,4 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
                 f"{other.only_first:,} were",
             )
         )
-    return found
+    return pairs
