@@ -28,8 +28,10 @@ from .spec import BuildSpec
 
 @dataclass(frozen=True)
 class Setting:
-    """What a spec asks of which model, before the tokens of its labels are looked for. The fields
-    are those of `Plan`."""
+    """What a spec asks of which model, before the tokens of its labels are looked for.
+
+    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json.
+    """
 
     spec: BuildSpec
     checkpoint: Checkpoint
@@ -40,22 +42,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A spec whose every name has been resolved: what the bundle will hold, before any weight.
+class Plan(Setting):
+    """A setting with the tokens of its labels: what the bundle will hold, before any weight.
 
     `verbalizer` is None for a fine-tuned classifier, whose output layer has a row per label.
-    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json, and
-    `notice` the terms that the bundle has to carry.
+    `limit` leaves room for labels that are read whole. `notice` is the terms that the bundle has
+    to carry.
     """
 
-    spec: BuildSpec
-    checkpoint: Checkpoint
-    tokenizer: SourceTokenizer
-    prompt: PromptIds
     labels: tuple[str, ...]
     verbalizer: Verbalizer | None
-    limit: int
-    text_tokenizer: Mapping[str, Any]
     notice: str | None
 
     @property
@@ -92,24 +88,22 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
-    found = set_up(spec)
+    setting = set_up(spec)
+    checkpoint, prompt = setting.checkpoint, setting.prompt
     verbalizer = None
-    if found.checkpoint.is_classifier:
-        labels = classifier_labels(spec, found.checkpoint)
+    if checkpoint.is_classifier:
+        labels = classifier_labels(spec, checkpoint)
     else:
-        labels, template = spec.labels, found.prompt.template
-        ends = found.checkpoint.end_ids
-        verbalizer = make_verbalizer(labels, spec.verbalizers, template, found.tokenizer, ends)
+        labels, ends = spec.labels, checkpoint.end_ids
+        verbalizer = make_verbalizer(
+            labels, spec.verbalizers, prompt.template, setting.tokenizer, ends
+        )
+    limit = _text_limit(spec, checkpoint, prompt, verbalizer)
     return Plan(
-        spec=spec,
-        checkpoint=found.checkpoint,
-        tokenizer=found.tokenizer,
-        prompt=found.prompt,
+        **vars(replace(setting, limit=limit)),
         labels=labels,
         verbalizer=verbalizer,
-        limit=_text_limit(spec, found.checkpoint, found.prompt, verbalizer),
-        text_tokenizer=found.text_tokenizer,
-        notice=_notice(spec, found.checkpoint),
+        notice=_notice(spec, checkpoint),
     )
 
 
@@ -157,23 +151,26 @@ def set_up(spec: BuildSpec) -> Setting:
     )
 
 
-def whole_ids(setting: Setting | Plan, texts: Sequence[str]) -> list[tuple[int, ...]]:
+def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """Each text's ids with the prompt's around them, tokenised and cut to the limit as in the
     bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
     prompt, limit = setting.prompt, setting.limit
-    found = []
+    sequences = []
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
-        found.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
-    return found
+        sequences.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
+    return sequences
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:
-    """The spec's prompt, or the one that goes without saying: a fine-tuned classifier reads the
-    text alone, and a checkpoint's card may know one for the labels. Unsupported models and labels
-    that are missing are refused here, for the weights of a hub id are not there yet."""
+    """The spec's prompt, or the default one: the text alone for a fine-tuned classifier, and what
+    a language model's card says for the labels.
+
+    Unsupported models and missing labels are refused here, before the weights of a hub id are
+    downloaded.
+    """
     architecture, _ = family_of(read_config(directory), spec.model)
     if is_classifier(architecture):
         if spec.chat:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from trimexport.errors import SpecError
-from trimexport.planning import Plan, Setting, whole_ids
+from trimexport.planning import Setting, whole_ids
 
 from .layerwise import LayerwiseModel
 
@@ -19,7 +19,7 @@ _WHOLE_ROWS = 64
 
 def answer_states(
     model: LayerwiseModel,
-    setting: Setting | Plan,
+    setting: Setting,
     texts: Sequence[str],
     progress: Callable[[int], None] = lambda done: None,
 ) -> torch.Tensor:
@@ -60,7 +60,9 @@ def mean_probabilities(
     for rows, shift, weights in zip(
         hidden.split(_ROWS), normaliser.split(_ROWS), member.split(_ROWS), strict=True
     ):
-        blocks = [weights.T @ (it - shift[:, None]).exp() for _, it in model.head_blocks(rows)]
+        blocks = [
+            weights.T @ (logits - shift[:, None]).exp() for _, logits in model.head_blocks(rows)
+        ]
         part = torch.cat(blocks, 1)
         total = total + part if total.shape[1] else part
     return total
@@ -88,7 +90,7 @@ def likeliest(
         best.append(probabilities.topk(count, dim=1))
         asked.append(probabilities[:, list(token_ids)])
     return Likeliest(
-        token_ids=torch.cat([it.indices for it in best]),
-        probabilities=torch.cat([it.values for it in best]),
+        token_ids=torch.cat([top.indices for top in best]),
+        probabilities=torch.cat([top.values for top in best]),
         asked=torch.cat(asked),
     )
