@@ -68,12 +68,12 @@ class Plan(Setting):
 
     @property
     def trie(self) -> Trie | None:
-        """Of the labels' tokens, where their first ones do not tell them apart."""
+        """The trie of the labels' tokens, where their first tokens do not tell the labels apart."""
         return None if self.verbalizer is None else self.verbalizer.trie
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the choices made."""
+        """Lines that tell the user of choices made."""
         notes = _adapter_notes(self.checkpoint)
         if self.verbalizer is None:
             suffix_ids = self.prompt.suffix_ids
@@ -108,7 +108,8 @@ def plan(spec: BuildSpec) -> Plan:
 
 
 def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A line where an adapter fits the checkpoint by its shapes, and names another model."""
+    """A line that warns of an adapter that fits the checkpoint by its shapes, but names another
+    model."""
     base = None if checkpoint.adapter is None else checkpoint.adapter.base
     if base is None or Path(base).name == Path(checkpoint.model).resolve().name:
         return ()
@@ -119,7 +120,7 @@ def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def set_up(spec: BuildSpec) -> Setting:
-    """Resolve a spec but for its labels' words: find the model, tokenise the prompt.
+    """Resolve all of a spec but its labels' words: find the model, tokenise the prompt.
 
     Raises:
         SpecError, CheckpointError: as `plan`.
@@ -152,8 +153,8 @@ def set_up(spec: BuildSpec) -> Setting:
 
 
 def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Each text's ids with the prompt's around them, tokenised and cut to the limit as in the
-    bundle."""
+    """The ids of each text with the prompt's around them. The text is tokenised and cut to the
+    limit as in the bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
     prompt, limit = setting.prompt, setting.limit
     sequences = []
@@ -195,7 +196,7 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
 def _shown(
     template: PromptTemplate, spec: BuildSpec, directory: Path, shots: Sequence[Shot]
 ) -> PromptTemplate:
-    """The template with examples before it, as turns where it is one itself."""
+    """The template with examples before it, which are turns of a chat where the template is one."""
     if spec.chat:
         return wrap_in_chat(template, spec.system, directory, shots)
     return write_shots(template, shots)
@@ -204,8 +205,8 @@ def _shown(
 def _tokenise(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
 ) -> PromptIds:
-    """The template as ids. A classifier was trained on whole strings, end tokens included, and
-    answers at the last token that is no padding."""
+    """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
+    trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = tokenise_prompt(template, tokenizer, ended=classifier)
     if not classifier:
@@ -215,9 +216,11 @@ def _tokenise(
 
 
 def _control(prompt: PromptIds) -> frozenset[int]:
-    """Tokens that a text must not contain besides those marked special: what a chat template writes
-    steers the model, marked or not (Qwen3's `</think>` is not). `prompt` has no examples in it, for
-    what they say does not."""
+    """The tokens that a text must not contain, besides those marked special: all that a chat
+    template writes, for they steer the model, marked or not (Qwen3's `</think>` is not marked).
+
+    Requires a prompt without examples, whose words are ordinary ones.
+    """
     return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 
@@ -227,7 +230,7 @@ def _text_limit(
     prompt: PromptIds,
     verbalizer: Verbalizer | None = None,
 ) -> int:
-    """How many tokens the prompt, and labels that are read whole, leave for a text."""
+    """How many tokens a text may have beside the prompt and labels that are read whole."""
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
     trie = None if verbalizer is None else verbalizer.trie
     around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
@@ -240,7 +243,8 @@ def _text_limit(
 
 
 def _notice(spec: BuildSpec, checkpoint: Checkpoint) -> str | None:
-    """Every notice there is: the spec's, that of the checkpoint's card, and what is known."""
+    """The notices of the spec, of the checkpoint's card and of the model's family, as one text;
+    None where there is none."""
     known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
     notices = dict.fromkeys((spec.notice, notice_of(checkpoint.directory), known))
     return " ".join(notice.rstrip(".") + "." for notice in notices if notice) or None

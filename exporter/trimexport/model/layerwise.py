@@ -126,16 +126,17 @@ class LayerwiseModel:
     def read_vocabulary(
         self, hidden: torch.Tensor, token_ids: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the whole output layer makes of hidden states [n, hidden]: logits at `token_ids`,
-        float32 [n, tokens], and the log of the sum of exp over all, float32 [n]."""
+        """Two results of the whole output layer on hidden states [n, hidden]: the logits at
+        `token_ids`, float32 [n, tokens], and the log of the sum of exp over all logits, float32
+        [n]."""
         parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
         logits, normalisers = zip(*parts, strict=True)
         return torch.cat(logits), torch.cat(normalisers)
 
     @torch.no_grad()
     def head_blocks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """The whole output layer, a block of the vocabulary at a time: the block's first token, and
-        its logits, float32 [n, tokens of the block]."""
+        """The logits of the whole output layer, a block of the vocabulary at a time: the block's
+        first token, and its logits, float32 [n, tokens of the block]."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
         softcap = softcap_of(self.model)
@@ -173,14 +174,14 @@ class LayerwiseModel:
         Returns:
             parameter name within the body, with `body.` before it -> float32 [inputs].
         """
-        found: dict[str, torch.Tensor] = {}
+        largest: dict[str, torch.Tensor] = {}
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             sizes = inputs[0].abs()
             place = torch.arange(sizes.shape[1])
             seen = (place >= skip) & (place < self._lengths[self._rows].unsqueeze(1))
-            largest = sizes[seen].amax(0)
-            found[name] = torch.maximum(found.get(name, largest), largest)
+            here = sizes[seen].amax(0)
+            largest[name] = torch.maximum(largest.get(name, here), here)
 
         hooks = [
             module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
@@ -193,7 +194,7 @@ class LayerwiseModel:
             progress(len(group))
         for hook in hooks:
             hook.remove()
-        return found
+        return largest
 
     def _last_hidden(self, sequences: list[Sequence[int]]) -> torch.Tensor:
         """Hidden states after the final norm at each row's last token [n, hidden].
@@ -225,7 +226,8 @@ class LayerwiseModel:
         return gathered, normaliser
 
     def _blocks(self) -> Iterator[nn.Module]:
-        """Every module of the body that is loaded as a whole: each layer, and what is left."""
+        """Every module of the body that is loaded as a whole: each layer, the final norm and the
+        like; not the embedding."""
         layers = layers_of(self.body)
         yield from layers
         embedding = self.model.get_input_embeddings()
@@ -283,8 +285,9 @@ class LayerwiseModel:
 
 
 def _rows_of(value: Any, batch: int, rows: slice) -> Any:
-    """The given rows of what a layer is called with, where it has a row for each of the batch: a
-    mask does in some versions of transformers, rotary tables and single rows for all do not."""
+    """The given rows of an argument that a layer is called with, if the argument has a row for each
+    text of the batch. A mask has, in some versions of transformers; rotary tables, and masks that
+    all texts share, have not."""
     if isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == batch:
         return value[rows]
     return value

@@ -23,7 +23,8 @@ def answer_states(
     texts: Sequence[str],
     progress: Callable[[int], None] = lambda done: None,
 ) -> torch.Tensor:
-    """What the output layer reads at the answer's place of each text: float32 [texts, hidden].
+    """The hidden states after each whole prompt, which the output layer reads: float32 [texts,
+    hidden].
 
     Raises:
         SpecError: a text without tokens, where the prompt has none either.
@@ -82,7 +83,8 @@ class Likeliest:
 def likeliest(
     model: LayerwiseModel, hidden: torch.Tensor, count: int, token_ids: Sequence[int]
 ) -> Likeliest:
-    """The `count` likeliest tokens after hidden [n, hidden], and the probabilities of others."""
+    """The `count` likeliest tokens after hidden states [n, hidden], and the probabilities of the
+    tokens `token_ids`."""
     best, asked = [], []
     for rows in hidden.split(_WHOLE_ROWS):
         logits = torch.cat([block for _, block in model.head_blocks(rows)], 1)
