@@ -47,12 +47,12 @@ def check_output(output: Path, force: bool) -> None:
 def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path]:
     """A new directory beside `output` that becomes `output` when the block ends well.
 
-    However the block ends otherwise (error, Ctrl-C), the new directory is removed, with those
+    If the block ends in any other way (error, Ctrl-C), the new directory is removed, with those
     above it that were made for it, and an old `output` stays as it was. Signals that come while
-    it replaces or removes take effect when that is done.
+    directories are replaced or removed take effect when that is done.
 
     Args:
-        remedy: what to do where it cannot be written, for the error.
+        remedy: what the error tells the user to do where `output` cannot be written.
 
     Raises:
         OutputError: see `check_output`, which holds when the block ends too; or the disk is full,
@@ -84,7 +84,7 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
 
 def check_place(output: Path) -> None:
     """Raise OutputError where what is above `output` is a file, or may not be written."""
-    above = next(it for it in Path(os.path.abspath(output)).parents if it.exists())
+    above = next(folder for folder in Path(os.path.abspath(output)).parents if folder.exists())
     if not above.is_dir():
         raise _refused(output, NotADirectoryError(errno.ENOTDIR, f"{above} is a file"), _ELSEWHERE)
     if not os.access(above, os.W_OK):
@@ -137,7 +137,7 @@ def _replace(output: Path, work: Path, aside: Path, force: bool) -> None:
 
 
 def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
-    """Leave `output` as it was or as it became, and nothing else."""
+    """Put an old `output` back that was moved aside and not replaced, and remove all else."""
     if aside.exists() and not output.exists():
         aside.rename(output)
     for folder in (work, aside):
@@ -149,7 +149,8 @@ def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C and termination take effect only after the block, whoever is impatient waits."""
+    """Hold back Ctrl-C and termination until the block has ended; then the first that came takes
+    effect."""
     came: list[int] = []
     before: dict[int, Any] = {}
     try:

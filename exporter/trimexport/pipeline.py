@@ -57,8 +57,9 @@ def build(
         output: the bundle's directory; it appears whole or not at all.
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
-        calibration: texts by which int8 and int4 balance activations and weights; None goes by the
-            weights alone, and takes those that ship for static int8, which cannot do without.
+        calibration: texts by which int8 and int4 balance activations and weights, and by which
+            tensorrt-int8 scales activations. Without them int8 and int4 go by the weights alone,
+            and tensorrt-int8 takes the texts that ship.
         engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
             GPU that will run them.
 
@@ -107,7 +108,7 @@ def _write(
     work: Path,
     progress: Progress,
 ) -> Manifest:
-    """Write every file of the bundle, as far as nothing was measured."""
+    """Write the bundle's files, and a manifest without measurements."""
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
@@ -131,8 +132,8 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
 def _activation_ranges(
     planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
 ) -> dict[str, Activations]:
-    """What the calibration texts give each variant: all that are smoothed, where texts are given;
-    static int8 alone, which cannot do without, where none are."""
+    """The activations on calibration texts, for each variant that uses them: all that are smoothed
+    where texts are given, and tensorrt-int8, which always needs some, where none are."""
     names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
     if calibration is None:
         names = [name for name in names if name == STATIC]

@@ -28,8 +28,10 @@ from .spec import BuildSpec
 
 @dataclass(frozen=True)
 class Setting:
-    """What a spec asks of which model, before the tokens of its labels are looked for. The fields
-    are those of `Plan`."""
+    """What a spec asks of which model, before the tokens of its labels are looked for.
+
+    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json.
+    """
 
     spec: BuildSpec
     checkpoint: Checkpoint
@@ -40,22 +42,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A spec whose every name has been resolved: what the bundle will hold, before any weight.
+class Plan(Setting):
+    """A setting with the tokens of its labels: what the bundle will hold, before any weight.
 
     `verbalizer` is None for a fine-tuned classifier, whose output layer has a row per label.
-    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json, and
-    `notice` the terms that the bundle has to carry.
+    `limit` leaves room for labels that are read whole. `notice` is the terms that the bundle has
+    to carry.
     """
 
-    spec: BuildSpec
-    checkpoint: Checkpoint
-    tokenizer: SourceTokenizer
-    prompt: PromptIds
     labels: tuple[str, ...]
     verbalizer: Verbalizer | None
-    limit: int
-    text_tokenizer: Mapping[str, Any]
     notice: str | None
 
     @property
@@ -72,12 +68,12 @@ class Plan:
 
     @property
     def trie(self) -> Trie | None:
-        """Of the labels' tokens, where their first ones do not tell them apart."""
+        """The trie of the labels' tokens, where their first tokens do not tell the labels apart."""
         return None if self.verbalizer is None else self.verbalizer.trie
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the choices made."""
+        """Lines that tell the user of choices made."""
         notes = _adapter_notes(self.checkpoint)
         if self.verbalizer is None:
             suffix_ids = self.prompt.suffix_ids
@@ -92,29 +88,28 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
-    found = set_up(spec)
+    setting = set_up(spec)
+    checkpoint, prompt = setting.checkpoint, setting.prompt
     verbalizer = None
-    if found.checkpoint.is_classifier:
-        labels = classifier_labels(spec, found.checkpoint)
+    if checkpoint.is_classifier:
+        labels = classifier_labels(spec, checkpoint)
     else:
-        labels, template = spec.labels, found.prompt.template
-        ends = found.checkpoint.end_ids
-        verbalizer = make_verbalizer(labels, spec.verbalizers, template, found.tokenizer, ends)
+        labels, ends = spec.labels, checkpoint.end_ids
+        verbalizer = make_verbalizer(
+            labels, spec.verbalizers, prompt.template, setting.tokenizer, ends
+        )
+    limit = _text_limit(spec, checkpoint, prompt, verbalizer)
     return Plan(
-        spec=spec,
-        checkpoint=found.checkpoint,
-        tokenizer=found.tokenizer,
-        prompt=found.prompt,
+        **vars(replace(setting, limit=limit)),
         labels=labels,
         verbalizer=verbalizer,
-        limit=_text_limit(spec, found.checkpoint, found.prompt, verbalizer),
-        text_tokenizer=found.text_tokenizer,
-        notice=_notice(spec, found.checkpoint),
+        notice=_notice(spec, checkpoint),
     )
 
 
 def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A line where an adapter fits the checkpoint by its shapes, and names another model."""
+    """A line that warns of an adapter that fits the checkpoint by its shapes, but names another
+    model."""
     base = None if checkpoint.adapter is None else checkpoint.adapter.base
     if base is None or Path(base).name == Path(checkpoint.model).resolve().name:
         return ()
@@ -125,7 +120,7 @@ def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def set_up(spec: BuildSpec) -> Setting:
-    """Resolve a spec but for its labels' words: find the model, tokenise the prompt.
+    """Resolve all of a spec but its labels' words: find the model, tokenise the prompt.
 
     Raises:
         SpecError, CheckpointError: as `plan`.
@@ -157,23 +152,26 @@ def set_up(spec: BuildSpec) -> Setting:
     )
 
 
-def whole_ids(setting: Setting | Plan, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Each text's ids with the prompt's around them, tokenised and cut to the limit as in the
-    bundle."""
+def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The ids of each text with the prompt's around them. The text is tokenised and cut to the
+    limit as in the bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
     prompt, limit = setting.prompt, setting.limit
-    found = []
+    sequences = []
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
-        found.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
-    return found
+        sequences.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
+    return sequences
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:
-    """The spec's prompt, or the one that goes without saying: a fine-tuned classifier reads the
-    text alone, and a checkpoint's card may know one for the labels. Unsupported models and labels
-    that are missing are refused here, for the weights of a hub id are not there yet."""
+    """The spec's prompt, or the default one: the text alone for a fine-tuned classifier, and what
+    a language model's card says for the labels.
+
+    Unsupported models and missing labels are refused here, before the weights of a hub id are
+    downloaded.
+    """
     architecture, _ = family_of(read_config(directory), spec.model)
     if is_classifier(architecture):
         if spec.chat:
@@ -198,7 +196,7 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
 def _shown(
     template: PromptTemplate, spec: BuildSpec, directory: Path, shots: Sequence[Shot]
 ) -> PromptTemplate:
-    """The template with examples before it, as turns where it is one itself."""
+    """The template with examples before it, which are turns of a chat where the template is one."""
     if spec.chat:
         return wrap_in_chat(template, spec.system, directory, shots)
     return write_shots(template, shots)
@@ -207,8 +205,8 @@ def _shown(
 def _tokenise(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
 ) -> PromptIds:
-    """The template as ids. A classifier was trained on whole strings, end tokens included, and
-    answers at the last token that is no padding."""
+    """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
+    trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = tokenise_prompt(template, tokenizer, ended=classifier)
     if not classifier:
@@ -218,9 +216,11 @@ def _tokenise(
 
 
 def _control(prompt: PromptIds) -> frozenset[int]:
-    """Tokens that a text must not contain besides those marked special: what a chat template writes
-    steers the model, marked or not (Qwen3's `</think>` is not). `prompt` has no examples in it, for
-    what they say does not."""
+    """The tokens that a text must not contain, besides those marked special: all that a chat
+    template writes, for they steer the model, marked or not (Qwen3's `</think>` is not marked).
+
+    Requires a prompt without examples, whose words are ordinary ones.
+    """
     return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
 
 
@@ -230,7 +230,7 @@ def _text_limit(
     prompt: PromptIds,
     verbalizer: Verbalizer | None = None,
 ) -> int:
-    """How many tokens the prompt, and labels that are read whole, leave for a text."""
+    """How many tokens a text may have beside the prompt and labels that are read whole."""
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
     trie = None if verbalizer is None else verbalizer.trie
     around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
@@ -243,7 +243,8 @@ def _text_limit(
 
 
 def _notice(spec: BuildSpec, checkpoint: Checkpoint) -> str | None:
-    """Every notice there is: the spec's, that of the checkpoint's card, and what is known."""
+    """The notices of the spec, of the checkpoint's card and of the model's family, as one text;
+    None where there is none."""
     known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
     notices = dict.fromkeys((spec.notice, notice_of(checkpoint.directory), known))
     return " ".join(notice.rstrip(".") + "." for notice in notices if notice) or None

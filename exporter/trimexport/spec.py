@@ -18,7 +18,7 @@ TRUNCATE = ("end", "start")
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """A build, named completely.
+    """Everything that a build is made of.
 
     Args:
         model: directory or hub id.
@@ -29,17 +29,17 @@ class BuildSpec:
         revision: of a hub id; None is the hub's default branch.
         verbalizers: label -> words, for labels that do not stand for themselves.
         precision: variants to build, the first being the default one.
-        tensorrt: precisions of variants for TensorRT, of `TENSORRT`, besides.
+        tensorrt: precisions, of `TENSORRT`, of variants for TensorRT that are built besides.
         max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
         truncate: which end of a longer text is cut off.
         notice: terms that the bundle has to carry, besides what is known of the model.
         chat: the prompt is the user's turn in the tokenizer's chat template.
-        system: what the system turn says before it; None is no such turn.
+        system: what the system turn says before the user's; None is no such turn.
         adapter: directory or hub id of a LoRA adapter in peft's format, which is merged into the
             model; None is the model as it is.
         few_shot: a file of texts with labels, of which examples are written into the prompt.
-        shots: how many of each label.
-        seed: which of them, and in which order: see `few_shot`.
+        shots: how many examples of each label.
+        seed: decides which examples are taken, and in which order.
     """
 
     model: str
@@ -171,7 +171,8 @@ def _read_words(value: Mapping[str, str | list[str]]) -> dict[str, tuple[str, ..
 
 
 def _kinds() -> dict[str, _Kind]:
-    """Every field of a spec, and how a recipe writes its type; None is a field left out."""
+    """How a recipe writes each field of a spec, by the type of the field. A field that may be None
+    is written as the type it may have besides, and left out for None."""
     by_type = {
         str: _Kind(_is_text, "a string"),
         Path: _Kind(_is_text, "a string", Path),
@@ -192,15 +193,16 @@ _KINDS = _kinds()
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """`positive, negative` -> its labels. An empty one is kept for the verbalizer to refuse."""
+    """The names in a text such as `positive, negative`. An empty name is kept, for whoever checks
+    the names to refuse."""
     return tuple(label.strip() for label in text.split(","))
 
 
 def parse_verbalizers(
     items: Sequence[str], option: str = "--verbalize"
 ) -> dict[str, tuple[str, ...]]:
-    """`positive=good,great` items -> label -> words. A space before a word is kept. `option` is
-    what they were given with.
+    """The words of each label, of items such as `positive=good,great`. A space before a word is
+    kept. `option` is the option that the items were given with.
 
     Raises:
         SpecError: no `=`, or a label given twice.

@@ -35,7 +35,7 @@ _CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
-    """What clients of ordinary sequence classifiers read: tokenizer and config.json."""
+    """Write the files that clients of ordinary sequence classifiers read: tokenizer and config."""
     labels = planned.labels
     source = planned.checkpoint.config
     # GPT-2 calls its context n_positions
@@ -63,9 +63,12 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
 
 
 def _transformers_js_config(variants: Sequence[Variant]) -> dict[str, Any]:
-    """What transformers.js cannot see by itself: the variant to take unless one is named, and the
-    graphs that have a data file. It fetches that of the graph's own name and no other, so a graph
-    that needs another one too is not listed: a client has to name its files itself."""
+    """The settings that transformers.js cannot find out by itself: which variant to take unless one
+    is named, and which graphs have a data file.
+
+    transformers.js fetches the data file that is named after the graph and no other. A graph that
+    needs another file too is left out, and a client has to name its files itself.
+    """
     own = [
         Path(variant.graph).name
         for variant in variants
@@ -80,7 +83,12 @@ def _transformers_js_config(variants: Sequence[Variant]) -> dict[str, Any]:
 def first_manifest(
     planned: Plan, variants: tuple[Variant, ...], work: Path, hashes: Mapping[str, str]
 ) -> Manifest:
-    """The manifest before anything was measured. `hashes` are those known from writing."""
+    """The manifest of a bundle that was not measured yet.
+
+    Args:
+        work: the directory that holds the bundle's files.
+        hashes: file -> SHA-256, of the files that were hashed while they were written.
+    """
     spec, checkpoint = planned.spec, planned.checkpoint
     adapter = checkpoint.adapter
     local = Path(spec.model).is_dir()

@@ -70,15 +70,19 @@ def rewrite(
     sizes = {entry.path: entry.bytes for entry in files}
     old = {entry.path: entry.bytes for entry in manifest.files}
     variants = tuple(
-        replace(it, engine=None, bytes=it.bytes + sizes[it.graph] - old[it.graph])
-        for it in manifest.variants
+        replace(
+            variant,
+            engine=None,
+            bytes=variant.bytes + sizes[variant.graph] - old[variant.graph],
+        )
+        for variant in manifest.variants
     )
     return replace(manifest, files=tuple(files), variants=variants)
 
 
 def dropped_engines(manifest: Manifest) -> tuple[str, ...]:
     """The variants whose engines `rewrite` leaves behind."""
-    return tuple(it.name for it in manifest.variants if it.engine is not None)
+    return tuple(variant.name for variant in manifest.variants if variant.engine is not None)
 
 
 def write_manifest(manifest: Manifest, work: Path) -> None:
@@ -87,9 +91,10 @@ def write_manifest(manifest: Manifest, work: Path) -> None:
 
 
 def carry_over(bundle: Path, work: Path, manifest: Manifest) -> None:
-    """Bring what is not among the manifest's files too, reports and the card: all but engines."""
-    left = {bundle / MANIFEST}
-    left |= {bundle / it.engine.file for it in manifest.variants if it.engine is not None}
+    """Bring the files too that the manifest does not list: reports and the card. Engines stay
+    behind."""
+    engines = (variant.engine for variant in manifest.variants)
+    left = {bundle / MANIFEST, *(bundle / engine.file for engine in engines if engine is not None)}
     for path in sorted(bundle.rglob("*")):
         target = work / path.relative_to(bundle)
         if path.is_dir() and not path.is_symlink():

@@ -116,7 +116,7 @@ def write_variants(
         model = graphs[scheme.attention].clone()
         activations = ranges.get(name, {})
         factors = smooth(model, activations, statistics) if scheme.smoothed else {}
-        tensors = scheme.quantize(model, factors, activations)
+        weights = scheme.quantize(model, factors, activations)
         if scheme.lowered:
             lower(model)
         common.RemoveUnusedNodesPass()(model)
@@ -125,8 +125,8 @@ def write_variants(
         if name.startswith(FOR_TENSORRT):
             require_readable(work / variant.graph)
         # What an earlier variant wrote did not stream by again.
-        errors |= {it.name: it.error for it in tensors if it.error is not None}
-        worst = max((errors[it.name] for it in tensors), default=None)
+        errors |= {weight.name: weight.error for weight in weights if weight.error is not None}
+        worst = max((errors[weight.name] for weight in weights), default=None)
         variants.append(replace(variant, weight_error=worst))
         hashes.update(sha256)
     return tuple(variants), hashes
@@ -135,10 +135,10 @@ def write_variants(
 def _statistics(
     graphs: Mapping[str, ir.Model], names: Sequence[str], progress: Progress
 ) -> dict[str, Statistics]:
-    """Of the matrices, where a variant is smoothed; they are the same in every graph."""
+    """The statistics of every matrix that smoothing needs; none where no variant is smoothed."""
     if not any(SCHEMES[name].smoothed for name in names):
         return {}
-    graph = next(iter(graphs.values()))
+    graph, *_ = graphs.values()  # the matrices are the same in all of them
     size = sum(product.weight.nbytes for product in products(graph))
     with progress.bar("smoothing", size) as tick:
         return read_statistics(graph, tick)

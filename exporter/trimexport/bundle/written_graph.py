@@ -64,8 +64,8 @@ def add_bias(model: onnx.ModelProto, bias: Sequence[float]) -> None:
 
 
 def remove_bias(model: onnx.ModelProto) -> None:
-    """Take away what `add_bias` added, so that the graph is the one from before; a graph without it
-    stays as it is.
+    """Take away what `add_bias` added, which makes the graph what it was before. A graph without a
+    bias stays as it is.
 
     Raises:
         ExportError: the graph has the addition without its bias, or without the logits before it.

@@ -57,7 +57,7 @@ def put_head(model: onnx.ModelProto, head: Head, rows: int) -> None:
     """Let the logits be those of another head, with a row for each label.
 
     Requires: a graph whose hidden states have `rows` rows for each text, at least 2, for one row is
-    computed in another order than several (see `graph.COPIES`).
+    computed in another order than several (see `graph.classifier.COPIES`).
     Ensures: Gemm, Reshape and Gather of each text's first row end the graph; what followed the old
     head (soft-cap, sum over a label's words, calibration) is gone with it.
 

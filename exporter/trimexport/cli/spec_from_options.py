@@ -89,8 +89,8 @@ def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
 
 
 def _may_have_labels(model: str | None) -> bool:
-    """Whether the model may be a fine-tuned classifier, which brings its labels; of a hub id that
-    is known when its configuration is there."""
+    """Whether the model may be a fine-tuned classifier, which brings its labels. A hub id may be
+    one: it is known when its configuration is downloaded."""
     return model is not None and (not os.path.isdir(model) or holds_classifier(Path(model)))
 
 

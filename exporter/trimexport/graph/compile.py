@@ -26,7 +26,7 @@ def compile_graph(
     checkpoint and not read.
 
     Args:
-        attention: `attention.STEADY` for CPUs, `attention.PLAIN` for GPUs.
+        attention: `prefix_attention.STEADY` for CPUs, `prefix_attention.PLAIN` for GPUs.
     """
     return compile_graphs(planned, model, progress, (attention,))[attention]
 
@@ -34,7 +34,7 @@ def compile_graph(
 def compile_graphs(
     planned: Plan, model: LayerwiseModel, progress: Progress, attentions: Collection[str]
 ) -> dict[str, ir.Model]:
-    """A graph for each kind of attention; the prefix runs once."""
+    """Compile as `compile_graph` does, once for each kind of attention; the prefix runs once."""
     prefix_ids, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
     with progress.bar("compiling the prompt", 1) as tick:
         prefix = model.prefix_cache(prefix_ids)

@@ -63,8 +63,8 @@ class LabelTree(nn.Module):
         return places, seen & own.unsqueeze(1)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits float32 [batch, K, R] of every row at every branch -> the log-probability of each
-        sequence, float32 [batch, S]."""
+        """The log-probability of each sequence, float32 [batch, S], from the logits of every row of
+        the head at every branch, float32 [batch, K, R]."""
         none = torch.full_like(logits[:, :, :1], _NOWHERE)
         own = torch.cat([logits, none], 2).flatten(1).index_select(1, self.options)
         chosen = own.unflatten(1, (self.branches, -1)).log_softmax(2).flatten(1)
@@ -85,7 +85,7 @@ def _lines(trie: Trie) -> torch.Tensor:
 
 
 def _tables(trie: Trie) -> tuple[torch.Tensor, torch.Tensor]:
-    """`options` and `steps`."""
+    """The buffers `options` and `steps` of `LabelTree`."""
     total = sum(map(len, trie.rows))
     most = max(map(len, trie.rows))
     options = torch.full((len(trie.rows), most), total)

@@ -88,13 +88,13 @@ def made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def operand(node: ir.Node, op_type: str) -> tuple[ir.Node, ir.Value] | None:
-    """Of a node with two inputs that may stand in either order: the node that makes the one that
-    an `op_type` makes, and the other value."""
+    """The `op_type` that makes one of a node's two inputs, and the other input; None where no
+    `op_type` makes either. The inputs may stand in either order."""
     first, second = node.inputs[0], node.inputs[1]
     for one, other in ((first, second), (second, first)):
-        found = made_by(one, op_type)
-        if found is not None and other is not None:
-            return found, other
+        maker = made_by(one, op_type)
+        if maker is not None and other is not None:
+            return maker, other
     return None
 
 

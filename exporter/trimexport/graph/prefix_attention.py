@@ -142,20 +142,20 @@ def _all_scores(
 
 
 def _by_token(mixed: torch.Tensor, heads: int) -> torch.Tensor:
-    """[batch, groups, heads / groups * T, head] -> [batch, T, heads, head]."""
+    """Mixed values [batch, groups, heads / groups * T, head] as [batch, T, heads, head]."""
     return mixed.reshape(mixed.shape[0], heads, -1, mixed.shape[3]).transpose(1, 2)
 
 
 def _grouped(weights: torch.Tensor, groups: int) -> torch.Tensor:
-    """[batch, heads, T, K] -> [batch, groups, heads / groups * T, K]."""
+    """Weights [batch, heads, T, K] as [batch, groups, heads / groups * T, K]."""
     return weights.reshape(weights.shape[0], groups, -1, weights.shape[3])
 
 
 def _scores(
     query: torch.Tensor, key: torch.Tensor, heads: int, softcap: float | None
 ) -> torch.Tensor:
-    """Queries [batch, groups, heads / groups * T, head] on keys [..., head, K], in pieces of the
-    head that are each one block of a matrix product -> [batch, heads, T, K]."""
+    """Scores [batch, heads, T, K] of queries [batch, groups, heads / groups * T, head] on keys
+    [..., head, K]: the sum over pieces of the head, each of them one block of a matrix product."""
     if query.shape[3] <= PIECE:
         scores = torch.matmul(query, key)
     else:
@@ -166,8 +166,8 @@ def _scores(
 
 
 def _columns(value: torch.Tensor) -> torch.Tensor:
-    """Values [..., K, head], with a block of ones behind them, which sums the weights on the way,
-    as blocks of columns [..., blocks, K, COLUMNS]."""
+    """Values [..., K, head] as blocks of columns [..., blocks, K, COLUMNS]. The last block is ones,
+    with which the product that mixes the values sums the weights too."""
     ones = torch.ones(*value.shape[:-1], COLUMNS + -value.shape[-1] % COLUMNS)
     whole = torch.cat([value, ones], -1)
     blocks: torch.Tensor = whole.unflatten(-1, (-1, COLUMNS))
@@ -175,8 +175,9 @@ def _columns(value: torch.Tensor) -> torch.Tensor:
 
 
 def _sums(weights: torch.Tensor, value: torch.Tensor, groups: int) -> torch.Tensor:
-    """Weights [batch, heads, T, K] times values, in blocks of columns [..., groups, blocks, K,
-    COLUMNS] or whole [K, head + COLUMNS] -> [batch, groups, heads / groups * T, head + COLUMNS]."""
+    """Products [batch, groups, heads / groups * T, head + COLUMNS] of weights [batch, heads, T, K]
+    and values, which come in blocks of columns [..., groups, blocks, K, COLUMNS] or whole [K,
+    head + COLUMNS]."""
     weights = _grouped(weights, groups)
     if value.dim() == 2:
         return torch.matmul(weights, value)

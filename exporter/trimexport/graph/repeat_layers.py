@@ -37,9 +37,9 @@ class Repetition:
 def keep_first_of_each(body: nn.Module, config: Any) -> Repetition:
     """Leave in `body` the first layer of each kind, and in `config` their types."""
     layers = layers_of(body)
-    found: dict[object, int] = {}
-    kinds = tuple(found.setdefault(_kind(layer), len(found)) for layer in layers)
-    first = [kinds.index(kind) for kind in range(len(found))]
+    number_of: dict[object, int] = {}
+    kinds = tuple(number_of.setdefault(_kind(layer), len(number_of)) for layer in layers)
+    first = [kinds.index(kind) for kind in range(len(number_of))]
     setattr(body, layers_name(body), nn.ModuleList(layers[index] for index in first))
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in first]
@@ -47,7 +47,8 @@ def keep_first_of_each(body: nn.Module, config: Any) -> Repetition:
 
 
 def _kind(layer: nn.Module) -> object:
-    """What tells layers apart, besides the numbers of their weights: shapes and settings."""
+    """The modules of a layer with their settings and the shapes of their weights: two layers that
+    are equal in these compute the same function of their weights."""
     modules = []
     for name, module in layer.named_modules():
         scaled_by_place = getattr(module, "scale_attn_by_inverse_layer_idx", False)
@@ -137,7 +138,7 @@ def _hidden(graph: ir.Graph, values: Sequence[ir.Value], width: int) -> ir.Value
 
 
 def _take_weights(graph: ir.Graph, prefix: str) -> dict[str, ir.Value]:
-    """Take a traced layer's initializers out of the graph; by their names within the layer."""
+    """Take a traced layer's initializers out of the graph: name within the layer -> initializer."""
     names = [name for name in graph.initializers if name.startswith(prefix)]
     return {name.removeprefix(prefix): graph.initializers.pop(name) for name in names}
 

@@ -136,16 +136,17 @@ class LayerwiseModel:
     def read_vocabulary(
         self, hidden: torch.Tensor, token_ids: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the whole output layer makes of hidden states [n, hidden]: logits at `token_ids`,
-        float32 [n, tokens], and the log of the sum of exp over all, float32 [n]."""
+        """Two results of the whole output layer on hidden states [n, hidden]: the logits at
+        `token_ids`, float32 [n, tokens], and the log of the sum of exp over all logits, float32
+        [n]."""
         parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
         logits, normalisers = zip(*parts, strict=True)
         return torch.cat(logits), torch.cat(normalisers)
 
     @torch.no_grad()
     def head_blocks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """The whole output layer, a block of the vocabulary at a time: the block's first token, and
-        its logits, float32 [n, tokens of the block]."""
+        """The logits of the whole output layer, a block of the vocabulary at a time: the block's
+        first token, and its logits, float32 [n, tokens of the block]."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
         softcap = softcap_of(self.model)
@@ -183,13 +184,13 @@ class LayerwiseModel:
         Returns:
             parameter name within the body, with `body.` before it -> float32 [inputs].
         """
-        found: dict[str, torch.Tensor] = {}
+        largest: dict[str, torch.Tensor] = {}
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             sizes = inputs[0].abs()
             seen = torch.arange(sizes.shape[1]) < self._lengths[self._rows].unsqueeze(1)
-            largest = sizes[seen].amax(0)
-            found[name] = torch.maximum(found.get(name, largest), largest)
+            here = sizes[seen].amax(0)
+            largest[name] = torch.maximum(largest.get(name, here), here)
 
         shared = list(sequences[0][:skip]) if sequences else []
         cache = self._read_prefix(shared, SharedPrefix())
@@ -205,7 +206,7 @@ class LayerwiseModel:
             progress(len(group))
         for hook in hooks:
             hook.remove()
-        return found
+        return largest
 
     def _now(self, rows: slice) -> None:
         """Take note of the rows that are in a layer now."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from trimexport.errors import SpecError
-from trimexport.planning import Plan, Setting, whole_ids
+from trimexport.planning import Setting, whole_ids
 
 from .layerwise import LayerwiseModel
 
@@ -19,11 +19,12 @@ _WHOLE_ROWS = 64
 
 def answer_states(
     model: LayerwiseModel,
-    setting: Setting | Plan,
+    setting: Setting,
     texts: Sequence[str],
     progress: Callable[[int], None] = lambda done: None,
 ) -> torch.Tensor:
-    """What the output layer reads at the answer's place of each text: float32 [texts, hidden].
+    """The hidden states after each whole prompt, which the output layer reads: float32 [texts,
+    hidden].
 
     Raises:
         SpecError: a text without tokens, where the prompt has none either.
@@ -60,7 +61,9 @@ def mean_probabilities(
     for rows, shift, weights in zip(
         hidden.split(_ROWS), normaliser.split(_ROWS), member.split(_ROWS), strict=True
     ):
-        blocks = [weights.T @ (it - shift[:, None]).exp() for _, it in model.head_blocks(rows)]
+        blocks = [
+            weights.T @ (logits - shift[:, None]).exp() for _, logits in model.head_blocks(rows)
+        ]
         part = torch.cat(blocks, 1)
         total = total + part if total.shape[1] else part
     return total
@@ -80,7 +83,8 @@ class Likeliest:
 def likeliest(
     model: LayerwiseModel, hidden: torch.Tensor, count: int, token_ids: Sequence[int]
 ) -> Likeliest:
-    """The `count` likeliest tokens after hidden [n, hidden], and the probabilities of others."""
+    """The `count` likeliest tokens after hidden states [n, hidden], and the probabilities of the
+    tokens `token_ids`."""
     best, asked = [], []
     for rows in hidden.split(_WHOLE_ROWS):
         logits = torch.cat([block for _, block in model.head_blocks(rows)], 1)
@@ -88,7 +92,7 @@ def likeliest(
         best.append(probabilities.topk(count, dim=1))
         asked.append(probabilities[:, list(token_ids)])
     return Likeliest(
-        token_ids=torch.cat([it.indices for it in best]),
-        probabilities=torch.cat([it.values for it in best]),
+        token_ids=torch.cat([top.indices for top in best]),
+        probabilities=torch.cat([top.values for top in best]),
         asked=torch.cat(asked),
     )

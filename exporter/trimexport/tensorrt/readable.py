@@ -55,17 +55,17 @@ def require_readable(path: Path) -> None:
         ExportError: naming everything in it that TensorRT's parser does not read.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-    found = list(dict.fromkeys(problems(model)))
-    if found:
-        more = f" (and {len(found) - 5} more)" if len(found) > 5 else ""
+    unread = list(dict.fromkeys(problems(model)))
+    if unread:
+        more = f" (and {len(unread) - 5} more)" if len(unread) > 5 else ""
         raise ExportError(
-            f"TensorRT cannot read the graph: {'; '.join(found[:5])}{more}; build this model "
+            f"TensorRT cannot read the graph: {'; '.join(unread[:5])}{more}; build this model "
             "without --tensorrt"
         )
 
 
 def problems(model: onnx.ModelProto) -> Iterator[str]:
-    """What TensorRT does not read of a graph with inferred types, in words."""
+    """Everything in a graph with inferred types that TensorRT does not read, in words."""
     graph = _look_at(model)
     for entry in model.opset_import:
         if entry.domain not in ("", "ai.onnx"):

@@ -11,8 +11,8 @@ from trimexport_runtime.profiles import profiles_for
 
 
 def trtexec_commands(manifest: Manifest) -> dict[str, dict[str, str]]:
-    """Variant for TensorRT -> version of TensorRT -> the command that builds its engine, run in the
-    bundle's directory, with the profiles that `build-engines` gives it."""
+    """The commands that build the engines of a bundle, to be run in its directory: variant for
+    TensorRT -> version of TensorRT -> command. The profiles are those of `build-engines`."""
     return {
         variant.name: {
             "10": _command(manifest, variant, ["--stronglyTyped"]),

@@ -1,6 +1,6 @@
 """Move the transposition of a weight from the graph into the way the weight is written.
 
-Requires: initializers bound (`weights.bind`).
+Requires: initializers bound (`streamed_weights.bind`).
 Ensures: no Transpose reads a `StreamedWeight`; each such weight streams transposed instead, under
 a name of its own, and the graph computes the same numbers.
 """

@@ -18,10 +18,10 @@ from trimexport.graph.nodes import made_by, node, number, operand
 def fuse_norms(model: ir.Model) -> None:
     """Apply the pass in place; what the old nodes leave is dead code."""
     for scaled in list(model.graph):
-        found = _match(scaled) if scaled.op_type == "Mul" else None
-        if found is None:
+        matched = _match(scaled) if scaled.op_type == "Mul" else None
+        if matched is None:
             continue
-        source, gain, epsilon = found
+        source, gain, epsilon = matched
         norm = node("RMSNormalization", [source, gain], axis=-1, epsilon=epsilon)
         result = scaled.outputs[0]
         norm.outputs[0].shape = result.shape
@@ -30,7 +30,7 @@ def fuse_norms(model: ir.Model) -> None:
 
 
 def _match(scaled: ir.Node) -> tuple[ir.Value, ir.Value, float] | None:
-    """Input, gain and epsilon of the norm that ends in `scaled`."""
+    """Input, gain and epsilon of the norm that ends in `scaled`; None where none does."""
     inner = operand(scaled, "Mul")
     if inner is None or inner[1].const_value is None or len(inner[1].const_value.shape) != 1:
         return None

@@ -43,17 +43,17 @@ def fuse_rotary(model: ir.Model) -> None:
     tables: dict[ir.Value, ir.Value] = {}
     positions: dict[str, ir.Value] = {}
     for total in list(graph):
-        found = _match(total) if total.op_type == "Add" else None
-        if found is None:
+        rotation = _match(total) if total.op_type == "Add" else None
+        if rotation is None:
             continue
-        for table in (found.cos, found.sin):
+        for table in (rotation.cos, rotation.sin):
             if table not in tables:
-                tables[table] = _half(graph, table, found.size)
-        inputs = [found.source, tables[found.cos], tables[found.sin]]
-        length = str(_dim(found.cos, -2))
-        if _is_shared(found.cos):
+                tables[table] = _half(graph, table, rotation.size)
+        inputs = [rotation.source, tables[rotation.cos], tables[rotation.sin]]
+        length = str(_dim(rotation.cos, -2))
+        if _is_shared(rotation.cos):
             if length not in positions:
-                positions[length] = _positions(graph, found.source, tables[found.cos])
+                positions[length] = _positions(graph, rotation.source, tables[rotation.cos])
             inputs.append(positions[length])
         result = total.outputs[0]
         fused = node("RotaryEmbedding", inputs, shape=result.shape)
@@ -62,7 +62,7 @@ def fuse_rotary(model: ir.Model) -> None:
 
 
 def _match(total: ir.Node) -> _Rotation | None:
-    """The rotation whose two products `total` adds."""
+    """The rotation whose two products `total` adds; None where it adds something else."""
     for straight, turned in (total.inputs, reversed(total.inputs)):
         one, two = made_by(straight, "Mul"), made_by(turned, "Mul")
         halves = two and operand(two, "Concat")
@@ -97,8 +97,8 @@ def _is_shared(table: ir.Value) -> bool:
 
 
 def _half(graph: ir.Graph, table: ir.Value, size: int) -> ir.Value:
-    """The first half of [1, 1, T, size] as [T, size / 2], of [batch, 1, T, size] as [batch, T,
-    size / 2]."""
+    """The first half of a table: of [1, 1, T, size] as [T, size / 2], of [batch, 1, T, size] as
+    [batch, T, size / 2]."""
     ends = [constant(graph, f"int_{n}", np.array([n])) for n in (0, size // 2, -1)]
     batch, length = _dim(table, 0), _dim(table, -2)
     half = node("Slice", [table, *ends], shape=[batch, 1, length, size // 2])
@@ -113,7 +113,7 @@ def _half(graph: ir.Graph, table: ir.Value, size: int) -> ir.Value:
 
 
 def _positions(graph: ir.Graph, source: ir.Value, table: ir.Value) -> ir.Value:
-    """0 to T - 1 for every row, int64 [batch, T]: rows of the table."""
+    """The row of the table that each token reads, int64 [batch, T]: 0 to T - 1 in every text."""
     batch, length = _dim(source, 0), _dim(source, 2)
     whole = {"dtype": ir.DataType.INT64}
     rows = node("Shape", [token_ids_of(graph)], **whole, shape=[1], start=0, end=1)

@@ -48,7 +48,7 @@ def last_token(model: ir.Model) -> None:
         user.replace_input_with(place, picked[key])
     for user in moved:
         for result in user.outputs:
-            result.shape = _without(result.shape, length)
+            result.shape = _after_picking(result.shape)
     pick.outputs[0].replace_all_uses_with(hidden)
 
 
@@ -108,8 +108,8 @@ def _is_batched(value: ir.Value) -> bool:
 
 
 def _has(value: ir.Value, length: str) -> bool:
-    """Whether a value may have a row for each token. (The tracer leaves some results inside an
-    operator that it writes as several without a shape: these have.)"""
+    """Whether a value may have a row for each token. One without a shape may: the tracer gives none
+    to results in the middle of an operator that it writes as several."""
     if value.const_value is not None:
         return False
     dims = _dims(value)
@@ -121,8 +121,8 @@ def _has(value: ir.Value, length: str) -> bool:
 
 
 def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str) -> ir.Value:
-    """The picked tokens' rows of a value: [batch, T, ...] -> [batch, COPIES, ...], and
-    [batch, 1, T, n] -> [batch, 1, COPIES, n]; of one that is the same for all texts, [..., T, n] ->
+    """The picked tokens' rows of a value. Of [batch, T, ...] and [batch, 1, T, n] they have the
+    shape with COPIES in place of T; of [..., T, n], which is the same for all texts, they are
     [batch, 1 ..., COPIES, n] of the given rank."""
     dims = _dims(value)
     if dims[:1] != _dims(index)[:1]:
@@ -137,7 +137,7 @@ def _pick(graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: 
 
 
 def _pick_own(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
-    """[batch, T, ...] -> [batch, COPIES, ...]."""
+    """The nodes that pick of [batch, T, ...] and make [batch, COPIES, ...]."""
     places = shape_of(index)
     last = constant(graph, "int_-1", np.array([-1]))
     place = node("Unsqueeze", [index, last], dtype=ir.DataType.INT64, shape=[*places, 1])
@@ -152,7 +152,7 @@ def _pick_own(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node
 
 
 def _pick_masked(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.Node]:
-    """[batch, 1, T, n] -> [batch, 1, COPIES, n]."""
+    """The nodes that pick of [batch, 1, T, n] and make [batch, 1, COPIES, n]."""
     batch, one, *rest = shape_of(value)
     kind = value.dtype or ir.DataType.FLOAT
     axis = constant(graph, "int_1", np.array([1]))
@@ -166,7 +166,8 @@ def _pick_masked(graph: ir.Graph, value: ir.Value, index: ir.Value) -> list[ir.N
 def _pick_shared(
     graph: ir.Graph, value: ir.Value, index: ir.Value, rank: int, length: str
 ) -> list[ir.Node]:
-    """[..., T, n], the same for all texts -> [batch, 1 ..., COPIES, n] of the given rank."""
+    """The nodes that pick of [..., T, n], which is the same for all texts, and make [batch, 1 ...,
+    COPIES, n] of the given rank."""
     batch, copies = shape_of(index)
     shape = shape_of(value)
     dims = _dims(value)
@@ -198,8 +199,8 @@ def _insert(graph: ir.Graph, made: list[ir.Node], value: ir.Value, index: ir.Val
     graph.insert_after(require(last, f"a node that makes {value.name} or {index.name}"), made)
 
 
-def _without(shape: ir.Shape | None, length: str) -> ir.Shape | None:
-    """The shape with every dimension unknown, between the first and the last, that is not fixed."""
+def _after_picking(shape: ir.Shape | None) -> ir.Shape | None:
+    """The shape with every dimension unknown that is no fixed number, but for the first."""
     if shape is None:
         return None
     inner = [dim if isinstance(dim, int) else None for dim in shape[1:]]

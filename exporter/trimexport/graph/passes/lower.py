@@ -51,7 +51,7 @@ def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
 
 
 def _norm(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
-    """x / sqrt(mean(x ** 2) + epsilon) * gain over the last dimension."""
+    """The nodes of x / sqrt(mean(x ** 2) + epsilon) * gain over the last dimension."""
     source, gain = input_of(old, 0), input_of(old, 1)
     shape = shape_of(source)
     each = [*shape[:-1], 1]
@@ -71,7 +71,8 @@ def _norm(graph: ir.Graph, old: ir.Node) -> list[ir.Node]:
 def _rotation(
     graph: ir.Graph, old: ir.Node, tables: dict[tuple[ir.Value, ir.Value | None], ir.Value]
 ) -> list[ir.Node]:
-    """Both halves of each head [batch, heads, T, size], turned by the angles of each position."""
+    """The nodes that turn both halves of each head [batch, heads, T, size] by the angles of each
+    position."""
     source, cosines, sines = (input_of(old, place) for place in range(3))
     positions = old.inputs[3] if len(old.inputs) > 3 else None
     *places, last = shape_of(source, rank=4)
@@ -98,8 +99,8 @@ def _rotation(
 
 
 def _angles(graph: ir.Graph, table: ir.Value, positions: ir.Value | None) -> list[ir.Node]:
-    """Rows of a table [T, size / 2] at positions [batch, T], or a table [batch, T, size / 2] as it
-    is, as [batch, 1, T, size / 2]."""
+    """The nodes that make each token's angles, [batch, 1, T, size / 2], of a table [T, size / 2] at
+    positions [batch, T], or of a table [batch, T, size / 2] that has a row for each token."""
     axis = constant(graph, "int_1", np.array([1]))
     if positions is None:
         batch, *rest = shape_of(table, rank=3)
@@ -116,7 +117,7 @@ def _is_integer(old: ir.Node) -> bool:
 
 
 def _running_sum(graph: ir.Graph, old: ir.Node, triangles: dict[str, ir.Value]) -> list[ir.Node]:
-    """Sums of integers [batch, T] up to each place: a product with ones on and above the
+    """The nodes that sum integers [batch, T] up to each place: a product with ones on and above the
     diagonal."""
     source, shape = input_of(old, 0), shape_of(old.outputs[0], rank=2)
     length = str(shape[1])
@@ -131,7 +132,8 @@ def _running_sum(graph: ir.Graph, old: ir.Node, triangles: dict[str, ir.Value]) 
 
 
 def _triangle(graph: ir.Graph, source: ir.Value, length: int | ir.SymbolicDim) -> list[ir.Node]:
-    """float32 [T, T], one where the row is not below the column; T is that of source [batch, T]."""
+    """The nodes that make float32 [T, T], one on and above the diagonal and zero below it, for a
+    source [batch, T]."""
     zero, one = (constant(graph, f"scalar_{n}", np.array(n)) for n in (0, 1))
     first, last = (constant(graph, f"int_{n}", np.array([n])) for n in (0, 1))
     size = node("Shape", [source], dtype=_INT64, shape=[1], start=1, end=2)
@@ -151,7 +153,7 @@ def _triangle(graph: ir.Graph, source: ir.Value, length: int | ir.SymbolicDim) -
 
 
 def _bounded(old: ir.Node) -> list[ir.Node]:
-    """Integers between two bounds, either of which may be missing."""
+    """The nodes that keep integers between two bounds, one of which may be missing."""
     made: list[ir.Node] = []
     value = input_of(old, 0)
     for op_type, bound in zip(("Max", "Min"), old.inputs[1:], strict=False):
