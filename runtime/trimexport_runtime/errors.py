@@ -36,14 +36,15 @@ class InputError(TrimexportRuntimeError):
 
 class ColumnError(InputError):
     """A file has no such column of texts. `fact` says so, and the second argument what to do; who
-    has another option for the column, or none, says something else instead."""
+    has another option for the column, or none, says something else instead. `column` is the one
+    that was asked for."""
 
-    def __init__(self, fact: str, advice: str) -> None:
-        super().__init__(fact, advice)
-        self.fact = fact
+    def __init__(self, fact: str, advice: str, column: str) -> None:
+        super().__init__(fact, advice, column)
+        self.fact, self.advice, self.column = fact, advice, column
 
     def __str__(self) -> str:
-        return "; ".join(self.args)
+        return f"{self.fact}; {self.advice}"
 
 
 class BackendError(TrimexportRuntimeError):
