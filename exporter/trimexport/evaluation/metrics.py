@@ -1,4 +1,7 @@
-"""What the answers are worth, in numbers. Probabilities and right answers in, values out."""
+"""What answers are worth, in numbers. Probabilities and right answers in, values out.
+
+scikit-learn and SciPy belong to the extra `eval`, so they are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from trimexport.numerics import Floats, Places
 
 from .intervals import Z, wilson
 
 BINS = 15
-Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LabelScores:
-    """One label: of the answers that name it the right ones (precision), of the texts that have it
-    those found (recall), their harmonic mean, and how many texts have it."""
+    """What the answers are worth for one label: the share of the answers that name it which is
+    right (precision), the share of the texts that have it which is found (recall), their harmonic
+    mean, and how many texts have it."""
 
     label: str
     precision: float
@@ -41,7 +43,8 @@ class Bin:
 
 @dataclass(frozen=True)
 class Point:
-    """Answers below a probability left out: the share that is left, and how much of it is right."""
+    """What is left when answers below a probability are left out: the share of the answers, and
+    how much of it is right, None if nothing is left."""
 
     threshold: float
     coverage: float
@@ -50,9 +53,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Scores:
-    """All of them. `interval` holds the true accuracy with 95 %; `macro_f1` is the mean over the
-    labels that any text has or was given; rows of `confusion` are the right answers, columns those
-    given."""
+    """What the answers to all texts are worth. `interval` holds the true accuracy with 95 %;
+    `macro_f1` is the mean over the labels that any text has or was given; rows of `confusion` are
+    the right answers, columns those given."""
 
     texts: int
     accuracy: float
@@ -80,6 +83,8 @@ class Comparison:
 
 def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
     """Judge probabilities `[texts, labels]` by the places of the right answers, int64 `[texts]`."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     places = range(len(labels))
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == gold
@@ -105,15 +110,17 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
 
 
 def abstention(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:
-    """What is left where answers below a probability are not given."""
+    """Count what is left when answers below a probability are not given."""
     kept = confidence >= threshold
     accuracy = float(right[kept].mean()) if kept.any() else None
     return Point(threshold, float(kept.mean()), accuracy)
 
 
 def compare(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Comparison:
-    """Whether two classifiers differ, from which of the same texts each answers rightly: McNemar's
-    test with exact probabilities (McNemar 1947, Psychometrika 12)."""
+    """Test whether two classifiers differ, given which of the same texts each answers rightly:
+    McNemar's test with exact probabilities (McNemar 1947, Psychometrika 12)."""
+    from scipy.stats import binomtest
+
     count = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differ, difference = only_first + only_second, (only_second - only_first) / count

@@ -1,11 +1,8 @@
-"""What was compared, for people, for programs, and as a recipe."""
+"""What was compared, for people and for programs."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trimexport.tables import columns, small_share
@@ -121,51 +118,3 @@ def _choice(choice: Choice, labels: Sequence[str]) -> dict[str, Any]:
         "interval": list(choice.scores.interval),
         "label_mass": choice.scores.mass,
     }
-
-
-def recipe(found: Suggestion, source: str, path: Path) -> str:
-    """A recipe, to be written to `path`, that builds with the first row's words.
-
-    Args:
-        source: what the examples are called.
-    """
-    spec, best = found.spec, found.choices[0]
-    low, high = best.scores.interval
-    settings = {
-        "model": _seen_from(path, spec.model),
-        "revision": spec.revision,
-        "adapter": None if spec.adapter is None else _seen_from(path, spec.adapter),
-        "prompt": spec.prompt,
-        "chat": spec.chat or None,
-        "system": spec.system,
-        "labels": list(spec.labels),
-    }
-    words = zip(spec.labels, best.words, strict=True)
-    return "\n".join(
-        [
-            f"# The words were chosen by trimexport suggest on {sum(found.examples):,} examples of",
-            f"# {visible(source)}: accuracy {best.scores.accuracy:.2%} (95 %: {low:.2%} to "
-            f"{high:.2%}), label mass {best.scores.mass:.2%}.",
-            *(f"{key} = {_toml(value)}" for key, value in settings.items() if value is not None),
-            "",
-            "[verbalizers]",
-            *(f"{_toml(label)} = {_toml(it.word)}" for label, it in words),
-            "",
-        ]
-    )
-
-
-def _seen_from(path: Path, name: str) -> str:
-    """A directory as it is seen from the recipe; a hub id as it is."""
-    directory = Path(name)
-    if not directory.is_dir():
-        return name
-    try:
-        return os.path.relpath(directory.resolve(), path.parent.resolve())
-    except ValueError:  # on another drive
-        return str(directory.resolve())
-
-
-def _toml(value: object) -> str:
-    """JSON's strings, lists and truths are TOML's, but for one control character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
