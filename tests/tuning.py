@@ -9,9 +9,7 @@ import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from trimexport.evaluation.data import Labelled
+from trimexport import Texts
 
 LABELS = ("positive", "negative", "neutral")
 WORDS = (
@@ -22,16 +20,16 @@ WORDS = (
 FRAMES = ("a {} and {} thing", "it is {} , {} indeed", "so {} that it is {}", "{} or {}")
 
 
-def made(frames: tuple[str, ...] = FRAMES) -> Labelled:
+def made(frames: tuple[str, ...] = FRAMES) -> Texts:
     """20 texts of each label for each frame, in no order of labels."""
     rows = [
-        (frame.format(*pair), place)
+        (frame.format(*pair), label)
         for frame in frames
         for pairs in zip(*(itertools.permutations(words, 2) for words in WORDS), strict=True)
-        for place, pair in enumerate(pairs)
+        for label, pair in zip(LABELS, pairs, strict=True)
     ]
     texts, gold = zip(*rows, strict=True)
-    return Labelled(texts, np.array(gold, np.int64))
+    return Texts(texts, gold)
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -40,8 +38,8 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def rows_of(data: Labelled, labels: tuple[str, ...] = LABELS) -> list[tuple[str, str]]:
-    return [(text, labels[gold]) for text, gold in zip(data.texts, data.gold, strict=True)]
+def rows_of(data: Texts) -> list[tuple[str, str]]:
+    return list(zip(data.texts, data.gold or (), strict=True))
 
 
 class Interrupted:

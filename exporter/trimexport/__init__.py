@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CheckpointError,
+    EvaluationError,
     ExportError,
     HubError,
     OutputError,
@@ -27,11 +28,16 @@ from .errors import (
 from .spec import BuildSpec, read_recipe
 
 if TYPE_CHECKING:
+    from .evaluation.evaluate import evaluate
+    from .evaluation.run import Evaluated
     from .model.head import TrimmedHead, trim_head
     from .parity.report import ParityReport
     from .pipeline import Built, build
     from .planning import plan
-    from .texts import Texts
+    from .suggestion.suggest import Suggestion, suggest
+    from .texts import Columns, Texts
+    from .tuning.bias import Calibrated, calibrate, undo_calibration
+    from .tuning.fit import Fitted, fit
     from .verification import verify
 
 __version__ = "0.1.0"
@@ -43,29 +49,50 @@ _LAZY = {
     "TrimmedHead": ".model.head",
     "trim_head": ".model.head",
     "ParityReport": ".parity.report",
+    "Columns": ".texts",
     "Texts": ".texts",
     "verify": ".verification",
+    "Evaluated": ".evaluation.run",
+    "evaluate": ".evaluation.evaluate",
+    "Suggestion": ".suggestion.suggest",
+    "suggest": ".suggestion.suggest",
+    "Calibrated": ".tuning.bias",
+    "calibrate": ".tuning.bias",
+    "undo_calibration": ".tuning.bias",
+    "Fitted": ".tuning.fit",
+    "fit": ".tuning.fit",
 }
 
 __all__ = [
     "BuildSpec",
     "Built",
+    "Calibrated",
     "CheckpointError",
+    "Columns",
+    "Evaluated",
+    "EvaluationError",
     "ExportError",
+    "Fitted",
     "HubError",
     "OutputError",
     "ParityError",
     "ParityReport",
     "SpecError",
+    "Suggestion",
     "Texts",
     "TrimexportError",
     "TrimmedHead",
     "UnsupportedError",
     "__version__",
     "build",
+    "calibrate",
+    "evaluate",
+    "fit",
     "plan",
     "read_recipe",
+    "suggest",
     "trim_head",
+    "undo_calibration",
     "verify",
 ]
 

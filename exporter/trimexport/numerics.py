@@ -1,4 +1,4 @@
-"""The float64 array type, and the softmax over labels."""
+"""The types of arrays of float64 and of places, and the softmax over labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 
 
 def softmax(logits: Floats) -> Floats:

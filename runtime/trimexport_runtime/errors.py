@@ -35,18 +35,18 @@ class InputError(TrimexportRuntimeError):
 
 
 class ColumnError(InputError):
-    """A file has no such column of texts.
+    """A file has no such column.
 
-    `fact` says so and `advice` what to do. A caller whose option for the column has another name
-    takes the fact and gives advice of its own.
+    `fact` says so, `advice` what to do, and `column` is the one that was asked for. A caller whose
+    option for the column has another name takes the fact and gives advice of its own.
     """
 
-    def __init__(self, fact: str, advice: str) -> None:
-        super().__init__(fact, advice)
-        self.fact = fact
+    def __init__(self, fact: str, advice: str, column: str) -> None:
+        super().__init__(fact, advice, column)
+        self.fact, self.advice, self.column = fact, advice, column
 
     def __str__(self) -> str:
-        return "; ".join(self.args)
+        return f"{self.fact}; {self.advice}"
 
 
 class BackendError(TrimexportRuntimeError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,11 +34,13 @@ class Source:
 @dataclass(frozen=True)
 class Line:
     """A text and the number of the file's line (in Parquet, row) where it begins, from 1; `file`
-    is the source's name where there are several."""
+    is the source's name where there are several; `others` are the values of other columns that
+    were asked for, by their names."""
 
     number: int
     text: str
     file: str | None = None
+    others: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def _named(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]:
+def read_file(
+    path: Path, column: str | None = None, others: Sequence[str] = ()
+) -> Iterator[Line | BadLine]:
     """Read texts from a file, as they are asked for.
 
     `.txt` has one text a line, blank lines included. `.csv` has a header and a column `column`;
@@ -84,9 +88,13 @@ def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]
     UTF-8, with or without a byte order mark. `.parquet` has a column `column` of strings, and needs
     pyarrow. `column` is `text` if None.
 
+    Args:
+        others: columns whose values, of any type, are read besides; an object of `.jsonl` may lack
+            them.
+
     Raises:
-        InputError: another extension, no such file, a header without the column, or a `column`
-            for a `.txt` file.
+        InputError: another extension, no such file, a header without one of the columns, or a
+            column for a `.txt` file.
     """
     known = ", ".join(READERS)
     reader = READERS.get(path.suffix.lower())
@@ -95,9 +103,9 @@ def read_file(path: Path, column: str | None = None) -> Iterator[Line | BadLine]
             f'{path} has the extension "{path.suffix}"; texts are read from {known}: '
             "rename or convert the file"
         )
-    if column is not None and reader is _txt:
-        raise InputError(f"{path} has no columns, so there is no {column!r} in it; drop --column")
-    return _opened(path, lambda stream: reader(path, stream, column or DEFAULT_COLUMN))
+    if reader is _txt and (named := [*filter(None, (column, *others))]):
+        raise InputError(f"{path} has no columns, so there is no {named[0]!r} in it; drop --column")
+    return _opened(path, lambda stream: reader(path, stream, column or DEFAULT_COLUMN, others))
 
 
 def read_lines(stream: Iterable[bytes]) -> Iterator[Line | BadLine]:
@@ -129,19 +137,23 @@ def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
         yield number, raw.decode("utf-8", errors="surrogateescape")
 
 
-def _txt(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+def _txt(
+    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+) -> Iterator[Line | BadLine]:
     return read_lines(stream)
 
 
-def _jsonl(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+def _jsonl(
+    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+) -> Iterator[Line | BadLine]:
     for number, line in _decoded(stream):
         if problem_of(line):
             yield BadLine(number, _NOT_UTF8)
         elif line.strip():
-            yield _json_text(number, line, column)
+            yield _json_text(number, line, column, others)
 
 
-def _json_text(number: int, line: str, column: str) -> Line | BadLine:
+def _json_text(number: int, line: str, column: str, others: Sequence[str]) -> Line | BadLine:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -153,34 +165,42 @@ def _json_text(number: int, line: str, column: str) -> Line | BadLine:
         return BadLine(number, f'the object has no key "{column}"; its keys: {keys}')
     if problem := problem_of(value[column]):
         return BadLine(number, f'"{column}": {problem}')
-    return Line(number, value[column])
+    return Line(number, value[column], others={it: value[it] for it in others if it in value})
 
 
-def _parquet(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
-    for number, text in enumerate(rows_of(path, stream, column), start=1):
+def _parquet(
+    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+) -> Iterator[Line | BadLine]:
+    for number, (text, besides) in enumerate(rows_of(path, stream, column, others), start=1):
         if text is None:
             yield BadLine(number, f'"{column}" is null; leave the row out or give it a text')
         elif problem_of(text):
             yield BadLine(number, f'"{column}" is not valid UTF-8; write the file again')
         else:
-            yield Line(number, text)
+            yield Line(number, text, others=besides)
 
 
-def _csv(path: Path, stream: BinaryIO, column: str) -> Iterator[Line | BadLine]:
+def _csv(
+    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+) -> Iterator[Line | BadLine]:
     rows = _csv_rows(_decoded(stream))
     _, header = next(rows, (1, []))
-    if isinstance(header, str) or column not in header:
-        has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
-        raise ColumnError(
-            f'{path} has no column "{column}" in its first line; {has}',
-            "name the column of the texts with --column",
-        )
-    place = header.index(column)
+    for name in (column, *others):
+        if isinstance(header, str) or name not in header:
+            has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
+            raise ColumnError(
+                f'{path} has no column "{name}" in its first line; {has}',
+                "name the column of the texts with --column",
+                name,
+            )
+    place, besides = header.index(column), {name: header.index(name) for name in others}
     for number, row in rows:
-        yield _csv_text(number, row, place, len(header))
+        yield _csv_text(number, row, place, besides, len(header))
 
 
-def _csv_text(number: int, row: list[str] | str, place: int, width: int) -> Line | BadLine:
+def _csv_text(
+    number: int, row: list[str] | str, place: int, besides: Mapping[str, int], width: int
+) -> Line | BadLine:
     if isinstance(row, str):
         return BadLine(number, row)
     if any(problem_of(field) for field in row):
@@ -191,7 +211,7 @@ def _csv_text(number: int, row: list[str] | str, place: int, width: int) -> Line
             f"the row has {len(row)} fields, the header has {width}; "
             "put double quotes around a text that has commas",
         )
-    return Line(number, row[place])
+    return Line(number, row[place], others={name: row[at] for name, at in besides.items()})
 
 
 def _csv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str] | str]]:
@@ -233,7 +253,7 @@ def _row_lines(
         yield line[1]
 
 
-READERS: dict[str, Callable[[Path, BinaryIO, str], Iterator[Line | BadLine]]] = {
+READERS: dict[str, Callable[[Path, BinaryIO, str, Sequence[str]], Iterator[Line | BadLine]]] = {
     ".txt": _txt,
     ".csv": _csv,
     ".jsonl": _jsonl,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,42 +28,51 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-def rows_of(path: Path, stream: BinaryIO, column: str) -> Iterator[str | None]:
-    """The strings of a column, as they are asked for; None where it is null.
+def rows_of(
+    path: Path, stream: BinaryIO, column: str, others: Sequence[str] = ()
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """The strings of a column, as they are asked for, None where it is null, each with the values
+    of `others`, columns of any type. No further column is read.
 
     Bytes that are not UTF-8 become lone surrogates.
 
     Raises:
-        InputError: no pyarrow, not a Parquet file, no such column, or one that has no strings.
+        InputError: no pyarrow, not a Parquet file, no such column, or a `column` that has no
+            strings.
     """
     arrow = pyarrow()
     try:
         file = arrow.parquet.ParquetFile(stream, buffer_size=_BUFFER)
-        _check_column(arrow, path, file.schema_arrow, column)
-        for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
-            yield from _strings(arrow, batch.column(0))
+        _check_columns(arrow, path, file.schema_arrow, column, others)
+        names = list(dict.fromkeys((column, *others)))
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+            places = {name: batch.schema.names.index(name) for name in names}
+            values = {name: _values(arrow, batch.column(at)) for name, at in places.items()}
+            for at, text in enumerate(values[column]):
+                yield text, {name: values[name][at] for name in others}
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as Parquet ({error}); write the file again"
         ) from None
 
 
-def _strings(arrow: Any, column: Any) -> list[str | None]:
+def _values(arrow: Any, column: Any) -> list[Any]:
     try:
-        strings: list[str | None] = column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
         raw = column.cast(arrow.large_binary()).to_pylist()
         return [None if item is None else item.decode(errors="surrogateescape") for item in raw]
-    return strings
+    return values
 
 
-def _check_column(arrow: Any, path: Path, schema: Any, column: str) -> None:
-    names = schema.names
-    if column not in names:
-        raise ColumnError(
-            f'{path} has no column "{column}"; it has: {", ".join(names) or "none"}',
-            "name the column of the texts with --column",
-        )
+def _check_columns(arrow: Any, path: Path, schema: Any, column: str, others: Sequence[str]) -> None:
+    for name in (column, *others):
+        if name not in schema.names:
+            raise ColumnError(
+                f'{path} has no column "{name}"; it has: {", ".join(schema.names) or "none"}',
+                "name the column of the texts with --column",
+                name,
+            )
     kind = schema.field(column).type
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
@@ -72,4 +81,5 @@ def _check_column(arrow: Any, path: Path, schema: Any, column: str) -> None:
         raise ColumnError(
             f'the column "{column}" of {path} has the type {kind}, texts are strings',
             "name another with --column",
+            column,
         )

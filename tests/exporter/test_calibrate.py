@@ -18,12 +18,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import tiny
-from trimexport import ExportError, OutputError, SpecError, Texts, verify
+from trimexport import (
+    ExportError,
+    OutputError,
+    SpecError,
+    Texts,
+    calibrate,
+    undo_calibration,
+    verify,
+)
 from trimexport.bundle.written_graph import BIAS, CALIBRATION, add_bias, load_graph
 from trimexport.cli import main
 from trimexport.numerics import softmax
 from trimexport.tensorrt.readable import require_readable
-from trimexport.tuning.bias import calibrate, check_prior, undo
+from trimexport.tuning.bias import check_prior
 from trimexport.tuning.bias_methods import even_out, match_prior
 from trimexport_runtime import BundleError, Classifier, IntegrityError, check_files, read_manifest
 from trimexport_runtime.bundle import Engine, Profile
@@ -179,7 +187,7 @@ def test_undoing_restores_every_file(capped: Path) -> None:
     before = tiny.snapshot(capped)
     calibrate(capped)
     calibrate(capped, TEXTS, PRIOR)
-    assert undo(capped) == ()
+    assert undo_calibration(capped) == ()
     after = tiny.snapshot(capped)
     assert read_manifest(capped) == manifest
     assert {name for name in before if before[name] != after[name]} <= {"trimexport.json"}
@@ -264,6 +272,8 @@ def test_a_damaged_bundle_is_refused_and_left_alone(capped: Path) -> None:
         calibrate(capped)
     with pytest.raises(SpecError, match="there is no text to calibrate on; give one at least"):
         calibrate(capped, ())
+    with pytest.raises(SpecError, match="a prior is the labels' shares among texts; give texts"):
+        calibrate(capped, prior=PRIOR)
     assert tiny.snapshot(capped) == before
 
 

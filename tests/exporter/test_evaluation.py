@@ -20,12 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packages import ROOT
-from trimexport import SpecError
+from trimexport import EvaluationError, SpecError, Texts, evaluate, fit
 from trimexport.cli import main
-from trimexport.evaluation.data import read_labelled
 from trimexport.evaluation.intervals import wilson
 from trimexport.evaluation.metrics import compare, score
-from trimexport_runtime import Classifier, check_files, read_manifest
+from trimexport_runtime import BundleError, Classifier, check_files, read_manifest
 
 LABELS = ("positive", "negative")
 ROWS = [
@@ -109,47 +108,6 @@ def test_what_holds_for_all_answers(items: list[tuple[int, int]]) -> None:
     again = score(gold[order], probabilities[order], ("a", "b", "c"))
     assert again.calibration_error == pytest.approx(found.calibration_error)
     assert (again.accuracy, again.confusion) == (found.accuracy, found.confusion)
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_files(tmp_path: Path, name: str) -> None:
-    found = read_labelled(write(tmp_path / name, ROWS), LABELS, "text", "label", {})
-    assert found.texts == tuple(text for text, _ in ROWS)
-    assert found.gold.tolist() == [0, 1, 1, 1]
-    assert found.repeated == 0
-    numbered = write(tmp_path / f"n{name}", [(text, int(it == "positive")) for text, it in ROWS])
-    names = {"1": "positive", "0": "negative"}
-    assert read_labelled(numbered, LABELS, "text", "label", names).gold.tolist() == [0, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", "text\n", "has no labels; give a .jsonl, .csv or .parquet"),
-        ("a.jsonl", "", "holds no text"),
-        ("a.jsonl", "{\n", "line 1: the line is not JSON"),
-        ("a.jsonl", '{"text": "a"}\n', "line 1: no label; name its column with --label-column"),
-        (
-            "a.jsonl",
-            '{"text": "a", "label": "meh"}\n',
-            "line 1: the label 'meh' is none of the bundle's: positive, negative; say which",
-        ),
-        ("a.csv", "text\na\n", 'no column "label"'),
-        ("a.csv", "label\na\n", 'no column "text"'),
-    ],
-)
-def test_files_that_cannot_be_judged_by(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(SpecError) as error:
-        read_labelled(tmp_path / name, LABELS, "text", "label", {})
-    assert message in str(error.value)
-
-
-def test_a_map_to_no_label(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="'good' is none of the bundle's labels: positive, neg"):
-        read_labelled(write(tmp_path / "a.csv", ROWS), LABELS, "text", "label", {"1": "good"})
 
 
 def test_the_command(sentiment: Path, tmp_path: Path) -> None:
@@ -242,3 +200,51 @@ def test_without_its_libraries(sentiment: Path, tmp_path: Path) -> None:
         "Error: evaluating needs scikit-learn and matplotlib (not here); install "
         "`trimexport[eval]`\n"
     )
+
+
+# From Python.
+
+
+def test_texts_from_python_are_evaluated_like_those_of_a_file(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    texts, gold = zip(*ROWS, strict=True)
+    found = evaluate(tiny_bundle, Texts(texts, gold), variants=("all",))
+    data = write(tmp_path / "test.csv", ROWS)
+    page = tmp_path / "place" / "page.html"
+    same = evaluate(tiny_bundle, data, abstain_below=0.5, page=page)
+    assert (found.labels, found.digest) == (LABELS, same.digest)
+    assert (found.data, same.data) == ("the data", str(data))
+    assert [it.variant for it in found.variants] == ["fp32"]
+    assert found.variants[0].scores == same.variants[0].scores
+    assert (found.variants[0].abstention, same.variants[0].abstention is None) == (None, False)
+    assert page.is_file()
+    value = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert value["variants"][0]["answers"] == found.variants[0].answers.tolist()
+    again = evaluate(tiny_bundle, data, compare=page.with_suffix(".json"))
+    assert again.variants[0].comparison is not None
+    assert again.variants[0].comparison.difference == 0
+    with pytest.raises(BundleError, match="no variant"):
+        evaluate(tiny_bundle, data, variants=("int8",))
+    with pytest.raises(SpecError, match="no labels are known of the data; give every text its"):
+        evaluate(tiny_bundle, Texts(texts))
+
+
+def test_notes_from_python(tiny_bundle: Path) -> None:
+    found = evaluate(tiny_bundle, Texts(("a", "b", "a"), ("positive",) * 3))
+    assert found.notes == (
+        "no text of the data has the label negative",
+        "1 texts of the data stand there before",
+    )
+
+
+def test_python_without_the_libraries(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    message = r"needs scikit-learn and matplotlib \(.*\); install `trimexport\[eval\]`"
+    with pytest.raises(EvaluationError, match=f"evaluating {message}"):
+        evaluate(tiny_bundle, tmp_path / "none.csv")
+    with pytest.raises(EvaluationError, match=f"fitting {message}"):
+        fit(tiny_bundle, tmp_path / "new", tmp_path / "none.csv")
+    assert not (tmp_path / "new").exists()

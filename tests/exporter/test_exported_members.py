@@ -16,22 +16,33 @@ def test_the_public_surface() -> None:
     assert sorted(trimexport.__all__) == [
         "BuildSpec",
         "Built",
+        "Calibrated",
         "CheckpointError",
+        "Columns",
+        "Evaluated",
+        "EvaluationError",
         "ExportError",
+        "Fitted",
         "HubError",
         "OutputError",
         "ParityError",
         "ParityReport",
         "SpecError",
+        "Suggestion",
         "Texts",
         "TrimexportError",
         "TrimmedHead",
         "UnsupportedError",
         "__version__",
         "build",
+        "calibrate",
+        "evaluate",
+        "fit",
         "plan",
         "read_recipe",
+        "suggest",
         "trim_head",
+        "undo_calibration",
         "verify",
     ]
     assert all(hasattr(trimexport, name) for name in trimexport.__all__)
@@ -44,16 +55,23 @@ def test_what_it_does_not_have() -> None:
 
 def test_functions_are_not_hidden_by_modules() -> None:
     from trimexport import pipeline, verification
+    from trimexport.evaluation import evaluate
+    from trimexport.suggestion import suggest
+    from trimexport.tuning import bias, fit
 
     assert trimexport.build is pipeline.build
     assert trimexport.verify is verification.verify
+    assert trimexport.evaluate is evaluate.evaluate
+    assert trimexport.suggest is suggest.suggest
+    assert trimexport.calibrate is bias.calibrate
+    assert trimexport.fit is fit.fit
 
 
 def test_the_error_tree() -> None:
     tree = trimexport
     assert issubclass(tree.UnsupportedError, tree.CheckpointError)
     assert issubclass(tree.HubError, tree.CheckpointError)
-    kinds = (tree.SpecError, tree.CheckpointError, tree.ExportError)
+    kinds = (tree.SpecError, tree.CheckpointError, tree.ExportError, tree.EvaluationError)
     for kind in (*kinds, tree.OutputError, tree.ParityError):
         assert kind.__bases__ == (tree.TrimexportError,)
 
@@ -73,6 +91,7 @@ def test_the_distribution() -> None:
         "from trimexport.cli import main; main(['--help'], standalone_mode=False)",
         "from trimexport.cli import main; main(['build', '--help'], standalone_mode=False)",
         "from trimexport.cli import main; main(['suggest', '--help'], standalone_mode=False)",
+        "from trimexport.cli import main; main(['eval', '--help'], standalone_mode=False)",
         "from trimexport.cli import main; main(['--version'], standalone_mode=False)",
     ],
 )
@@ -82,3 +101,17 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     loaded = eval(run.stderr)
     assert "trimexport" in loaded
     assert not loaded & {"torch", "transformers", "onnx", "onnxruntime", "huggingface_hub"}
+
+
+def test_evaluating_needs_no_pytorch(tiny_bundle: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from trimexport import Texts, calibrate, evaluate, fit\n"
+        "evaluate(Path(sys.argv[1]), Texts(('a', 'b'), ('positive', 'negative')))\n"
+        "print({name.split('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", code, str(tiny_bundle)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = eval(run.stdout)
+    assert {"sklearn", "onnxruntime"} <= loaded
+    assert not loaded & {"torch", "transformers"}

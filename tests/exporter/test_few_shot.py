@@ -152,7 +152,7 @@ def test_a_spec_that_says_half(options: dict[str, object], message: str) -> None
     [
         ([], "holds no text"),
         ([*ROWS, ("a", "mixed")], "line 15: the label 'mixed' is none of positive, negative; corr"),
-        ([("a", None)], "line 1: no label; give it one, or leave the line out"),
+        ([("a", None), ("b", "positive")], "line 1: no label; give it one, or leave the line out"),
         (
             [*ROWS[:9], ("a", "negative"), ("a", "negative")],
             'has 1 different texts of label "negative", and 2 of each label are asked for; add',

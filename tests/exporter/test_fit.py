@@ -15,17 +15,15 @@ from click.testing import CliRunner, Result
 import families
 import tiny
 from models import needs_data, read_jsonl
-from trimexport import BuildSpec, Texts, build, verify
+from trimexport import BuildSpec, Fitted, Texts, build, calibrate, fit, verify
 from trimexport.bench.pytorch import Untrimmed
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, put_head, read_head
 from trimexport.cli import main
-from trimexport.evaluation.data import Labelled
+from trimexport.evaluation import known_texts
 from trimexport.progress import Silent
 from trimexport.tensorrt.readable import require_readable
 from trimexport.tuning import examples as material
-from trimexport.tuning.bias import calibrate
-from trimexport.tuning.fit import Fitted, fit
 from trimexport.tuning.hidden_states import read_states
 from trimexport.tuning.regression import logits_of
 from trimexport_runtime import Classifier, check_files, read_manifest
@@ -39,18 +37,18 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def examples() -> Labelled:
+def examples() -> Texts:
     return made(FRAMES[:3])
 
 
 @pytest.fixture(scope="module")
-def test_texts() -> Labelled:
+def test_texts() -> Texts:
     return made(FRAMES[3:])
 
 
 @pytest.fixture(scope="module")
 def whole(
-    tmp_path_factory: pytest.TempPathFactory, examples: Labelled, test_texts: Labelled
+    tmp_path_factory: pytest.TempPathFactory, examples: Texts, test_texts: Texts
 ) -> tuple[Path, Fitted]:
     """The bundle with several variants, fitted. Shared: do not change it."""
     output = tmp_path_factory.mktemp("fit") / "fitted"
@@ -64,7 +62,7 @@ def fitted(whole: tuple[Path, Fitted], tmp_path: Path) -> Path:
 
 
 def test_every_variant_answers_with_the_head_and_nothing_else(
-    whole: tuple[Path, Fitted], test_texts: Labelled
+    whole: tuple[Path, Fitted], test_texts: Texts
 ) -> None:
     """What followed the old head, a soft-cap and a sum over words, is gone."""
     bundle, _ = whole
@@ -88,7 +86,7 @@ def test_every_variant_answers_with_the_head_and_nothing_else(
     require_readable(bundle / manifest.variant("tensorrt-fp16").graph)
 
 
-def test_the_hidden_states_are_what_the_old_head_reads(test_texts: Labelled) -> None:
+def test_the_hidden_states_are_what_the_old_head_reads(test_texts: Texts) -> None:
     """The old head with its soft-cap and its sum over words, in numpy, gives its logits."""
     bundle = tiny.capped_bundle()
     manifest = read_manifest(bundle)
@@ -101,7 +99,7 @@ def test_the_hidden_states_are_what_the_old_head_reads(test_texts: Labelled) -> 
     assert states.logits == pytest.approx(again, abs=1e-5)
 
 
-def test_what_the_new_bundle_says_of_itself(whole: tuple[Path, Fitted], examples: Labelled) -> None:
+def test_what_the_new_bundle_says_of_itself(whole: tuple[Path, Fitted], examples: Texts) -> None:
     bundle, found = whole
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
@@ -109,7 +107,7 @@ def test_what_the_new_bundle_says_of_itself(whole: tuple[Path, Fitted], examples
     record = manifest.fit
     assert record is not None
     assert record.examples == dict.fromkeys(LABELS, 60)
-    assert record.examples_sha256 == material.digest(examples, LABELS)
+    assert record.examples_sha256 == material.digest(examples)
     assert (record.shots, record.seed, record.folds, record.variant) == (None, None, 5, "int8")
     assert manifest.label_names == LABELS
     assert manifest.label_mass is None
@@ -129,22 +127,20 @@ def test_what_the_new_bundle_says_of_itself(whole: tuple[Path, Fitted], examples
             assert (bundle / entry.path).stat().st_ino != (source / entry.path).stat().st_ino
 
 
-def test_the_scores_are_those_of_the_bundles(
-    whole: tuple[Path, Fitted], test_texts: Labelled
-) -> None:
+def test_the_scores_are_those_of_the_bundles(whole: tuple[Path, Fitted], test_texts: Texts) -> None:
     bundle, found = whole
     for directory, scores in (
         (tiny.capped_bundle(), found.compared.zero_shot),
         (bundle, found.compared.fitted),
     ):
         answers = Classifier.load(directory).logits(test_texts.texts).argmax(axis=1)
-        assert scores.accuracy == pytest.approx((answers == test_texts.gold).mean())
+        assert scores.accuracy == pytest.approx((answers == test_texts.places(LABELS)).mean())
     assert found.compared.fitted.accuracy > found.compared.zero_shot.accuracy + 0.2
     assert found.compared.majority == pytest.approx(1 / 3)
 
 
 def test_eval_says_that_it_judges_by_examples(
-    whole: tuple[Path, Fitted], examples: Labelled, test_texts: Labelled, tmp_path: Path
+    whole: tuple[Path, Fitted], examples: Texts, test_texts: Texts, tmp_path: Path
 ) -> None:
     bundle, _ = whole
     page = ("-o", str(tmp_path / "page.html"))
@@ -158,10 +154,10 @@ def test_eval_says_that_it_judges_by_examples(
 
 def test_a_head_knows_what_the_one_before_it_was_fitted_on(tmp_path: Path) -> None:
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
-    material.write_learned(["a", "b"], tmp_path / "none.txt", first)
-    material.write_learned(["b", "c"], first, second)
-    assert material.learned_from(first, ["a", "b", "c"]) == {"a", "b"}
-    assert material.learned_from(second, ["a", "b", "c", "d"]) == {"a", "b", "c"}
+    known_texts.write_learned(["a", "b"], tmp_path / "none.txt", first)
+    known_texts.write_learned(["b", "c"], first, second)
+    assert known_texts.learned_from(first, ["a", "b", "c"]) == {"a", "b"}
+    assert known_texts.learned_from(second, ["a", "b", "c", "d"]) == {"a", "b", "c"}
 
 
 def test_the_reports(whole: tuple[Path, Fitted]) -> None:
@@ -214,12 +210,12 @@ def test_verify_takes_the_fitted_head_for_the_reference(fitted: Path) -> None:
 
 
 def test_a_fitted_bundle_can_be_calibrated_and_fitted_again(
-    fitted: Path, tmp_path: Path, examples: Labelled, test_texts: Labelled
+    fitted: Path, tmp_path: Path, examples: Texts, test_texts: Texts
 ) -> None:
     plain = Classifier.load(fitted, variant="fp32")
     before = plain.logits(test_texts.texts)
     as_it_was = (
-        Classifier.load(fitted).logits(test_texts.texts).argmax(1) == test_texts.gold
+        Classifier.load(fitted).logits(test_texts.texts).argmax(1) == test_texts.places(LABELS)
     ).mean()
     prior = {"positive": 0.7, "negative": 0.2, "neutral": 0.1}
     bias = calibrate(fitted, test_texts.texts, prior).calibration.bias
@@ -234,12 +230,14 @@ def test_a_fitted_bundle_can_be_calibrated_and_fitted_again(
     again = fit(fitted, tmp_path / "again", examples, test=test_texts)
     assert again.manifest.calibration is None
     right = Classifier.load(tmp_path / "again").logits(test_texts.texts).argmax(axis=1)
-    assert again.compared.fitted.accuracy == pytest.approx((right == test_texts.gold).mean())
+    assert again.compared.fitted.accuracy == pytest.approx(
+        (right == test_texts.places(LABELS)).mean()
+    )
     # As it was means without the calibration, which is not part of the head.
     assert again.compared.zero_shot.accuracy == pytest.approx(as_it_was)
 
 
-def test_a_fine_tuned_classifier_can_be_fitted(tmp_path: Path, examples: Labelled) -> None:
+def test_a_fine_tuned_classifier_can_be_fitted(tmp_path: Path, examples: Texts) -> None:
     names = dict(enumerate(LABELS))
     model = families.make("llama3", tmp_path / "stars", classifier=True, layers=1, id2label=names)
     spec = BuildSpec(model=str(model), precision=("fp32",))
@@ -250,10 +248,14 @@ def test_a_fine_tuned_classifier_can_be_fitted(tmp_path: Path, examples: Labelle
 
 
 def test_labels_that_are_read_whole_can_be_calibrated_and_fitted(
-    tmp_path: Path, examples: Labelled, test_texts: Labelled
+    tmp_path: Path, examples: Texts, test_texts: Texts
 ) -> None:
     """The graph computes hidden states wherever such labels part, the answer's first."""
     names = ("very very good", "very very bad", "very dull")
+    examples, test_texts = (
+        Texts(it.texts, tuple(names[place] for place in it.places(LABELS)))
+        for it in (examples, test_texts)
+    )
     spec = BuildSpec(
         model=str(tiny.tiny_model()), labels=names, prompt=tiny.PROMPT, precision=("fp32",)
     )
@@ -273,13 +275,13 @@ def test_labels_that_are_read_whole_can_be_calibrated_and_fitted(
     assert in_pytorch.labels(texts) == [it.label for it in classifier.classify(texts)]
 
 
-def test_one_draw_makes_the_bundle(tmp_path: Path, examples: Labelled) -> None:
+def test_one_draw_makes_the_bundle(tmp_path: Path, examples: Texts) -> None:
     found = fit(tiny.capped_bundle(), tmp_path / "new", examples, shots=(6,), seeds=1)
     record = found.manifest.fit
     assert record is not None
     assert (record.examples, record.shots, record.seed) == (dict.fromkeys(LABELS, 6), 6, 0)
-    drawn = material.subset(examples, material.draw(examples, 6, 0))
-    assert record.examples_sha256 == material.digest(drawn, LABELS)
+    drawn = material.subset(examples, material.drawn_places(examples, LABELS, 6, 0))
+    assert record.examples_sha256 == material.digest(drawn)
     left = [it for it in examples.texts if it not in drawn.texts]
     assert found.compared.fitted.texts == len(left)
     (trial,) = found.trials
@@ -319,8 +321,8 @@ def test_labels_that_mean_nothing_teach_nothing(
 ) -> None:
     generator = np.random.default_rng(3)
     texts = tuple(text for text, _ in messages)
-    gold = generator.permutation(np.arange(len(texts)) % 2)
-    data = Labelled(texts[:300], gold[:300]), Labelled(texts[300:], gold[300:])
+    gold = tuple(np.array(LABELS)[generator.permutation(np.arange(len(texts)) % 2)].tolist())
+    data = Texts(texts[:300], gold[:300]), Texts(texts[300:], gold[300:])
     found = fit(sentiment, tmp_path / "new", data[0], test=data[1]).compared.fitted
     low, high = found.interval
     assert low < 0.5 < high

@@ -9,17 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import tiny
-from trimexport import OutputError, SpecError
+from trimexport import OutputError, SpecError, Texts, fit
 from trimexport.cli import main
-from trimexport.evaluation.data import Labelled
-from trimexport.prompt.few_shot import text_sha256
+from trimexport.texts import text_sha256
 from trimexport.tuning import examples as material
-from trimexport.tuning.fit import fit
 from trimexport_runtime import IntegrityError, check_files, read_manifest
 from tuning import FRAMES, LABELS, Interrupted, files_up_to, made, rows_of, write_rows
 
@@ -29,17 +26,17 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def examples() -> Labelled:
+def examples() -> Texts:
     return made(FRAMES[:3])
 
 
 @pytest.fixture(scope="module")
-def test_texts() -> Labelled:
+def test_texts() -> Texts:
     return made(FRAMES[3:])
 
 
 def test_nothing_is_left_by_an_interruption_or_a_failed_write(
-    tmp_path: Path, examples: Labelled
+    tmp_path: Path, examples: Texts
 ) -> None:
     source, place = tiny.capped_bundle(), tmp_path / "place"
     before = tiny.snapshot(source)
@@ -53,7 +50,7 @@ def test_nothing_is_left_by_an_interruption_or_a_failed_write(
     assert tiny.snapshot(source) == before
 
 
-def test_a_damaged_bundle_and_an_output_that_exists(tmp_path: Path, examples: Labelled) -> None:
+def test_a_damaged_bundle_and_an_output_that_exists(tmp_path: Path, examples: Texts) -> None:
     damaged = Path(shutil.copytree(tiny.capped_bundle(), tmp_path / "damaged"))
     graph = damaged / "onnx" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
@@ -68,8 +65,8 @@ def test_a_damaged_bundle_and_an_output_that_exists(tmp_path: Path, examples: La
 
 def test_what_is_noted_of_the_texts() -> None:
     a, b = LABELS[:2]
-    data = Labelled(("one", "one", "two", "three", "three", "four"), np.array([0, 0, 0, 0, 1, 1]))
-    test = Labelled(("two", "five", "three", "six"), np.array([0, 0, 1, 0]))
+    data = Texts(("one", "one", "two", "three", "three", "four"), (a, a, a, a, b, b))
+    test = Texts(("two", "five", "three", "six"), (a, a, b, a))
     found = material.prepare(data, test, (a, b))
     assert found.examples.texts == ("one", "two", "three", "three", "four")
     assert found.test is not None
@@ -82,7 +79,7 @@ def test_what_is_noted_of_the_texts() -> None:
     )
 
 
-def test_texts_that_the_prompt_shows_are_noted(tmp_path: Path, examples: Labelled) -> None:
+def test_texts_that_the_prompt_shows_are_noted(tmp_path: Path, examples: Texts) -> None:
     bundle = Path(shutil.copytree(tiny.capped_bundle(), tmp_path / "bundle"))
     shown = [text_sha256(text) for text in examples.texts[:2]]
     tiny.edit_json(bundle / "trimexport.json", lambda raw: raw["prompt"].update(examples=shown))
@@ -92,8 +89,9 @@ def test_texts_that_the_prompt_shows_are_noted(tmp_path: Path, examples: Labelle
 
 
 def test_examples_that_are_not_enough() -> None:
-    def look(golds: list[int], shots: tuple[int, ...] = (), test: Labelled | None = None) -> None:
-        data = Labelled(tuple(f"text {it}" for it in range(len(golds))), np.array(golds))
+    def look(golds: list[int], shots: tuple[int, ...] = (), test: Texts | None = None) -> None:
+        gold = tuple(LABELS[place] for place in golds)
+        data = Texts(tuple(f"text {place}" for place in range(len(golds))), gold)
         material.require_shots(material.prepare(data, test, LABELS[:2]), LABELS[:2], shots)
 
     def refused(golds: list[int], message: str, **more: Any) -> None:
@@ -106,18 +104,23 @@ def test_examples_that_are_not_enough() -> None:
     refused(pair, "--shots 3 needs as many examples of every label; 'positive' has 2", shots=(3,))
     refused(pair, "--shots 1: a draw needs 2 of each label at least", shots=(1, 2))
     refused(pair[:4], "--shots 2 draws every example, so none is left to score on", shots=(2,))
-    same = Labelled(("text 0",), np.array([0]))
+    same = Texts(("text 0",), LABELS[:1])
     refused(pair, "every text of --test is an example too; give texts that are not", test=same)
 
 
-def test_messages_of_the_command(tmp_path: Path, examples: Labelled, test_texts: Labelled) -> None:
+def test_messages_of_the_command(tmp_path: Path, examples: Texts, test_texts: Texts) -> None:
     good = write_rows(tmp_path / "good.jsonl", rows_of(examples))
     empty = write_rows(tmp_path / "empty.jsonl", [])
     other = write_rows(tmp_path / "other.jsonl", [("a", "splendid")])
     bundle, output = tiny.capped_bundle(), tmp_path / "new"
     for code, data, more, message in (
         (1, empty, (), "holds no text"),
-        (1, other, (), "the label 'splendid' is none of the bundle's: positive, negative, neutral"),
+        (
+            1,
+            other,
+            (),
+            "line 1: the label 'splendid' is none of positive, negative, neutral; say which it is",
+        ),
         (1, good, ("--map", "a=b"), "'b' is none of the bundle's labels"),
         (1, good, ("--shots", "61"), "--shots 61 needs as many examples of every label"),
         (2, good, ("--shots", "few"), "--shots is numbers such as 16,64,256, not 'few'."),
@@ -145,7 +148,7 @@ def test_messages_of_the_command(tmp_path: Path, examples: Labelled, test_texts:
     assert f"measure its parity with `trimexport verify {output}`" in done.stdout
 
 
-def test_pytorch_is_not_needed(tmp_path: Path, examples: Labelled) -> None:
+def test_pytorch_is_not_needed(tmp_path: Path, examples: Texts) -> None:
     data = write_rows(tmp_path / "data.jsonl", rows_of(examples))
     code = (
         "import sys; from trimexport.cli import main\n"
@@ -160,7 +163,7 @@ def test_pytorch_is_not_needed(tmp_path: Path, examples: Labelled) -> None:
     assert not loaded & {"torch", "transformers"}
 
 
-def test_without_the_libraries(tmp_path: Path, examples: Labelled) -> None:
+def test_without_the_libraries(tmp_path: Path, examples: Texts) -> None:
     data = write_rows(tmp_path / "data.jsonl", rows_of(examples))
     code = (
         "import sys; sys.modules['sklearn'] = None\n"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimexport import Texts
 from trimexport.bundle.written_head import Head
-from trimexport.evaluation.data import Labelled
 from trimexport.numerics import softmax
 from trimexport.tuning import examples as material
 from trimexport.tuning.regression import _fit, fit_head, logits_of
@@ -28,15 +28,26 @@ def problem(
     return hidden, gold, start, tuple(f"text {place}" for place in range(len(gold)))
 
 
+def _named(texts: tuple[str, ...], gold: np.ndarray) -> tuple[Texts, tuple[str, ...]]:
+    """The texts with labels that are called by their numbers, and all labels."""
+    names = tuple(map(str, range(gold.max() + 1)))
+    return Texts(texts, tuple(names[place] for place in gold)), names
+
+
+def _folds(texts: tuple[str, ...], gold: np.ndarray) -> np.ndarray:
+    return material.fold_numbers(*_named(texts, gold))
+
+
 @pytest.mark.parametrize("labels", [2, 4])
 def test_the_order_of_labels_and_of_examples_does_not_matter(labels: int) -> None:
     hidden, gold, start, texts = problem(labels)
-    found = fit_head(hidden, gold, start, material.folds(Labelled(texts, gold)))
+    found = fit_head(hidden, gold, start, _folds(texts, gold))
     generator = np.random.default_rng(1)
     order, names = generator.permutation(len(gold)), generator.permutation(labels)
-    again = Labelled(tuple(texts[it] for it in order), np.argsort(names)[gold[order]])
+    moved = np.argsort(names)[gold[order]]
     swapped = Head(start.weight[names], start.bias[names])
-    other = fit_head(hidden[order], again.gold, swapped, material.folds(again))
+    folds = _folds(tuple(texts[it] for it in order), moved)
+    other = fit_head(hidden[order], moved, swapped, folds)
     assert other.strength == found.strength
     assert other.held_out == pytest.approx(found.held_out[order][:, names], rel=1e-3, abs=1e-3)
     assert logits_of(other.head, hidden) == pytest.approx(
@@ -76,25 +87,26 @@ def test_a_strong_penalty_leaves_the_old_head_s_logits_alone() -> None:
 @given(st.lists(st.integers(2, 12), min_size=2, max_size=4), st.integers(0, 3))
 def test_draws_and_folds(sizes: list[int], seed: int) -> None:
     gold = np.repeat(np.arange(len(sizes)), sizes)
-    data = Labelled(tuple(f"text {place}" for place in range(len(gold))), gold)
+    data, names = _named(tuple(f"text {place}" for place in range(len(gold))), gold)
     most = min(sizes)
-    draws = [material.draw(data, shots, seed) for shots in range(1, most + 1)]
+    draws = [material.drawn_places(data, names, shots, seed) for shots in range(1, most + 1)]
     for shots, places in enumerate(draws, 1):
         assert np.bincount(gold[places]).tolist() == [shots] * len(sizes)
         assert set(places) <= set(draws[-1])
         assert len(set(places)) == len(places)
-    found = material.folds(data)
+    found = material.fold_numbers(data, names)
     for label in range(len(sizes)):
         counts = np.bincount(found[gold == label], minlength=min(5, most))
         assert counts.max() - counts.min() <= 1
         assert len(counts) == min(5, most)
-    others = [tuple(sorted(material.draw(data, 1, it))) for it in range(20)]
+    others = [tuple(sorted(material.drawn_places(data, names, 1, it))) for it in range(20)]
     assert len(set(others)) > 1
 
 
 def test_the_digest_is_of_texts_and_labels_in_any_order() -> None:
-    data = Labelled(("a", "b", "c"), np.array([0, 1, 1]))
-    same = Labelled(("c", "a", "b"), np.array([1, 0, 1]))
-    other = Labelled(("a", "b", "c"), np.array([1, 1, 0]))
-    assert material.digest(data, LABELS) == material.digest(same, LABELS)
-    assert material.digest(data, LABELS) != material.digest(other, LABELS)
+    yes, no = LABELS[:2]
+    data = Texts(("a", "b", "c"), (yes, no, no))
+    same = Texts(("c", "a", "b"), (no, yes, no))
+    other = Texts(("a", "b", "c"), (no, no, yes))
+    assert material.digest(data) == material.digest(same)
+    assert material.digest(data) != material.digest(other)

@@ -15,18 +15,21 @@ from hypothesis import strategies as st
 
 import tiny
 from models import GEMMA_MINI, Untrimmed, needs_data, read_jsonl
-from trimexport import BuildSpec, SpecError, plan, read_recipe
-from trimexport.evaluation.data import Labelled
+from trimexport import BuildSpec, SpecError, Suggestion, Texts, plan, read_recipe, suggest
 from trimexport.evaluation.intervals import wilson
 from trimexport.planning import Setting, set_up
 from trimexport.suggestion.candidates import FORM, MODEL, NAME, SYNONYM, candidates_of
-from trimexport.suggestion.render import as_dict, caution, recipe, table
+from trimexport.suggestion.recipe import recipe
+from trimexport.suggestion.render import as_dict, caution, table
 from trimexport.suggestion.search import Answers, over_others, score, search
-from trimexport.suggestion.suggest import Suggestion, suggest
 
 LABELS = ("positive", "negative")
 TEXTS = ("a gorgeous movie", "dull", "two hours\nthat feel like five", "a warm film", "bad", "fine")
 GOLD = np.array([0, 1, 1, 0, 1, 0])
+
+
+def examples(labels: tuple[str, ...] = LABELS) -> Texts:
+    return Texts(TEXTS, tuple(labels[place] for place in GOLD))
 
 
 def answers(seed: int, examples: int, columns: int, labels: int) -> Answers:
@@ -189,7 +192,7 @@ def test_given_words_may_be_several_tokens_and_their_forms_may_not() -> None:
 def suggested() -> Suggestion:
     spec = BuildSpec(model=str(tiny.tiny_model()), labels=LABELS, prompt=tiny.PROMPT)
     words = {"positive": ["good", "great"], "negative": ["bad"]}
-    return suggest(spec, Labelled(TEXTS, GOLD), words)
+    return suggest(spec, replace(examples(), source="work/dev.jsonl"), words)
 
 
 def test_the_numbers_are_the_untrimmed_model_s(suggested: Suggestion) -> None:
@@ -246,7 +249,8 @@ def test_the_caution_compares_with_the_names(suggested: Suggestion) -> None:
 def test_a_recipe_builds_what_was_suggested(suggested: Suggestion, tmp_path: Path) -> None:
     path = tmp_path / "place" / "recipe.toml"
     path.parent.mkdir()
-    path.write_text(recipe(suggested, "dev.jsonl", path), encoding="utf-8")
+    path.write_text(recipe(suggested, path), encoding="utf-8")
+    assert "# dev.jsonl: accuracy " in path.read_text(encoding="utf-8")
     spec = read_recipe(path)
     best = suggested.choices[0].words
     assert Path(spec.model).resolve() == tiny.tiny_model().resolve()
@@ -256,6 +260,7 @@ def test_a_recipe_builds_what_was_suggested(suggested: Suggestion, tmp_path: Pat
     verbalizer = plan(spec).verbalizer
     assert verbalizer is not None
     assert verbalizer.token_ids == tuple(it.token_id for it in best)
+    assert suggested.best_spec == replace(suggested.spec, verbalizers=spec.verbalizers)
 
 
 def test_a_recipe_keeps_every_character(suggested: Suggestion, tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_a_recipe_keeps_every_character(suggested: Suggestion, tmp_path: Path) -
         chat=True,
         system="Say\x00 so",
     )
-    text = recipe(replace(suggested, spec=spec), "d\nev.csv", tmp_path / "recipe.toml")
+    text = recipe(replace(suggested, spec=spec, source="d\nev.csv"), tmp_path / "recipe.toml")
     assert tomllib.loads(text)["labels"] == list(labels)
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     words = suggested.choices[0].words
@@ -280,7 +285,7 @@ def test_names_that_cannot_stand_for_their_labels() -> None:
     spec = BuildSpec(
         model=str(tiny.tiny_model()), labels=("very good", "very bad"), prompt=tiny.PROMPT
     )
-    found = suggest(spec, Labelled(TEXTS, GOLD), {"very bad": ["bad"]})
+    found = suggest(spec, examples(spec.labels), {"very bad": ["bad"]})
     assert (found.names, found.no_names) == (
         None,
         'several begin with "▁very", so a build reads them whole',
@@ -289,22 +294,24 @@ def test_names_that_cannot_stand_for_their_labels() -> None:
     assert as_dict(found, 3)["names"] is None
     assert all(len({it.token_id for it in choice.words}) == 2 for choice in found.choices)
     assert caution(found).endswith("so judge the bundle by other ones")
-    found = suggest(replace(spec, labels=("\u16a0", "bad")), Labelled(TEXTS, GOLD), {})
+    spec = replace(spec, labels=("\u16a0", "bad"))
+    found = suggest(spec, examples(spec.labels))
     assert found.no_names == '"\u16a0" cannot be read after this prompt'
 
 
 def test_a_synonym_that_cannot_be_read() -> None:
     spec = BuildSpec(model=str(tiny.tiny_model()), labels=LABELS, prompt=tiny.PROMPT)
     with pytest.raises(SpecError, match="is not in the model's vocabulary"):
-        suggest(spec, Labelled(TEXTS, GOLD), {"positive": ["\u16a0"]})
+        suggest(spec, examples(), {"positive": ["\u16a0"]})
 
 
 def test_words_that_the_model_was_trained_on_are_found() -> None:
     """gemma-mini answers positive and negative, whatever the labels are called."""
     rows = read_jsonl(needs_data("sst2", "dev.jsonl"))[:200]
-    gold = np.array([row["label"] == "negative" for row in rows], np.int64)
+    names = {"positive": "good", "negative": "bad"}
+    gold = tuple(names[row["label"]] for row in rows)
     spec = BuildSpec(model=str(GEMMA_MINI), labels=("good", "bad"), prompt=tiny.PROMPT)
-    found = suggest(spec, Labelled(tuple(row["text"] for row in rows), gold), {})
+    found = suggest(spec, Texts(tuple(row["text"] for row in rows), gold))
     assert [it.word for it in found.choices[0].words] == ["positive", "negative"]
     assert {it.origin for it in found.choices[0].words} == {MODEL}
     assert found.choices[0].scores.mass > 0.99

@@ -6,11 +6,14 @@ import itertools
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trimexport_runtime import InputError
+from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file, read_lines
 
 REUSE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -130,6 +133,30 @@ def test_another_column(tmp_path: Path) -> None:
     assert _read(tmp_path / "a.jsonl", b'{"body": "a"}\n', "body") == [Line(1, "a")]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_other_columns_besides_the_texts(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        path.write_text("n,body,more\n1,a,\n2,b,x\n", encoding="utf-8")
+    elif kind == "jsonl":
+        path.write_text('{"n": 1, "body": "a"}\n{"n": 2, "body": "b", "more": "x"}\n')
+    else:
+        table = pyarrow.table({"n": [1, 2], "body": ["a", "b"], "more": [None, "x"]})
+        pyarrow.parquet.write_table(table, path)
+    number = str if kind == "csv" else int
+    absent = {"csv": {"more": ""}, "jsonl": {}, "parquet": {"more": None}}[kind]
+    first = 2 if kind == "csv" else 1
+    assert list(read_file(path, "body", ("n", "more"))) == [
+        Line(first, "a", others={"n": number(1), **absent}),
+        Line(first + 1, "b", others={"n": number(2), "more": "x"}),
+    ]
+    assert [it.others for it in read_file(path, "body") if isinstance(it, Line)] == [{}, {}]
+    if kind != "jsonl":
+        with pytest.raises(ColumnError, match=r'no column "label".*: n, body, more') as error:
+            list(read_file(path, "body", ("n", "label")))
+        assert error.value.column == "label"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "column", "message"),
     [
@@ -147,6 +174,12 @@ def test_a_file_that_holds_no_texts(
 ) -> None:
     with pytest.raises(InputError, match=message):
         _read(tmp_path / name, content, column)
+
+
+def test_lines_have_no_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a\n")
+    with pytest.raises(InputError, match="has no columns, so there is no 'label' in it"):
+        read_file(tmp_path / "a.txt", None, ("label",))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

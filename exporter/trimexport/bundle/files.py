@@ -11,8 +11,8 @@ from typing import Any
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from trimexport.planning import Plan
-from trimexport.prompt.few_shot import text_sha256
 from trimexport.prompt.tokenizer import tokenizer_config
+from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
     MANIFEST,

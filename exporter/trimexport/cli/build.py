@@ -90,7 +90,7 @@ def build(
     from trimexport.texts import read_texts
 
     sample = None if texts is None else read_texts(texts)
-    balance = None if calibration is None else read_texts(calibration)
+    balance = None if calibration is None else read_texts(calibration, labels=False)
     built = run(
         spec,
         target,

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from trimexport.atomic import check_place, write_files
-from trimexport.errors import OutputError
+import trimexport
 from trimexport.spec import parse_verbalizers
 
 from .console import ConsoleProgress
@@ -70,39 +69,23 @@ def suggest(
     progress = ConsoleProgress()
     words = parse_verbalizers(synonyms, "--synonyms")
     spec = make_spec(given, progress.say)
-    _check_output(output, force)
 
-    from trimexport.evaluation.data import read_examples
-    from trimexport.suggestion.candidates import check_synonyms
-    from trimexport.suggestion.render import as_dict, caution, recipe, table
-    from trimexport.suggestion.suggest import check_examples, refuse_classifier
-    from trimexport.suggestion.suggest import suggest as run
+    from trimexport.suggestion.recipe import check_recipe_place, write_recipe
 
-    refuse_classifier(spec)
-    check_synonyms(words, spec.labels)
-    labelled = read_examples(examples, spec.labels)
-    check_examples(labelled, spec.labels, examples)
-    found = run(spec, labelled, words, progress)
-    progress.say(caution(found))
+    if output is not None:
+        check_recipe_place(output, force)  # before PyTorch, which takes its time
+
+    from trimexport.suggestion.render import as_dict, caution, table
+
+    suggestion = trimexport.suggest(spec, examples, words, progress=progress)
+    progress.say(caution(suggestion))
     if as_json:
-        value = {**as_dict(found, top), "recipe": None if output is None else str(output)}
+        value = {**as_dict(suggestion, top), "recipe": None if output is None else str(output)}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
-        click.echo(table(found, top))
+        click.echo(table(suggestion, top))
     if output is None:
         return
-    write_files({output: recipe(found, examples.name, output)})  # last, for it may fail
+    write_recipe(suggestion, output)  # last, for it may fail
     if not as_json:
         click.echo(f"\n{output}: build it with trimexport build --recipe {output}")
-
-
-def _check_output(output: Path | None, force: bool) -> None:
-    if output is None:
-        return
-    check_place(output)
-    if not output.exists():
-        return
-    if output.is_dir():
-        raise OutputError(f"{output} is a directory; name a file for the recipe with -o")
-    if not force:
-        raise OutputError(f"{output} exists; give --force to replace it, or another -o")

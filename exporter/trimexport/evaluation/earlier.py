@@ -1,8 +1,9 @@
-"""An evaluation that was made before, to compare with."""
+"""Earlier evaluations, to compare with."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,29 @@ from typing import Any
 import numpy as np
 
 from trimexport.errors import SpecError
+from trimexport.numerics import Places
+from trimexport.texts import Texts
 
-from .data import Labelled
 from .metrics import compare
 from .run import Evaluation, digest
 
 
-def read_earlier(path: Path, data: Labelled) -> list[dict[str, Any]]:
-    """The variants of an evaluation that `trimexport eval` wrote as JSON, on the same texts.
+def read_earlier(path: Path, sample: Texts, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the variants of an evaluation of the same texts that `trimexport eval` wrote as JSON.
 
     Raises:
-        SpecError: it cannot be read, or is of other texts or labels.
+        SpecError: the file cannot be read, or is of other texts or labels.
     """
     try:
-        found = json.loads(path.read_bytes())
-        earlier, variants = str(found["digest"]), list(found["variants"])
+        value = json.loads(path.read_bytes())
+        earlier, variants = str(value["digest"]), list(value["variants"])
     except OSError as error:
         raise SpecError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
         raise SpecError(
             f"{path} is no evaluation; give the .json that `trimexport eval` wrote"
         ) from None
-    if earlier != digest(data):
+    if earlier != digest(sample, labels):
         raise SpecError(
             f"{path} is of other texts or labels, so the two cannot be compared; evaluate both on "
             "the same file"
@@ -39,8 +41,12 @@ def read_earlier(path: Path, data: Labelled) -> list[dict[str, Any]]:
     return variants
 
 
-def compared(evaluation: Evaluation, data: Labelled, earlier: list[dict[str, Any]]) -> Evaluation:
-    """The evaluation with its comparison: with the same variant before, or else with the first."""
-    same = [it for it in earlier if it["variant"] == evaluation.variant]
-    before = np.array((same or earlier)[0]["answers"], np.int64) == data.gold
-    return replace(evaluation, comparison=compare(before, evaluation.answers == data.gold))
+def compared(evaluation: Evaluation, gold: Places, earlier: list[dict[str, Any]]) -> Evaluation:
+    """The evaluation with its comparison to the earlier one's same variant, or else to its first.
+
+    Args:
+        gold: int64 `[texts]`, places of the right answers.
+    """
+    same = [variant for variant in earlier if variant["variant"] == evaluation.variant]
+    before = np.array((same or earlier)[0]["answers"], np.int64) == gold
+    return replace(evaluation, comparison=compare(before, evaluation.answers == gold))

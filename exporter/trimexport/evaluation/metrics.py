@@ -1,4 +1,7 @@
-"""Metrics of answers: probabilities and right answers in, values out."""
+"""Metrics of answers: probabilities and right answers in, values out.
+
+scikit-learn and SciPy belong to the extra `eval`, so they are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from trimexport.numerics import Floats
+from trimexport.numerics import Floats, Places
 
 from .intervals import Z, wilson
 
 BINS = 15
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
     Args:
         gold: the right answers' places among the labels, int64 [texts].
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     places = range(len(labels))
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = answers == gold
@@ -134,6 +136,8 @@ def compare(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Comp
     Args:
         first, second: whether each classifier answers each text rightly, bool [texts].
     """
+    from scipy.stats import binomtest
+
     count = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differ, difference = only_first + only_second, (only_second - only_first) / count

@@ -1,29 +1,32 @@
-"""Run a bundle's variants on texts with right answers."""
+"""A variant's answers to texts with labels, and what they are worth."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trimexport.numerics import Floats, Places
+from trimexport.texts import Texts
 from trimexport_runtime import Classifier
 
-from .data import Labelled
 from .metrics import Comparison, Point, Scores, abstention, score
 
-TIMED = 100  # texts that are classified one by one
+TIMED = 100
+"""How many texts are classified one by one, to time them."""
+
 WORST = 10
+"""How many mistakes are kept."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer that was given with confidence; `index` is the text's place, from 0."""
+    """A wrong answer and its probability; `index` is the text's place, from 0."""
 
     index: int
     text: str
@@ -34,7 +37,8 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds of a text alone (median and 95th percentile), and texts a second of them all."""
+    """Milliseconds that one text takes alone (median and 95th percentile), and how many texts are
+    classified a second when all are given at once."""
 
     median_ms: float
     p95_ms: float
@@ -43,8 +47,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A variant's answers and what they are worth. `answers` are places of labels, `confidence`
-    their probabilities, `tokens` the lengths of the texts, all `[texts]`."""
+    """The answers of one variant and what they are worth. `answers` are places of labels,
+    `confidence` their probabilities, `tokens` the lengths of the texts, all `[texts]`; `truncated`
+    counts the texts that were cut. `comparison` is with an earlier evaluation."""
 
     variant: str
     provider: str
@@ -53,22 +58,38 @@ class Evaluation:
     speed: Speed
     truncated: int
     mistakes: tuple[Mistake, ...]
-    answers: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float64]
+    answers: Places
+    confidence: Floats
     tokens: npt.NDArray[np.int64]
     comparison: Comparison | None = None
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluations of a bundle's variants on the same texts. `data` is what the texts are
+    called, `digest` what they and their labels are recognised by, `notes` what makes them a poor
+    measure."""
+
+    bundle: Path
+    data: str
+    digest: str
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    variants: tuple[Evaluation, ...]
+
+
+def evaluate_variant(
     bundle: Path,
-    data: Labelled,
+    sample: Texts,
     variant: str | None,
     abstain_below: float | None,
     advance: Callable[[int], None],
 ) -> Evaluation:
-    """Classify the texts with one variant, and judge the answers.
+    """Classify texts with one variant, and judge the answers.
 
     Args:
+        sample: texts with labels of the bundle.
+        variant: its name, or None for the fastest.
         advance: called with the number of texts that were classified.
 
     Raises:
@@ -76,30 +97,31 @@ def evaluate(
         InputError: a text cannot be classified.
     """
     classifier = Classifier.load(bundle, variant=variant)
+    gold = sample.places(classifier.labels)
     began = time.perf_counter()
-    found = []
-    for prediction in classifier.classify_stream(data.texts):
-        found.append(prediction)
+    predictions = []
+    for prediction in classifier.classify_stream(sample.texts):
+        predictions.append(prediction)
         advance(1)
     seconds = time.perf_counter() - began
-    probabilities = np.array([it.probabilities for it in found])
+    probabilities = np.array([prediction.probabilities for prediction in predictions])
     confidence, answers = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    right = answers == data.gold
+    right = answers == gold
     return Evaluation(
         variant=classifier.variant.name,
         provider=classifier.provider,
-        scores=score(data.gold, probabilities, classifier.labels),
+        scores=score(gold, probabilities, classifier.labels),
         abstention=None if abstain_below is None else abstention(confidence, right, abstain_below),
-        speed=_speed(classifier, data.texts, len(found) / seconds),
-        truncated=sum(it.truncated for it in found),
-        mistakes=_mistakes(data, classifier.labels, answers, confidence),
+        speed=_speed(classifier, sample.texts, len(predictions) / seconds),
+        truncated=sum(prediction.truncated for prediction in predictions),
+        mistakes=_mistakes(sample.texts, gold, answers, confidence, classifier.labels),
         answers=answers,
         confidence=confidence,
-        tokens=np.array([it.tokens for it in found]),
+        tokens=np.array([prediction.tokens for prediction in predictions]),
     )
 
 
-def _speed(classifier: Classifier, texts: Sequence[str], rate: float) -> Speed:
+def _speed(classifier: Classifier, texts: Sequence[str], texts_per_second: float) -> Speed:
     step = max(1, len(texts) // TIMED)
     times = []
     for text in texts[::step][:TIMED]:
@@ -107,23 +129,20 @@ def _speed(classifier: Classifier, texts: Sequence[str], rate: float) -> Speed:
         classifier.classify([text])
         times.append(1000 * (time.perf_counter() - began))
     median, high = np.percentile(times, [50, 95]).tolist()
-    return Speed(median, high, rate)
+    return Speed(median, high, texts_per_second)
 
 
 def _mistakes(
-    data: Labelled,
-    labels: Sequence[str],
-    answers: npt.NDArray[np.int64],
-    confidence: npt.NDArray[np.float64],
+    texts: Sequence[str], gold: Places, answers: Places, confidence: Floats, labels: Sequence[str]
 ) -> tuple[Mistake, ...]:
     """The wrong answers that were given with most confidence."""
-    wrong = np.flatnonzero(answers != data.gold)
+    wrong = np.flatnonzero(answers != gold)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST]
     return tuple(
         Mistake(
             index=int(at),
-            text=data.texts[at],
-            gold=labels[data.gold[at]],
+            text=texts[at],
+            gold=labels[gold[at]],
             answer=labels[answers[at]],
             probability=float(confidence[at]),
         )
@@ -131,15 +150,9 @@ def _mistakes(
     )
 
 
-def digest(data: Labelled) -> str:
-    """What texts and right answers are recognised by."""
-    found = hashlib.sha256()
-    for text, gold in zip(data.texts, data.gold.tolist(), strict=True):
-        found.update(f"{gold}\0{text}\0\0".encode())
-    return found.hexdigest()
-
-
-def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """For a program: all of it, with an answer and its probability for each text."""
-    value = asdict(evaluation)
-    return value | {name: value[name].tolist() for name in ("answers", "confidence", "tokens")}
+def digest(sample: Texts, labels: Sequence[str]) -> str:
+    """SHA-256 of texts and the places of their labels, by which a later evaluation knows them."""
+    hashed = hashlib.sha256()
+    for text, gold in zip(sample.texts, sample.places(labels).tolist(), strict=True):
+        hashed.update(f"{gold}\0{text}\0\0".encode())
+    return hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""Examples in the prompt: which ones, how they are written, and whether a text is one of them.
+"""Examples in the prompt: which ones, and how they are written.
 
 A prompt is compiled, so examples in it cost no time per text.
 """
@@ -6,19 +6,17 @@ A prompt is compiled, so examples in it cost no time per text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimexport.errors import SpecError
-from trimexport.evaluation.data import Labelled, read_examples
 from trimexport.spec import BuildSpec
+from trimexport.texts import Texts, labelled_texts
 
 from .template import PromptTemplate, literal_template
 
 if TYPE_CHECKING:  # wrong examples are refused without loading transformers
-    from trimexport_runtime.bundle import Prompt
-
     from .tokenizer import SourceTokenizer
 
 _BETWEEN = "\n\n"
@@ -47,7 +45,7 @@ def choose_shots(spec: BuildSpec) -> tuple[Shot, ...]:
     """
     if spec.few_shot is None or spec.shots is None:
         return ()
-    found = _by_label(read_examples(spec.few_shot, spec.labels), spec.labels)
+    found = _by_label(labelled_texts(spec.few_shot, spec.labels), spec.labels)
     shots = []
     for label, texts in found.items():
         if len(texts) < spec.shots:
@@ -61,11 +59,11 @@ def choose_shots(spec: BuildSpec) -> tuple[Shot, ...]:
     return tuple(sorted(shots, key=lambda shot: _rank(spec.seed, "order", shot.text)))
 
 
-def _by_label(given: Labelled, labels: Sequence[str]) -> dict[str, set[str]]:
+def _by_label(given: Texts, labels: Sequence[str]) -> dict[str, set[str]]:
     """The different texts of each label, without those that have several."""
     found: dict[str, set[str]] = {label: set() for label in labels}
-    for text, place in zip(given.texts, given.gold.tolist(), strict=True):
-        found[labels[place]].add(text)
+    for text, label in zip(given.texts, given.gold or (), strict=True):
+        found[label].add(text)
     return {
         label: texts.difference(*(found[other] for other in labels if other != label))
         for label, texts in found.items()
@@ -117,14 +115,3 @@ def refuse_control(
                 f"the example {shot.text!r} holds {inside[0]}, a control token of the model; leave "
                 "it out of the examples"
             )
-
-
-def text_sha256(text: str) -> str:
-    """What a bundle records of an example, by which the text is recognised among others."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def shown_as_examples(prompt: Prompt, texts: Collection[str]) -> frozenset[str]:
-    """Those of `texts` that stand in a bundle's prompt as examples."""
-    recorded = set(prompt.examples)
-    return frozenset(text for text in texts if text_sha256(text) in recorded)

@@ -1,11 +1,8 @@
-"""A suggestion as a table for a terminal, as JSON, and as a recipe."""
+"""A suggestion as a table for a terminal, and as JSON."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trimexport.tables import columns, small_share
@@ -132,54 +129,3 @@ def _choice_dict(choice: Choice, labels: Sequence[str]) -> dict[str, Any]:
         "interval": list(choice.scores.interval),
         "label_mass": choice.scores.mass,
     }
-
-
-def recipe(suggestion: Suggestion, source: str, path: Path) -> str:
-    """A recipe that builds with the first row's words.
-
-    Args:
-        source: the name of the file of examples.
-        path: where the recipe will be written; directories in it are relative to that.
-    """
-    spec, best = suggestion.spec, suggestion.choices[0]
-    low, high = best.scores.interval
-    count = sum(suggestion.examples)
-    settings = {
-        "model": _seen_from(path, spec.model),
-        "revision": spec.revision,
-        "adapter": None if spec.adapter is None else _seen_from(path, spec.adapter),
-        "prompt": spec.prompt,
-        "chat": spec.chat or None,
-        "system": spec.system,
-        "labels": list(spec.labels),
-    }
-    words = zip(spec.labels, best.words, strict=True)
-    return "\n".join(
-        [
-            f"# The words were chosen by trimexport suggest on {count:,} examples of",
-            f"# {visible(source)}: accuracy {best.scores.accuracy:.2%} (95 %: {low:.2%} to "
-            f"{high:.2%}), label mass {best.scores.mass:.2%}.",
-            *(f"{key} = {_toml(value)}" for key, value in settings.items() if value is not None),
-            "",
-            "[verbalizers]",
-            *(f"{_toml(label)} = {_toml(candidate.word)}" for label, candidate in words),
-            "",
-        ]
-    )
-
-
-def _seen_from(path: Path, name: str) -> str:
-    """A directory relative to the recipe's; a hub id unchanged."""
-    directory = Path(name)
-    if not directory.is_dir():
-        return name
-    try:
-        return os.path.relpath(directory.resolve(), path.parent.resolve())
-    except ValueError:  # on another drive
-        return str(directory.resolve())
-
-
-def _toml(value: object) -> str:
-    """A string, a list of strings or a bool as TOML. JSON's notation for them is TOML's too, but
-    for one control character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from trimexport.errors import SpecError
-from trimexport.evaluation.data import Labelled, missing
 from trimexport.memory import keep_large_blocks_apart, release
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, log_normaliser, mean_probabilities
@@ -21,8 +21,9 @@ from trimexport.source.checkpoint import read_config
 from trimexport.source.families import family_of, is_classifier
 from trimexport.source.hub import locate_config
 from trimexport.spec import BuildSpec
+from trimexport.texts import Texts, labelled_texts, labels_without_texts
 
-from .candidates import NAME, Candidate, candidates_of
+from .candidates import NAME, Candidate, candidates_of, check_synonyms
 from .search import Answers, Combination, over_others, score, search
 
 
@@ -51,7 +52,8 @@ class Suggestion:
     `examples` counts the examples of each label. `words` are each label's candidates, the likeliest
     for its examples first. `choices` are the combinations, the best first, with `equal_from` and
     `whole` as in `search.Search`. `names` is the combination of the labels' own names; if they
-    cannot stand for the labels it is None, and `no_names` says why.
+    cannot stand for the labels it is None, and `no_names` says why. `source` is what the examples
+    are called.
     """
 
     spec: BuildSpec
@@ -62,9 +64,16 @@ class Suggestion:
     whole: bool
     names: Choice | None
     no_names: str | None
+    source: str
+
+    @property
+    def best_spec(self) -> BuildSpec:
+        """The spec with the words of the first choice."""
+        words = zip(self.spec.labels, self.choices[0].words, strict=True)
+        return replace(self.spec, verbalizers={label: (word.word,) for label, word in words})
 
 
-def refuse_classifier(spec: BuildSpec) -> None:
+def _refuse_classifier(spec: BuildSpec) -> None:
     """Raise SpecError if the model was fine-tuned as a classifier."""
     architecture, _ = family_of(read_config(locate_config(spec.model, spec.revision)), spec.model)
     if is_classifier(architecture):
@@ -74,52 +83,61 @@ def refuse_classifier(spec: BuildSpec) -> None:
         )
 
 
-def check_examples(examples: Labelled, labels: Sequence[str], source: object) -> None:
+def _require_each(examples: Texts, labels: Sequence[str]) -> None:
     """Raise SpecError if a label has no example."""
-    if absent := missing(examples.gold, labels):
+    if absent := labels_without_texts(examples, labels):
         raise SpecError(
-            f"{source} has no example of {', '.join(absent)}; words are chosen by examples of "
-            "every label, so add some"
+            f"{examples.source} has no example of {', '.join(absent)}; words are chosen by "
+            "examples of every label, so add some"
         )
 
 
 def suggest(
     spec: BuildSpec,
-    examples: Labelled,
-    synonyms: Mapping[str, Sequence[str]],
+    examples: Path | Texts,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    *,
     progress: Progress | None = None,
 ) -> Suggestion:
     """Compare words for the spec's labels on examples, in one pass of them through the model.
 
     Args:
         spec: the model, the prompt and the labels; its verbalizers are ignored.
-        examples: at least one of each label.
+        examples: texts with labels, at least one of each, or a `.jsonl`, `.csv` or `.parquet` of
+            them with the columns `text` and `label`.
         synonyms: the user's words, by label.
 
     Raises:
-        SpecError: words or a prompt that cannot be read, or a label for which there is no word.
+        SpecError: examples that cannot be read or have other labels, a label without an example or
+            for which there is no word, words or a prompt that cannot be read, or a model that was
+            fine-tuned as a classifier.
         CheckpointError: a model that cannot be read or is not supported.
     """
-    progress = progress or Silent()
+    progress, synonyms = progress or Silent(), synonyms or {}
+    _refuse_classifier(spec)
+    check_synonyms(synonyms, spec.labels)
+    sample = labelled_texts(examples, spec.labels)
+    _require_each(sample, spec.labels)
     keep_large_blocks_apart()
     setting = set_up(spec)
     release()
     model = LayerwiseModel(setting.checkpoint)
-    gold = torch.from_numpy(examples.gold)
-    with progress.bar("reading the examples", len(examples.texts)) as tick:
-        hidden = answer_states(model, setting, examples.texts, tick)
+    gold = sample.places(spec.labels)
+    with progress.bar("reading the examples", len(sample.texts)) as tick:
+        hidden = answer_states(model, setting, sample.texts, tick)
     with progress.bar("reading the vocabulary", 2) as tick:
         normaliser = log_normaliser(model, hidden)
         tick(1)
-        means = mean_probabilities(model, hidden, normaliser, gold, len(spec.labels)).numpy()
+        places = torch.from_numpy(gold)
+        means = mean_probabilities(model, hidden, normaliser, places, len(spec.labels)).numpy()
         tick(1)
     pools = _pools(setting, synonyms, means)
     tokens = list(dict.fromkeys(candidate.token_id for pool in pools for candidate in pool))
     with torch.no_grad():
         logits = model.cut_head(tokens)(hidden)
         probabilities = (logits - normaliser[:, None]).exp()
-    answers = Answers(logits.numpy(), probabilities.numpy(), examples.gold)
-    return _suggestion(spec, answers, pools, tokens, means)
+    answers = Answers(logits.numpy(), probabilities.numpy(), gold)
+    return _suggestion(spec, answers, pools, tokens, means, sample.source)
 
 
 def _pools(
@@ -153,6 +171,7 @@ def _suggestion(
     pools: Sequence[Sequence[Candidate]],
     tokens: Sequence[int],
     means: npt.NDArray[np.float32],
+    source: str,
 ) -> Suggestion:
     """Search the combinations of the pools' candidates.
 
@@ -183,6 +202,7 @@ def _suggestion(
         whole=result.whole,
         names=None if no_names else choice(score(answers, first)[0]),
         no_names=no_names,
+        source=source,
     )
 
 

@@ -1,4 +1,4 @@
-"""Calibrate a bundle: find a bias per label and add it in every variant's graph, or take it away.
+"""Calibrate a bundle: find a bias per label and add it to every variant's graph, or take it away.
 
 No PyTorch: the logits are the runtime's.
 """
@@ -37,11 +37,12 @@ _MARK = "<!-- trimexport calibrate -->"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was found on the texts, and what became of the bundle.
+    """A calibrated bundle's manifest, its calibration, and what the bias does on the texts.
 
     `before` and `after` are the labels' mean probabilities over the texts, float64 [labels],
-    without a bias and with this one, and `changed` is how many answers it changes. `residual` is
-    by how much the shares miss a prior, `engines` names variants whose engine is gone.
+    without a bias and with this one; `changed` is how many answers the bias changes. `residual` is
+    the most that a label's share differs from the prior, None without one; `engines` names the
+    variants whose TensorRT engine is gone.
     """
 
     manifest: Manifest
@@ -57,22 +58,26 @@ def calibrate(
     bundle: Path,
     texts: Sequence[str] | None = None,
     prior: Mapping[str, float] | None = None,
+    *,
     progress: Progress | None = None,
 ) -> Calibrated:
     """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
 
     Args:
-        texts: of the task, without labels; None takes texts that say nothing.
+        texts: texts of the task; None takes texts that say nothing.
         prior: the share of each label among the texts, where it is known.
 
     Raises:
-        SpecError: no text, or a prior that is none of these labels'.
+        SpecError: there is no text, or the prior does not give each of these labels its share, or
+            comes without texts.
         OutputError: the bundle cannot be written; it is as it was.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
     """
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     shares = None if prior is None else check_prior(prior, manifest.label_names)
+    if prior is not None and texts is None:
+        raise SpecError("a prior is the labels' shares among texts; give texts too")
     if texts is not None and not texts:
         raise SpecError("there is no text to calibrate on; give one at least")
     check_bundle(bundle, manifest, progress)
@@ -85,7 +90,7 @@ def calibrate(
         matched = match_prior(logits, shares)
         bias, residual = matched.bias, matched.residual
     bias = bias.astype(np.float32).astype(np.float64)  # as it is added
-    found = Calibration(
+    calibration = Calibration(
         method="content-free" if texts is None else "batch" if prior is None else "prior",
         texts=len(asked),
         bias=tuple(bias.tolist()),
@@ -93,23 +98,24 @@ def calibrate(
         variant=variant,
     )
     moved = logits + bias
+    changed = _write(bundle, manifest, calibration, progress)
     return Calibrated(
-        manifest=_write(bundle, manifest, found, progress),
-        calibration=found,
+        manifest=changed,
+        calibration=calibration,
         before=softmax(logits).mean(axis=0),
         after=softmax(moved).mean(axis=0),
         changed=int((logits.argmax(axis=1) != moved.argmax(axis=1)).sum()),
         residual=residual,
-        engines=dropped_engines(manifest),
+        engines=_dropped_engines(bundle, manifest, progress),
     )
 
 
-def undo(bundle: Path, progress: Progress | None = None) -> tuple[str, ...]:
-    """Take the bias away: the graphs are those from before. Returns the variants whose engine is
-    gone.
+def undo_calibration(bundle: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
+    """Take the bias away, so that the graphs of `bundle` are those from before. Returns the names
+    of the variants whose TensorRT engine is gone.
 
     Raises:
-        SpecError: the bundle has none.
+        SpecError: the bundle has no bias.
         OutputError: the bundle cannot be written; it is as it was.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
@@ -122,15 +128,26 @@ def undo(bundle: Path, progress: Progress | None = None) -> tuple[str, ...]:
         )
     check_bundle(bundle, manifest, progress)
     _write(bundle, manifest, None, progress)
-    return dropped_engines(manifest)
+    return _dropped_engines(bundle, manifest, progress)
+
+
+def _dropped_engines(bundle: Path, manifest: Manifest, progress: Progress) -> tuple[str, ...]:
+    """The variants whose engine was of the graphs from before; say so."""
+    names = dropped_engines(manifest)
+    if names:
+        progress.say(
+            f"the TensorRT engine of {', '.join(names)} was of the graph from before and is gone; "
+            f"build it again with `trimexport-run build-engines {bundle}`"
+        )
+    return names
 
 
 def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
-    """The shares in the labels' order, float64 [labels].
+    """The shares of a prior in the labels' order, float64 [labels].
 
     Raises:
-        SpecError: a name that is no label, a label that has none, a share that is not positive, or
-            a sum that is not 1.
+        SpecError: the prior names what is no label or leaves a label out, a share is not between 0
+            and 1, or the sum is not 1.
     """
     names = ", ".join(labels)
     if unknown := [name for name in prior if name not in labels]:
@@ -156,7 +173,7 @@ def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
 
 
 def _content_free(manifest: Manifest) -> tuple[str, ...]:
-    """Texts that say nothing; an empty one is none where there is no prompt either."""
+    """Texts that say nothing. A bundle without a prompt cannot take the empty one."""
     around = manifest.prompt.prefix_ids or manifest.prompt.suffix_ids
     return tuple(text for text in CONTENT_FREE if text or around)
 
@@ -164,7 +181,8 @@ def _content_free(manifest: Manifest) -> tuple[str, ...]:
 def _plain_logits(
     bundle: Path, manifest: Manifest, texts: Sequence[str], progress: Progress
 ) -> tuple[Floats, str]:
-    """Logits of texts without any bias, float64 [texts, labels], and the variant that gave them."""
+    """The logits of texts without any bias, float64 [texts, labels], and the name of the variant
+    that gave them."""
     parts = []
     classifier = Classifier.load(bundle)
     with progress.bar(f"reading {len(texts):,} texts", len(texts)) as tick:
@@ -178,17 +196,17 @@ def _plain_logits(
 
 
 def _write(
-    bundle: Path, manifest: Manifest, found: Calibration | None, progress: Progress
+    bundle: Path, manifest: Manifest, calibration: Calibration | None, progress: Progress
 ) -> Manifest:
     """Replace the bundle by itself with another bias, or with none."""
-    change = remove_bias if found is None else partial(add_bias, bias=found.bias)
+    change = remove_bias if calibration is None else partial(add_bias, bias=calibration.bias)
     remedy = "copy the bundle to where there is room and you may write"
     with (
         progress.bar("writing the graphs", 1) as tick,
         staged(bundle, force=True, remedy=remedy) as work,
     ):
         changed = rewrite(bundle, work, manifest, change, link_file)
-        changed = replace(changed, calibration=found)
+        changed = replace(changed, calibration=calibration)
         _write_card(bundle, work, changed)
         carry_over(bundle, work, manifest)
         write_manifest(changed, work)
@@ -197,11 +215,12 @@ def _write(
 
 
 def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
-    """The model card with a line on the calibration; its reader may have changed all else."""
+    """Write the model card with a line on the calibration, and otherwise as it is: people may have
+    edited it."""
     card = bundle / CARD
     if not card.is_file():
         return
-    # It may have been edited in whatever encoding: what is not UTF-8 stays as it is.
+    # Its encoding may be any: what is not UTF-8 stays as it is.
     lines = card.read_bytes().decode("utf-8", "surrogateescape").splitlines(keepends=True)
     text = "".join(line for line in lines if not line.startswith(_MARK)).rstrip("\n") + "\n"
     if manifest.calibration is not None:
@@ -210,11 +229,12 @@ def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
 
 
 def describe(manifest: Manifest) -> str:
-    """The calibration in a line; nothing where there is none."""
-    found = manifest.calibration
-    if found is None:
+    """The calibration in a line, empty if there is none."""
+    calibration = manifest.calibration
+    if calibration is None:
         return ""
     biases = ", ".join(
-        f"{label} {bias:+.3f}" for label, bias in zip(manifest.label_names, found.bias, strict=True)
+        f"{label} {bias:+.3f}"
+        for label, bias in zip(manifest.label_names, calibration.bias, strict=True)
     )
-    return f"{found.method} on {found.texts:,} texts, logits moved by {biases}"
+    return f"{calibration.method} on {calibration.texts:,} texts, logits moved by {biases}"

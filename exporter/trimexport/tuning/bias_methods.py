@@ -20,18 +20,21 @@ CLOSE = 1e-12
 
 @dataclass(frozen=True)
 class Matched:
-    """The bias [labels] for a prior, and by how much a label's share misses it at most."""
+    """The bias [labels] for a prior, and the most that a label's share differs from it."""
 
     bias: Floats
     residual: float
 
 
 def even_out(logits: Floats) -> Floats:
-    """The bias -log of the labels' mean probabilities, float64 [labels], from logits [n, labels].
+    """The bias that evens out the labels' mean probabilities, float64 [labels]: -log of them.
 
     Over texts that say nothing it is contextual calibration (Zhao et al. 2021, "Calibrate Before
     Use", arXiv:2102.09690), over texts of the task batch calibration (Zhou et al. 2023,
     arXiv:2309.17249): both divide a text's probabilities by mean ones.
+
+    Args:
+        logits: float64 [n, labels].
     """
     return centred(-_log_mean_probabilities(logits))
 
@@ -40,8 +43,8 @@ def match_prior(logits: Floats, prior: Floats) -> Matched:
     """The bias with which the mean probabilities over the texts are `prior`.
 
     It is where the convex function mean(logsumexp(logits + bias)) - prior . bias is least: its
-    gradient is the mean probabilities less the prior. Newton's method, with steps that are halved
-    while they lead uphill.
+    gradient is the mean probabilities less the prior. Newton's method finds it, with steps that are
+    halved while they lead uphill.
 
     Args:
         logits: float64 [n, labels].
@@ -71,7 +74,7 @@ def centred(bias: Floats) -> Floats:
 
 
 def _downhill(logits: Floats, prior: Floats, bias: Floats, step: Floats) -> Floats | None:
-    """The step, halved until it leads downhill; None where that takes too long."""
+    """The step, halved until it leads downhill; None if 30 halvings do not get there."""
     here = _objective(logits, prior, bias)
     for _ in range(30):
         if _objective(logits, prior, bias + step) < here:

@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from trimexport.errors import SpecError
-from trimexport.evaluation.data import Labelled, missing
-from trimexport.prompt.few_shot import text_sha256
-from trimexport.texts import short
-
-Places = npt.NDArray[np.int64]
+from trimexport.numerics import Places
+from trimexport.texts import Texts, labels_without_texts, short
 
 LEAST = 2
-"""Of each label: one to learn from, while another is answered in cross-validation."""
+"""The fewest examples of a label: one to learn from while the other is held out."""
 
 FOLDS = 5
-
-LEARNED = "reports/fit-examples.txt"
-"""Where a bundle records what its head was fitted on."""
+"""The most folds of a cross-validation."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """Examples, each once; texts to score on, none of them an example; and what the user should
-    know of either."""
+    """Examples without repetitions; texts to score on, none of them an example, or None; and notes
+    for the user on both."""
 
-    examples: Labelled
-    test: Labelled | None
+    examples: Texts
+    test: Texts | None
     notes: tuple[str, ...]
 
 
-def prepare(examples: Labelled, test: Labelled | None, labels: Sequence[str]) -> Material:
+def prepare(examples: Texts, test: Texts | None, labels: Sequence[str]) -> Material:
     """Leave out what would be counted twice.
 
     Raises:
-        SpecError: a label with too few examples, or a test of examples alone.
+        SpecError: a label has too few examples, or every text of the test is an example.
     """
-    pairs = list(zip(examples.texts, examples.gold.tolist(), strict=True))
+    pairs = _pairs(examples)
     once = list(dict.fromkeys(pairs))
-    kept = _select(once)
+    kept = _of_pairs(once, examples.source)
     _require_each(kept, labels)
     notes = []
     if repeated := len(pairs) - len(once):
         notes.append(f"{repeated:,} examples stand there before with the same label; each is one")
     if torn := len(once) - len(set(kept.texts)):
-        twice = next(it for it in kept.texts if kept.texts.count(it) > 1)
+        twice = next(text for text in kept.texts if kept.texts.count(text) > 1)
         notes.append(
             f"{torn:,} examples have the text of another and a different label: "
             f"{short(twice)}; check the labels"
@@ -58,32 +52,35 @@ def prepare(examples: Labelled, test: Labelled | None, labels: Sequence[str]) ->
     if test is None:
         return Material(kept, None, tuple(notes))
     known = set(kept.texts)
-    rest = [it for it in zip(test.texts, test.gold.tolist(), strict=True) if it[0] not in known]
+    rest = [(text, label) for text, label in _pairs(test) if text not in known]
     if left := len(test.texts) - len(rest):
         notes.append(f"{left:,} texts of the test are examples too; they are not scored")
     if not rest:
         raise SpecError("every text of --test is an example too; give texts that are not")
-    others = _select(rest)
-    if absent := missing(others.gold, labels):
+    others = _of_pairs(rest, test.source)
+    if absent := labels_without_texts(others, labels):
         notes.append(f"no text of the test has the label {', '.join(absent)}")
     return Material(kept, others, tuple(notes))
 
 
-def _select(pairs: Sequence[tuple[str, int]]) -> Labelled:
-    return Labelled(
-        tuple(text for text, _ in pairs), np.array([gold for _, gold in pairs], np.int64)
-    )
+def _pairs(data: Texts) -> list[tuple[str, str]]:
+    return list(zip(data.texts, data.gold or (), strict=True))
 
 
-def _require_each(examples: Labelled, labels: Sequence[str]) -> None:
-    found = counts(examples, labels)
-    there = [label for label, count in found.items() if count]
+def _of_pairs(pairs: Sequence[tuple[str, str]], source: str) -> Texts:
+    return Texts(tuple(text for text, _ in pairs), tuple(label for _, label in pairs), source)
+
+
+def _require_each(examples: Texts, labels: Sequence[str]) -> None:
+    """Raise SpecError if a label has too few examples."""
+    of_each = counts(examples, labels)
+    there = [label for label, count in of_each.items() if count]
     if len(there) == 1:
         raise SpecError(
             f"all {len(examples.texts):,} examples are {there[0]!r}; a head is fitted on examples "
             f"of every label: {', '.join(labels)}"
         )
-    for label, count in found.items():
+    for label, count in of_each.items():
         if count < LEAST:
             raise SpecError(
                 f"the label {label!r} has {count} examples, repeated ones left out; fitting needs "
@@ -91,23 +88,23 @@ def _require_each(examples: Labelled, labels: Sequence[str]) -> None:
             )
 
 
-def counts(examples: Labelled, labels: Sequence[str]) -> dict[str, int]:
+def counts(examples: Texts, labels: Sequence[str]) -> dict[str, int]:
     """How many examples each label has."""
-    return {label: int((examples.gold == place).sum()) for place, label in enumerate(labels)}
+    count = Counter(examples.gold)
+    return {label: count[label] for label in labels}
 
 
 def require_shots(material: Material, labels: Sequence[str], shots: Sequence[int]) -> None:
-    """Look whether draws of so many examples of each label can be made and scored.
+    """Refuse numbers of shots of which no draw can be made and scored.
 
     Raises:
-        SpecError: a label has too few, or nothing would be left to score on.
+        SpecError: a label has too few examples, or no text would be left to score on.
     """
     for number in shots:
         if number < LEAST:
             raise SpecError(f"--shots {number}: a draw needs {LEAST} of each label at least")
     most = max(shots)
-    found = counts(material.examples, labels)
-    for label, count in found.items():
+    for label, count in counts(material.examples, labels).items():
         if count < most:
             raise SpecError(
                 f"--shots {most} needs as many examples of every label; {label!r} has {count:,}"
@@ -119,57 +116,42 @@ def require_shots(material: Material, labels: Sequence[str], shots: Sequence[int
         )
 
 
-def draw(examples: Labelled, shots: int, seed: int) -> Places:
-    """The places of `shots` examples of each label. It depends on their texts alone, not on their
-    order or the labels', and a larger draw with the same seed has the smaller one in it."""
-    return np.concatenate([order[:shots] for order in _orders(examples, f"draw {seed}")])
+def drawn_places(examples: Texts, labels: Sequence[str], shots: int, seed: int) -> Places:
+    """Draw `shots` examples of each label: their places among the examples. The choice depends on
+    the texts alone, not on their order or the labels', and a larger draw with the same seed has the
+    smaller one in it."""
+    orders = _mixed_places(examples, labels, f"draw {seed}")
+    return np.concatenate([order[:shots] for order in orders])
 
 
-def folds(examples: Labelled) -> Places:
-    """Which fold of cross-validation each example is in, with as many of each label in each."""
-    orders = _orders(examples, "folds")
+def fold_numbers(examples: Texts, labels: Sequence[str]) -> Places:
+    """The fold of cross-validation that each example is in, int64 `[examples]`. Each label is
+    spread over the folds evenly."""
+    orders = _mixed_places(examples, labels, "folds")
     number = min(FOLDS, *map(len, orders))
-    found = np.empty(len(examples.texts), np.int64)
+    folds = np.empty(len(examples.texts), np.int64)
     for order in orders:
-        found[order] = np.arange(len(order)) % number
-    return found
+        folds[order] = np.arange(len(order)) % number
+    return folds
 
 
-def _orders(examples: Labelled, salt: str) -> list[Places]:
+def _mixed_places(examples: Texts, labels: Sequence[str], salt: str) -> list[Places]:
     """The places of each label's examples, in an order that is as good as random."""
     keys = [hashlib.sha256(f"{salt}\0{text}".encode()).digest() for text in examples.texts]
+    gold = examples.places(labels)
     return [
-        np.array(sorted(np.flatnonzero(examples.gold == place), key=keys.__getitem__), np.int64)
-        for place in np.unique(examples.gold)
+        np.array(sorted(np.flatnonzero(gold == place), key=keys.__getitem__), np.int64)
+        for place in np.unique(gold)
     ]
 
 
-def subset(examples: Labelled, places: Places) -> Labelled:
+def subset(examples: Texts, places: Places) -> Texts:
     """The examples at `places`."""
-    return Labelled(tuple(examples.texts[place] for place in places), examples.gold[places])
+    pairs = _pairs(examples)
+    return _of_pairs([pairs[place] for place in places], examples.source)
 
 
-def write_learned(texts: Sequence[str], before: Path, path: Path) -> None:
-    """Record what a head was fitted on, and the one `before` it, from which it started: the
-    SHA-256 of each text, a line each."""
-    known = sorted({*map(text_sha256, texts), *_recorded(before)})
-    path.write_text("".join(f"{it}\n" for it in known), encoding="ascii")
-
-
-def learned_from(path: Path, texts: Collection[str]) -> frozenset[str]:
-    """Those of `texts` that `write_learned` recorded in a file; none where there is no file."""
-    known = _recorded(path)
-    return frozenset(text for text in texts if text_sha256(text) in known)
-
-
-def _recorded(path: Path) -> frozenset[str]:
-    return frozenset(path.read_text(encoding="ascii").split() if path.is_file() else ())
-
-
-def digest(examples: Labelled, labels: Sequence[str]) -> str:
-    """SHA-256 of the examples, whatever their order."""
-    lines = sorted(
-        f"{labels[gold]}\0{text}\0\0"
-        for text, gold in zip(examples.texts, examples.gold.tolist(), strict=True)
-    )
+def digest(examples: Texts) -> str:
+    """SHA-256 of texts with their labels, whatever their order."""
+    lines = sorted(f"{label}\0{text}\0\0" for text, label in _pairs(examples))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

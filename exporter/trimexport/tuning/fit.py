@@ -14,94 +14,105 @@ import numpy as np
 from trimexport.atomic import check_output, staged
 from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
 from trimexport.bundle.written_head import Head, put_head
-from trimexport.evaluation.data import Labelled
+from trimexport.evaluation.known_texts import (
+    LEARNED,
+    learned_from,
+    shown_as_examples,
+    write_learned,
+)
+from trimexport.evaluation.libraries import require_libraries
 from trimexport.evaluation.metrics import Scores
 from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
-from trimexport.prompt.few_shot import shown_as_examples
+from trimexport.texts import Columns, Texts, labelled_texts
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
 
-from .curve_plot import draw_curve
-from .examples import (
-    LEARNED,
-    Material,
-    counts,
-    digest,
-    learned_from,
-    prepare,
-    require_shots,
-    write_learned,
-)
+from .examples import Material, counts, digest, prepare, require_shots
 from .hidden_states import read_states
-from .regression import Found
-from .trials import Compared, Known, Point, Trial, curve, fit_all, run_trials
+from .regression import FittedHead
+from .trials import Answers, Compared, CurvePoint, Trial, curve, fit_all, run_trials
 
 REPORT = "reports/fit.json"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The new bundle's manifest, how its head compares, the trials with draws, and notes on the
-    data."""
+    """A new bundle with a fitted head: its directory and manifest, how the head compares, the
+    trials with draws, and notes on the texts. `on_test` says that it was scored on texts of a test,
+    not on examples."""
 
+    directory: Path
     manifest: Manifest
     compared: Compared
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
+    on_test: bool
 
 
 def fit(
     bundle: Path,
     output: Path,
-    examples: Labelled,
+    examples: Path | Texts,
     *,
-    test: Labelled | None = None,
+    test: Path | Texts | None = None,
+    columns: Columns | None = None,
     shots: Sequence[int] = (),
     seeds: int = 5,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Write the bundle `output`: `bundle` with a head that was fitted on the examples.
+    """Write the bundle `output`: `bundle` with a head that is fitted on examples.
 
     Args:
-        test: texts to score on; None scores by cross-validation, and draws on what they left.
-        shots: how many examples of each label to try, with `seeds` draws each. The bundle is
-            fitted on all examples all the same, unless it is one number and one seed.
+        output: the new bundle's directory; it appears whole or not at all.
+        examples: texts with labels, or a `.jsonl`, `.csv` or `.parquet` of them.
+        test: the same, to score on; None scores by cross-validation, and draws on what they leave.
+        columns: where the files have texts and labels; None takes `text` and `label`.
+        shots: how many examples of each label to try, with `seeds` draws of each number. The bundle
+            is fitted on all examples all the same, unless it is one number and one seed.
+        force: replace a bundle that is there.
 
     Raises:
-        SpecError: too few examples of a label.
+        EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
+        SpecError: texts that cannot be read or have other labels, or too few examples of a label.
         OutputError: `output` exists or cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
     """
+    require_libraries("fitting")
     progress = progress or Silent()
     check_output(output, force)
     manifest = read_manifest(bundle)
-    material = prepare(examples, test, manifest.label_names)
+    labels = manifest.label_names
+    material = prepare(
+        labelled_texts(examples, labels, columns),
+        None if test is None else labelled_texts(test, labels, columns),
+        labels,
+    )
     notes = (*material.notes, *_shown(bundle, manifest, material))
     for note in notes:
         progress.say(f"note: {note}")
     if shots:
-        require_shots(material, manifest.label_names, shots)
+        require_shots(material, labels, shots)
     check_bundle(bundle, manifest, progress)
     variant = choose(manifest)
-    known, rows = _read(bundle, manifest, variant, material, progress)
-    trials = _run_trials(known, shots, seeds, progress) if shots else ()
+    answers, rows = _read(bundle, manifest, variant, material, progress)
+    trials = _run_trials(answers, shots, seeds, progress) if shots else ()
     drawn = trials[0] if len(trials) == 1 else None
     if drawn is None:
-        found, compared = _fit_all(known, progress)
+        head, compared = _fit_all(answers, progress)
     else:
-        found, compared = drawn.found, drawn.compared
-    record = _record(material.examples, found, drawn, variant, manifest)
+        head, compared = drawn.head, drawn.compared
+    learned = material.examples if drawn is None else drawn.drawn
+    record = _record(learned, head, drawn, variant, labels)
     report = _report(bundle, output, record, compared, trials)
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
-        changed = _write(bundle, work, manifest, found.head, rows, record)
+        changed = _write(bundle, work, manifest, head.head, rows, record)
         _write_reports(work, report, curve(trials))
-        learned = material.examples if drawn is None else drawn.drawn
         write_learned(learned.texts, bundle / LEARNED, work / LEARNED)
         tick(1)
-    return Fitted(changed, compared, trials, notes)
+    return Fitted(output, changed, compared, trials, notes, on_test=test is not None)
 
 
 def _shown(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
@@ -119,24 +130,24 @@ def _shown(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
     ]
 
 
-def _fit_all(known: Known, progress: Progress) -> tuple[Found, Compared]:
-    with progress.bar(f"fitting on {len(known.hidden):,} examples", 1) as tick:
-        result = fit_all(known)
+def _fit_all(answers: Answers, progress: Progress) -> tuple[FittedHead, Compared]:
+    with progress.bar(f"fitting on {len(answers.hidden):,} examples", 1) as tick:
+        result = fit_all(answers)
         tick(1)
     return result
 
 
 def _run_trials(
-    known: Known, shots: Sequence[int], seeds: int, progress: Progress
+    answers: Answers, shots: Sequence[int], seeds: int, progress: Progress
 ) -> tuple[Trial, ...]:
     with progress.bar("fitting on draws", len(shots) * seeds) as tick:
-        return run_trials(known, shots, seeds, tick)
+        return run_trials(answers, shots, seeds, tick)
 
 
 def _read(
     bundle: Path, manifest: Manifest, variant: Variant, material: Material, progress: Progress
-) -> tuple[Known, int]:
-    """Hidden states and logits of every text; and the graph's rows for each text."""
+) -> tuple[Answers, int]:
+    """Hidden states and logits of every text, and how many rows the graph computes for each."""
     test = () if material.test is None else material.test.texts
     count = len(material.examples.texts)
     texts = (*material.examples.texts, *test)
@@ -144,7 +155,7 @@ def _read(
     hidden, logits = states.hidden.astype(np.float64), states.logits.astype(np.float64)
     if manifest.calibration is not None:
         logits -= np.array(manifest.calibration.bias)
-    known = Known(
+    answers = Answers(
         material=material,
         hidden=hidden[:count],
         logits=logits[:count],
@@ -153,23 +164,22 @@ def _read(
         start=states.head,
         labels=manifest.label_names,
     )
-    return known, states.rows
+    return answers, states.rows
 
 
 def _record(
-    examples: Labelled, found: Found, drawn: Trial | None, variant: Variant, manifest: Manifest
+    learned: Texts, head: FittedHead, drawn: Trial | None, variant: Variant, labels: Sequence[str]
 ) -> Fit:
-    """For the manifest."""
-    learned = examples if drawn is None else drawn.drawn
-    right = found.held_out.argmax(axis=1) == learned.gold
+    """What the manifest says of the fit."""
+    right = head.held_out.argmax(axis=1) == learned.places(labels)
     return Fit(
-        examples=counts(learned, manifest.label_names),
-        examples_sha256=digest(learned, manifest.label_names),
+        examples=counts(learned, labels),
+        examples_sha256=digest(learned),
         shots=None if drawn is None else drawn.shots,
         seed=None if drawn is None else drawn.seed,
-        strength=found.strength,
+        strength=head.strength,
         accuracy=float(right.mean()),
-        folds=found.folds,
+        folds=head.folds,
         variant=variant.name,
     )
 
@@ -181,7 +191,7 @@ def _write(
     changed = rewrite(bundle, work, manifest, partial(put_head, head=head, rows=rows), copy_file)
     changed = replace(
         changed,
-        variants=tuple(replace(it, parity=None) for it in changed.variants),
+        variants=tuple(replace(variant, parity=None) for variant in changed.variants),
         label_mass=None,
         calibration=None,
         fit=record,
@@ -191,18 +201,20 @@ def _write(
     return changed
 
 
-def _write_reports(work: Path, report: dict[str, Any], points: Sequence[Point]) -> None:
+def _write_reports(work: Path, report: dict[str, Any], points: Sequence[CurvePoint]) -> None:
     target = work / REPORT
     target.parent.mkdir()
     target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if points:
+        from .curve_plot import draw_curve  # here, for it needs matplotlib
+
         draw_curve(points, target)
 
 
 def _report(
     bundle: Path, output: Path, record: Fit, compared: Compared, trials: Sequence[Trial]
 ) -> dict[str, Any]:
-    """All of it for a program."""
+    """The fit as JSON can hold it."""
     return {
         "bundle": str(bundle),
         "output": str(output),
@@ -212,24 +224,24 @@ def _report(
         "curve": [asdict(point) for point in curve(trials)],
         "trials": [
             {
-                "shots": it.shots,
-                "seed": it.seed,
-                "strength": it.found.strength,
-                "scored_texts": it.compared.fitted.texts,
-                **_scores(it.compared),
+                "shots": trial.shots,
+                "seed": trial.seed,
+                "strength": trial.head.strength,
+                "scored_texts": trial.compared.fitted.texts,
+                **_scores(trial.compared),
             }
-            for it in trials
+            for trial in trials
         ],
     }
 
 
 def _scores(compared: Compared) -> dict[str, Any]:
-    found: dict[str, Any] = {"majority": compared.majority}
+    value: dict[str, Any] = {"majority": compared.majority}
     for name in ("zero_shot", "calibrated", "fitted"):
         scores: Scores = getattr(compared, name)
-        found[name] = {
+        value[name] = {
             "accuracy": scores.accuracy,
             "interval": list(scores.interval),
             "macro_f1": scores.macro_f1,
         }
-    return found
+    return value

@@ -28,9 +28,9 @@ Rows = npt.NDArray[np.float32]
 class States:
     """What a variant's graph makes of texts.
 
-    `hidden`: float32 [texts, hidden], what its head reads at each text's answer; `logits`: float32
-    [texts, labels], as the bundle gives them; `head`: the head itself; `rows`: how many rows of
-    hidden states the graph computes for each text, of which the first is its answer's.
+    `hidden` is what its head reads at each text's answer, float32 [texts, hidden]; `logits` are as
+    the bundle gives them, float32 [texts, labels]; `head` is the head itself; `rows` is how many
+    rows of hidden states the graph computes for each text, of which the first is its answer's.
     """
 
     hidden: Rows
@@ -59,7 +59,7 @@ def read_states(
     rows = 0
     most_rows = rows_within(token_budget(variant.bytes))
     with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
-        for batch in batches([len(it.ids) for it in encoded], most_rows):
+        for batch in batches([len(text.ids) for text in encoded], most_rows):
             ids, mask = pad([encoded[index].ids for index in batch], manifest.pad_token_id)
             feed = {"input_ids": ids, "attention_mask": mask}
             states, logits[batch] = session.run([name, OUTPUT], feed)

@@ -1,10 +1,12 @@
-"""Find a head for hidden states: logistic regression that starts from the trimmed head.
+"""Fit a head to hidden states: logistic regression that starts from the trimmed head.
 
 The penalty of the regression pulls the weights to zero, which would forget what the label words'
 rows know. So the old head's own logits are features too, scaled up: a large feature needs a small
 weight, which the penalty hardly touches. Where it is strong, what is left is the old head, rescaled
 and shifted; where it is weak, every hidden state counts. Both are linear in the hidden states, so
 the result is one weight and one bias.
+
+scikit-learn belongs to the extra `eval`, so it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -13,28 +15,21 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from trimexport.bundle.written_head import Head
-from trimexport.numerics import softmax
+from trimexport.numerics import Floats, Places, softmax
 
-from .examples import Places
-
-Floats = npt.NDArray[np.float64]
-
-STRENGTHS = tuple(float(it) for it in 10.0 ** np.arange(-5, 3))
+STRENGTHS = tuple(float(strength) for strength in 10.0 ** np.arange(-5, 3))
 """C, the inverse of the penalty's strength, from the strongest penalty to the weakest."""
 
 START_SCALE = 30.0
-"""Of the old head's logits, against hidden states of standard deviation 1."""
+"""The standard deviation that the old head's logits are given, where hidden states have 1."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A head, its C, and the logits that cross-validation with `folds` gave the examples when they
-    were held out, float64 [examples, labels]."""
+class FittedHead:
+    """A head, the C that it was fitted with, and the logits that cross-validation with `folds`
+    gives the examples while they are held out, float64 [examples, labels]."""
 
     head: Head
     strength: float
@@ -42,29 +37,30 @@ class Found:
     held_out: Floats
 
 
-def fit_head(hidden: Floats, gold: Places, start: Head, fold: Places) -> Found:
-    """Fit by multinomial logistic regression with an L2 penalty, whose C has the least
-    cross-validated loss of `STRENGTHS`.
+def fit_head(hidden: Floats, gold: Places, start: Head, fold: Places) -> FittedHead:
+    """Fit a head by multinomial logistic regression with an L2 penalty. Its C is the one of
+    `STRENGTHS` with the least cross-validated loss.
 
     Args:
         hidden: float64 [examples, hidden], what the head reads.
-        gold: int64 [examples], places of labels, each of which has 2 at least.
+        gold: int64 [examples], places of labels, each of which has 2 examples at least.
         start: the old head, whose rows need not be the labels'.
         fold: int64 [examples], each one's fold; every label is in two at least.
     """
-    held_out = np.stack([_held_out(hidden, gold, start, fold, it) for it in STRENGTHS])
+    held_out = np.stack([_held_out(hidden, gold, start, fold, strength) for strength in STRENGTHS])
     losses = [_loss(logits, gold) for logits in held_out]
     best = int(np.argmin(losses))
     head = _fit(hidden, gold, start, STRENGTHS[best])
-    return Found(head, STRENGTHS[best], int(fold.max()) + 1, held_out[best])
+    return FittedHead(head, STRENGTHS[best], int(fold.max()) + 1, held_out[best])
 
 
 def logits_of(head: Head, hidden: Floats) -> Floats:
-    """What a head makes of hidden states [n, hidden]: float64 [n, labels]."""
+    """The logits that a head gives hidden states [n, hidden]: float64 [n, labels]."""
     return np.asarray(hidden @ head.weight.T.astype(np.float64) + head.bias)
 
 
 def _held_out(hidden: Floats, gold: Places, start: Head, fold: Places, strength: float) -> Floats:
+    """The logits of each example by the head that is fitted on the other folds."""
     logits = np.empty((len(gold), int(gold.max()) + 1))
     for number in range(int(fold.max()) + 1):
         here = fold == number
@@ -80,7 +76,10 @@ def _loss(logits: Floats, gold: Places) -> float:
 
 
 def _fit(hidden: Floats, gold: Places, start: Head, strength: float) -> Head:
-    """One regression, folded into a head."""
+    """Run one regression, and fold it into a head."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     own = logits_of(start, hidden)
     mean, spread = hidden.mean(axis=0), _spread(hidden)
     own_mean, own_spread = own.mean(axis=0), _spread(own) / START_SCALE
@@ -102,5 +101,5 @@ def _fit(hidden: Floats, gold: Places, start: Head, strength: float) -> Head:
 
 def _spread(values: Floats) -> Floats:
     """Standard deviations, 1 where a value is the same for all but for rounding."""
-    found = values.std(axis=0)
-    return np.where(found > 1e-7 * found.max(), found, 1.0)
+    spread = values.std(axis=0)
+    return np.where(spread > 1e-7 * spread.max(), spread, 1.0)
