@@ -306,9 +306,15 @@ def test_many_at_once_get_their_own(serve: Serve, bundle: Path) -> None:
         assert status == 200
         return answer["predictions"][0]["probabilities"]
 
+    def batches() -> int:
+        metrics = server.ask("GET", "/metrics")[1].decode().splitlines()
+        (count,) = (line for line in metrics if line.startswith("trimexport_batch_rows_count"))
+        return int(float(count.split()[-1]))
+
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
-        found = list(pool.map(ask, range(len(texts))))
-    assert [tuple(it.values()) for it in found] == [it.probabilities for it in expected]
-    metrics = server.ask("GET", "/metrics")[1].decode().splitlines()
-    (count,) = (it for it in metrics if it.startswith("trimexport_batch_rows_count"))
-    assert float(count.split()[-1]) < len(texts), "no two texts shared a batch"
+        for asked in range(1, 11):  # on a busy machine clients may come one after the other
+            answers = list(pool.map(ask, range(len(texts))))
+            assert [tuple(it.values()) for it in answers] == [it.probabilities for it in expected]
+            if batches() < asked * len(texts):
+                return
+    pytest.fail("no two texts shared a batch")
