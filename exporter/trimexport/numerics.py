@@ -1,4 +1,4 @@
-"""Arrays of float64 and of places, and the softmax over labels."""
+"""Arrays of float64, and the softmax over labels."""
 
 from __future__ import annotations
 

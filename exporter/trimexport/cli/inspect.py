@@ -43,12 +43,12 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     planned = plan(spec)
     for line in planned.notes:
         progress.say(line)
-    found = inspect_plan(planned)
-    value, table = asdict(found), inspection_table(found, planned)
+    inspection = inspect_plan(planned)
+    value, table = asdict(inspection), inspection_table(inspection, planned)
     if texts:
         from trimexport.inspection.next_words import saying_lines, what_is_said
 
         said = what_is_said(planned, texts, progress)
-        value["texts"] = [asdict(it) for it in said]
-        table = "\n".join([table, *("\n" + "\n".join(saying_lines(it)) for it in said)])
+        value["texts"] = [asdict(words) for words in said]
+        table = "\n".join([table, *("\n" + "\n".join(saying_lines(words)) for words in said)])
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else table)

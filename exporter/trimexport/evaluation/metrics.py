@@ -1,7 +1,4 @@
-"""What answers are worth, in numbers. Probabilities and right answers in, values out.
-
-scikit-learn and SciPy belong to the extra `eval`, so they are imported where they are used.
-"""
+"""What the answers are worth, in numbers. Probabilities and right answers in, values out."""
 
 from __future__ import annotations
 
@@ -21,9 +18,8 @@ BINS = 15
 
 @dataclass(frozen=True)
 class LabelScores:
-    """What the answers are worth for one label: the share of the answers that name it which is
-    right (precision), the share of the texts that have it which is found (recall), their harmonic
-    mean, and how many texts have it."""
+    """One label: of the answers that name it the right ones (precision), of the texts that have it
+    those found (recall), their harmonic mean, and how many texts have it."""
 
     label: str
     precision: float
@@ -43,8 +39,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Point:
-    """What is left when answers below a probability are left out: the share of the answers, and
-    how much of it is right, None if nothing is left."""
+    """Answers below a probability left out: the share that is left, and how much of it is right."""
 
     threshold: float
     coverage: float
@@ -53,9 +48,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the answers to all texts are worth. `interval` holds the true accuracy with 95 %;
-    `macro_f1` is the mean over the labels that any text has or was given; rows of `confusion` are
-    the right answers, columns those given."""
+    """All of them. `interval` holds the true accuracy with 95 %; `macro_f1` is the mean over the
+    labels that any text has or was given; rows of `confusion` are the right answers, columns those
+    given."""
 
     texts: int
     accuracy: float
@@ -83,7 +78,7 @@ class Comparison:
 
 def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
     """Judge probabilities `[texts, labels]` by the places of the right answers, int64 `[texts]`."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # extra `eval`
 
     places = range(len(labels))
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -110,16 +105,16 @@ def score(gold: Places, probabilities: Floats, labels: Sequence[str]) -> Scores:
 
 
 def abstention(confidence: Floats, right: npt.NDArray[np.bool_], threshold: float) -> Point:
-    """Count what is left when answers below a probability are not given."""
+    """What is left where answers below a probability are not given."""
     kept = confidence >= threshold
     accuracy = float(right[kept].mean()) if kept.any() else None
     return Point(threshold, float(kept.mean()), accuracy)
 
 
 def compare(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Comparison:
-    """Test whether two classifiers differ, given which of the same texts each answers rightly:
-    McNemar's test with exact probabilities (McNemar 1947, Psychometrika 12)."""
-    from scipy.stats import binomtest
+    """Whether two classifiers differ, from which of the same texts each answers rightly: McNemar's
+    test with exact probabilities (McNemar 1947, Psychometrika 12)."""
+    from scipy.stats import binomtest  # extra `eval`
 
     count = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())

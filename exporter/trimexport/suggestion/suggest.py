@@ -165,17 +165,17 @@ def _suggestion(
     source: str,
 ) -> Suggestion:
     columns = {token: column for column, token in enumerate(tokens)}
-    found = search(answers, [[columns[it.token_id] for it in pool] for pool in pools])
-    if not found.combinations:
+    searched = search(answers, [[columns[word.token_id] for word in pool] for pool in pools])
+    if not searched.combinations:
         raise SpecError(
             "no choice of words tells the labels apart: all begin with the same tokens; give other "
             "words with --synonyms label=word"
         )
-    by_token = [{columns[it.token_id]: it for it in pool} for pool in pools]
+    by_column = [{columns[word.token_id]: word for word in pool} for pool in pools]
 
-    def choice(it: Combination) -> Choice:
-        words = (pool[column] for pool, column in zip(by_token, it.columns, strict=True))
-        return Choice(tuple(words), it)
+    def choice(scores: Combination) -> Choice:
+        words = (pool[column] for pool, column in zip(by_column, scores.columns, strict=True))
+        return Choice(tuple(words), scores)
 
     no_names = _no_names(spec.labels, pools)
     row = np.array([[columns[pool[0].token_id] for pool in pools]], np.int64)
@@ -183,9 +183,9 @@ def _suggestion(
         spec=spec,
         examples=tuple(np.bincount(answers.gold, minlength=len(pools)).tolist()),
         words=tuple(_words(pool, place, means) for place, pool in enumerate(pools)),
-        choices=tuple(map(choice, found.combinations)),
-        equal_from=found.equal_from,
-        whole=found.whole,
+        choices=tuple(map(choice, searched.combinations)),
+        equal_from=searched.equal_from,
+        whole=searched.whole,
         names=None if no_names else choice(score(answers, row)[0]),
         no_names=no_names,
         source=source,
@@ -208,7 +208,7 @@ def _words(
 ) -> tuple[Word, ...]:
     others = np.delete(means, place, axis=0).mean(axis=0)
     words = [
-        Word(it, own=float(means[place, it.token_id]), others=float(others[it.token_id]))
-        for it in pool
+        Word(word, own=float(means[place, word.token_id]), others=float(others[word.token_id]))
+        for word in pool
     ]
     return tuple(sorted(words, key=lambda word: -word.own))
