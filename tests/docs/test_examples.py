@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trimexport_runtime import read_manifest
+
 ROOT = Path(__file__).resolve().parents[2]
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -33,6 +35,10 @@ def test_the_python_page(
     assert lines[0] == "True"  # within tolerance
     assert lines[2] == "('positive', 'negative')"
     assert lines[5] == "True"  # the trimmed head gives the model's logits
+    assert [line.split()[0] for line in lines[6:8]] == ["int8", "fp32"]  # evaluated
+    assert lines[10] == "()"  # the calibration is undone
+    assert read_manifest(place / "build" / "fitted").fit is not None
+    assert lines[12].startswith("[")  # the best words
 
 
 def test_the_client_of_the_how_to(

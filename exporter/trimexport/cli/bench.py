@@ -50,8 +50,8 @@ def bench(
     Example:
       trimexport bench build/sentiment --against pytorch-bf16 --texts texts.txt
     """
-    from trimexport.bench import render as output
     from trimexport.bench.machine import this_machine
+    from trimexport.bench.render import as_dict, table
     from trimexport.bench.rounds import bench as run
     from trimexport.bench.subjects import PYTORCH, find_subjects
     from trimexport.source.shipped import sample_texts
@@ -63,9 +63,9 @@ def bench(
         raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
     sample = Texts(tuple(sample_texts())) if texts is None else read_texts(texts)
     subjects = find_subjects(bundle, against, model, adapter)
-    found = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
+    report = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
     machine = this_machine()
     if as_json:
-        click.echo(json.dumps(output.as_dict(found, machine), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(report, machine), indent=2, ensure_ascii=False))
     else:
-        click.echo(output.table(found, machine))
+        click.echo(table(report, machine))

@@ -102,8 +102,8 @@ def build(
     )
     commands = trtexec_commands(built.manifest)
     if as_json:
-        found = {"bundle": str(target), **as_dict(built.report), "trtexec": commands}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        value = {"bundle": str(target), **as_dict(built.report), "trtexec": commands}
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
         return
     click.echo(table(built.report))
     for name, versions in commands.items() if given["tensorrt_onnx_only"] else ():
@@ -117,5 +117,5 @@ def build(
 
 
 def _bundle_name(spec: BuildSpec) -> str:
-    """After the labels, or after the fine-tuned model that brings them."""
+    """The name of a bundle's directory: its labels, or the fine-tuned model that brings them."""
     return "-".join(spec.labels).replace("/", "_") or Path(spec.model).resolve().name

@@ -43,8 +43,8 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     planned = plan(spec)
     for line in planned.notes:
         progress.say(line)
-    found = inspect_plan(planned)
-    value, table = asdict(found), inspection_table(found, planned)
+    inspection = inspect_plan(planned)
+    value, table = asdict(inspection), inspection_table(inspection, planned)
     if texts:
         from trimexport.inspection.next_words import next_words, next_words_lines
 

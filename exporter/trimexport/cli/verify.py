@@ -69,7 +69,7 @@ def verify(
     if not set(names) <= set(BACKENDS):
         raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
     sample = None if texts is None else read_texts(texts)
-    found = run(
+    report = run(
         bundle,
         sample=sample,
         model=model,
@@ -79,7 +79,7 @@ def verify(
         progress=ConsoleProgress(),
     )
     if as_json:
-        click.echo(json.dumps(as_dict(found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(report), indent=2, ensure_ascii=False))
     else:
-        click.echo(table(found))
-    require(found, () if backends == "all" else names)
+        click.echo(table(report))
+    require(report, () if backends == "all" else names)
