@@ -54,7 +54,7 @@ SEED = click.option("--seed", type=int, help="Which examples, in which order.  [
 TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts to compare on: .txt, .csv or .jsonl; a column `label` adds accuracies.",
+    help="Texts to compare on: .txt, .csv, .jsonl or .parquet; a column `label` adds accuracies.",
 )
 TEXT_COLUMN = click.option(
     "--text-column", default="text", help="Where the texts are.  [default: text]"
