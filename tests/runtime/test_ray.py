@@ -22,8 +22,17 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 bundle, texts, output = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-node = cluster.add_node(num_cpus=1)
+def started(start, **options):
+    for _ in range(9):  # Ray itself gives a node half a minute
+        try:
+            return start(**options)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    raise SystemExit("Ray did not start")
+
+cluster = started(Cluster, initialize_head=True, head_node_args={"num_cpus": 1})
+node = started(cluster.add_node, num_cpus=1)
 
 def actors():
     found = []
