@@ -5,13 +5,13 @@
     python benchmarks/real_int8.py CHECKPOINT agnews/test.jsonl --labels World,Sports,... \\
         --prompt "News: {text}\\nTopic:" --examples agnews/shots_64.jsonl
 
-writes the checkpoint's graph in each scheme, classifies every text alone and prints, against the
-float32 graph (which `trimexport build` compares with the untrimmed model):
+writes the checkpoint's graph in each scheme, classifies the texts and prints, against the float32
+graph (which `trimexport build` compares with the untrimmed model):
 
 - agreement: the share of texts with float32's label; every flip counts;
 - margin error: of the margin between the two labels that float32 finds most probable, the standard
   deviation of its error by its own standard deviation;
-- accuracy, and the processor's time for a text in one thread, the median.
+- accuracy, and the processor's time for one text in one thread, the median of the first 50.
 
 `--prompt @FILE` reads the prompt from a file. With `--examples` a head is fitted to them, as
 `trimexport fit` does, on what the float32 graph makes of them; every scheme gets that head. Choose
@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -50,6 +51,7 @@ from trimexport.graph.passes.lower import lower
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan, plan
 from trimexport.progress import Silent
+from trimexport.prompt.template import unescape
 from trimexport.quantize.activation_ranges import activation_ranges
 from trimexport.quantize.smooth import largest_weights
 from trimexport.source.shipped import sample_texts
@@ -57,10 +59,13 @@ from trimexport.texts import read_texts
 from trimexport.tuning.examples import folds
 from trimexport.tuning.regression import fit_head, logits_of
 from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.batching import batches, pad, rows_within
 from trimexport_runtime.bundle import OUTPUT
 
 Floats = npt.NDArray[np.float64]
-WARM_UP = 3
+Ids = npt.NDArray[np.int64]
+TOKENS = 1024  # of a batch
+TIMED = 50  # texts
 
 
 SCHEMES: Mapping[str, Precision] = {
@@ -120,25 +125,30 @@ def written(subject: Subject, scheme: Precision, file: Path) -> None:
     write_onnx(model, file, file.with_suffix(".data"))
 
 
-def answers(file: Path, rows: Sequence[Sequence[int]]) -> Answers:
-    """Run texts, one after the other, in one thread."""
+def answers(file: Path, rows: Sequence[Ids]) -> Answers:
+    """Run texts in batches of like lengths, and the first of them one after the other for the time
+    it takes; in one thread."""
     model = onnx.load(file, load_external_data=False)
     head, name = read_head(model), give_hidden(model)
     onnx.save(model, file)
     session = ort.InferenceSession(str(file), session_options(1))
-    hidden, logits, seconds = [], [], []
-    for row in [*rows[:WARM_UP], *rows]:
-        ids = np.array([row or [0]])
-        feed = {"input_ids": ids, "attention_mask": np.full_like(ids, bool(row))}
+    hidden: list[Any] = [None] * len(rows)
+    logits: list[Any] = [None] * len(rows)
+    for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
+        ids, mask = pad([rows[place] for place in batch], 0)
+        states, found = session.run([name, OUTPUT], {"input_ids": ids, "attention_mask": mask})
+        every = states.reshape(len(batch), -1, states.shape[-1])  # of which the answer's is first
+        for place, state, logit in zip(batch, every[:, 0], found, strict=True):
+            hidden[place], logits[place] = state, logit
+    seconds = []
+    for row in rows[:TIMED]:
         began = time.thread_time()
-        states, found = session.run([name, OUTPUT], feed)
+        session.run(None, {"input_ids": row[None], "attention_mask": np.ones_like(row[None])})
         seconds.append(time.thread_time() - began)
-        hidden.append(states[0])
-        logits.append(found[0])
     return Answers(
-        np.array(hidden[WARM_UP:], dtype=np.float64),
-        np.array(logits[WARM_UP:], dtype=np.float64),
-        1000 * statistics.median(seconds[WARM_UP:]),
+        np.array(hidden, dtype=np.float64),
+        np.array(logits, dtype=np.float64),
+        1000 * statistics.median(seconds),
         head,
     )
 
@@ -165,8 +175,8 @@ def line(name: str, found: Floats, expected: Floats, gold: Sequence[int], spent:
 def _table(
     subject: Subject,
     names: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    learned: tuple[Sequence[Sequence[int]], Labelled] | None,
+    rows: Sequence[Ids],
+    learned: tuple[Sequence[Ids], Labelled] | None,
     gold: Sequence[int],
 ) -> None:
     """Print each scheme's row as it is measured; float32's first."""
@@ -207,16 +217,18 @@ def main(
     names: tuple[str, ...],
 ) -> None:
     """Print what each scheme keeps of float32's answers on TEXTS, a file with a label a line."""
-    template = Path(prompt[1:]).read_text("utf-8") if prompt.startswith("@") else prompt
+    from_file = prompt.startswith("@")
+    template = Path(prompt[1:]).read_text("utf-8") if from_file else unescape(prompt)
     spec = BuildSpec(model=str(checkpoint), labels=tuple(labels.split(",")), prompt=template)
     planned = plan(spec)
     seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
 
-    def encoded(file: Path) -> tuple[list[list[int]], Labelled]:
+    def encoded(file: Path) -> tuple[list[Ids], Labelled]:
         read = read_texts(file)
         places = [spec.labels.index(label) for label in read.gold or ()]
-        found = [tokenizer.encode(text, add_special_tokens=False).ids for text in read.texts]
+        encodings = [tokenizer.encode(text, add_special_tokens=False) for text in read.texts]
+        found = [np.array(it.ids, dtype=np.int64) for it in encodings]
         return found, Labelled(read.texts, np.array(places, dtype=np.int64))
 
     rows, gold = encoded(texts)
