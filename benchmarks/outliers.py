@@ -6,8 +6,9 @@ plants such channels, as large decoders have them, in a Gemma checkpoint: a norm
 multiplied on a few channels and its readers' columns divided; so are up and down projection, and
 values and output projection. In exact arithmetic the model stays the same function. Then it counts
 the labels that ONNX Runtime's `quantize_dynamic`, which has one scale for a whole activation, and
-this project's int8, int4 and tensorrt-int8, with and without smoothing, share with float32. The
-last is calibrated on the texts that ship.
+this project's int8 and tensorrt-int8, smoothed by the texts that ship or not, rotated or not, share
+with float32. It shows that a mechanism works; what a scheme is worth only real models tell
+(`real_int8.py`), whose large channels are elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from tokenizers import Tokenizer
 
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.onnx_file import write_onnx
-from trimexport.bundle.variants import SCHEMES, STATIC
+from trimexport.bundle.variants import SCHEMES, STATIC, Measure, Precision, Seen, prepare
 from trimexport.graph.compile import compile_graphs
 from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
@@ -40,7 +42,7 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.activation_ranges import activation_ranges
-from trimexport.quantize.smooth import Activations, read_statistics, smooth
+from trimexport.quantize.smooth import largest_weights
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
 from trimexport_runtime.backends.onnxruntime import session_options
@@ -50,7 +52,14 @@ PROMPT = "Review: {text}\nSentiment:"
 FACTORS = (1, 50, 100)
 CHANNELS = 3
 
-Graphs = Mapping[str, ir.Model]
+
+@dataclass(frozen=True)
+class Subject:
+    """Graphs by kind of attention, and their calibration by the texts that ship."""
+
+    graphs: Mapping[str, ir.Model]
+    measure: Measure
+    seen: Seen
 
 
 def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
@@ -97,12 +106,15 @@ def logits(
     graphs = compile_graphs(planned, model, Silent(), (STEADY, PLAIN))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    activations = activation_ranges(planned, model, Texts(tuple(sample_texts())), Silent())
+    texts_that_ship = Texts(tuple(sample_texts()))
+    measure = partial(activation_ranges, planned, model, texts_that_ship, Silent())
+    seen = Seen(measure({}), largest_weights(graphs[STEADY]))
+    subject = Subject(graphs, measure, seen)
     found = {}
     for way in ways:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
-            WAYS[way](graphs, activations, file)
+            WAYS[way](subject, file)
             found[way] = _run(file, _precision(way), rows)
     return found
 
@@ -111,39 +123,38 @@ def _write(model: ir.Model, file: Path) -> None:
     write_onnx(model, file, file.with_suffix(".data"))
 
 
-def _fp32(graphs: Graphs, activations: Activations, file: Path) -> None:
-    _write(graphs[STEADY].clone(), file)
-
-
-def _quantised(
-    name: str, smoothed: bool, graphs: Graphs, activations: Activations, file: Path
-) -> None:
-    """A variant as a build writes it; static int8 alone is calibrated."""
-    scheme = SCHEMES[name]
-    model = graphs[scheme.attention].clone()
-    seen = activations if name == STATIC else {}
-    factors = smooth(model, seen, read_statistics(model)) if smoothed else {}
-    scheme.quantize(model, factors, seen)
+def _quantised(scheme: Precision, subject: Subject, file: Path) -> None:
+    """A variant as a build writes it."""
+    model = subject.graphs[scheme.attention].clone()
+    factors = prepare(model, scheme, subject.seen)
+    scheme.quantize(model, factors, subject.measure(factors) if scheme.static else {})
     if scheme.lowered:
         lower(model)
     _write(model, file)
 
 
-def _dynamic(graphs: Graphs, activations: Activations, file: Path) -> None:
-    _write(graphs[STEADY].clone(), file)
+def _dynamic(subject: Subject, file: Path) -> None:
+    _write(subject.graphs[STEADY].clone(), file)
     whole = onnx.load(file)
     del whole.graph.value_info[:]  # the tool makes new shapes under old names
     onnx.save(whole, file)
     quantize_dynamic(file, file, weight_type=QuantType.QInt8, per_channel=True)
 
 
-WAYS: Mapping[str, Callable[[Graphs, Activations, Path], None]] = {
-    "fp32": _fp32,
+WAYS: Mapping[str, Callable[[Subject, Path], None]] = {
+    "fp32": partial(_quantised, SCHEMES["fp32"]),
     "quantize_dynamic": _dynamic,
     **{
-        f"{name}{'' if smoothed else ', not smoothed'}": partial(_quantised, name, smoothed)
-        for name in ("int8", "int4", STATIC)
-        for smoothed in (False, True)
+        f"{name}{more}": partial(
+            _quantised, replace(SCHEMES[name], smoothed=smoothed, rotated=rotated)
+        )
+        for name in ("int8", STATIC)
+        for more, smoothed, rotated in (
+            ("", False, False),
+            (", smoothed", True, False),
+            (", rotated", False, True),
+            (", smoothed and rotated", True, True),
+        )
     },
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from .atomic import check_output, staged
 from .bundle.files import first_manifest, save_manifest, write_client_files
-from .bundle.variants import SCHEMES, STATIC, write_variants
+from .bundle.variants import SCHEMES, STATIC, Measure, write_variants
 from .errors import SpecError
 from .graph.compile import compile_graphs
 from .memory import keep_large_blocks_apart, release
@@ -25,7 +26,6 @@ from .parity.report import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .quantize.activation_ranges import activation_ranges
-from .quantize.smooth import Activations
 from .source.shipped import sample_texts
 from .spec import BuildSpec
 from .texts import Texts, check_sample
@@ -112,9 +112,9 @@ def _write(
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
-    ranges = _activation_ranges(planned, model, calibration, progress)
+    measures = _measures(planned, model, calibration, progress)
     release()
-    variants, hashes = write_variants(graphs, names, work, progress, ranges)
+    variants, hashes = write_variants(graphs, names, work, progress, measures)
     write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
@@ -129,11 +129,11 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
         )
 
 
-def _activation_ranges(
+def _measures(
     planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
-) -> dict[str, Activations]:
-    """The activations on calibration texts, for each variant that uses them: all that are smoothed
-    where texts are given, and tensorrt-int8, which always needs some, where none are."""
+) -> dict[str, Measure]:
+    """How each variant is calibrated that needs it: all that are smoothed where texts are given,
+    and tensorrt-int8, which always needs some texts, where none are."""
     names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
     if calibration is None:
         names = [name for name in names if name == STATIC]
@@ -144,7 +144,9 @@ def _activation_ranges(
             f"calibrating {STATIC} on the {len(calibration.texts)} texts that ship; give it texts "
             "like yours with --calibration, whose activations it will meet"
         )
-    return dict.fromkeys(names, activation_ranges(planned, model, calibration, progress))
+    return dict.fromkeys(
+        names, functools.partial(activation_ranges, planned, model, calibration, progress)
+    )
 
 
 def _require_builder() -> None:

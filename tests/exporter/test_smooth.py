@@ -1,5 +1,5 @@
-"""Smoothing changes no answer by itself, balances what it was made to balance, and takes what
-calibration texts say."""
+"""Smoothing changes no answer by itself, balances what calibration texts show, and does nothing
+without them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.int8 import Factors
 from trimexport.quantize.matrices import products, rows
-from trimexport.quantize.smooth import balance, read_statistics, smooth
+from trimexport.quantize.smooth import balance, largest_weights, smooth
 
 LABELS = ("positive", "negative")
 # Norms of 1 + w; groups of values with a bias; one matrix for queries, keys and values, and norms
@@ -55,45 +55,46 @@ def logits(model: ir.Model, factors: dict[str, Factors]) -> npt.NDArray[np.float
     return session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
 
 
+def seen_by(graph: ir.Model) -> dict[str, torch.Tensor]:
+    """Ranges of every matrix's inputs, as calibration texts might give them."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        product.parameter: torch.rand(product.weight.shape.numpy()[0], generator=generator)
+        for product in products(graph)
+    }
+
+
 def test_the_same_function(graph: ir.Model) -> None:
     """Divided where they are made and multiplied where they are read, activations leave the
     logits as they are; and they are divided, or there would be nothing to see."""
     plain = logits(graph, {})
     assert plain.std(axis=0).mean() > 0.5
     smoothed = graph.clone()
-    factors = smooth(smoothed, {}, read_statistics(smoothed))
+    factors = smooth(smoothed, seen_by(graph), largest_weights(smoothed))
     assert np.abs(logits(smoothed, factors) - plain).max() < 1e-4 * plain.std(axis=0).mean()
     assert np.abs(logits(smoothed, {}) - plain).max() > 0.01 * plain.std(axis=0).mean()
     assert len(factors) >= len(products(graph)) / 2
 
 
-def test_what_texts_gave(graph: ir.Model) -> None:
-    """Where calibration saw a matrix's inputs, they decide; and the function stays the same."""
-    generator = torch.Generator().manual_seed(3)
-    seen = {
-        product.name.removesuffix(".transposed"): torch.rand(
-            product.weight.shape.numpy()[0], generator=generator
-        )
-        for product in products(graph)
-    }
+def test_without_texts_nothing_is_smoothed(graph: ir.Model) -> None:
+    """Neither gains nor weights tell which activations are large."""
     smoothed = graph.clone()
-    statistics = read_statistics(smoothed)
-    factors = smooth(smoothed, seen, statistics)
-    plain = logits(graph, {})
-    assert np.abs(logits(smoothed, factors) - plain).max() < 1e-4 * plain.std(axis=0).mean()
-    unseen = smooth(graph.clone(), {}, statistics)
-    assert factors.keys() == unseen.keys()
-    for name, factor in factors.items():
-        other = unseen[name].inputs
-        assert factor.inputs is None or other is None or not torch.equal(factor.inputs, other)
+    assert smooth(smoothed, {}, largest_weights(smoothed)) == {}
+    assert np.array_equal(logits(smoothed, {}), logits(graph, {}))
 
 
-def test_a_graph_is_measured_once(graph: ir.Model) -> None:
-    """Statistics of one clone serve every other."""
-    statistics = read_statistics(graph)
-    one, two = graph.clone(), graph.clone()
-    first, second = smooth(one, {}, statistics), smooth(two, {}, statistics)
-    assert np.array_equal(logits(one, first), logits(two, second))
+def test_what_texts_gave_is_balanced(graph: ir.Model) -> None:
+    """The factors of what several products read go by the largest of each channel."""
+    seen, largest = seen_by(graph), largest_weights(graph)
+    factors = smooth(graph.clone(), seen, largest)
+    mlp = ("gate_proj", "up_proj", "c_fc")
+    together = [it for it in products(graph) if any(name in it.name for name in mlp)]
+    sizes = torch.stack([seen[it.parameter] for it in together]).amax(0)
+    weights = torch.stack([largest[it.name] for it in together]).amax(0)
+    for product in together:
+        found = factors[product.name].inputs
+        assert found is not None
+        assert torch.equal(found, balance(sizes, weights))
 
 
 def test_balance() -> None:

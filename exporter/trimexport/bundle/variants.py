@@ -18,7 +18,8 @@ from trimexport.quantize.fp16 import to_fp16
 from trimexport.quantize.int4 import to_int4
 from trimexport.quantize.int8 import Factors, to_int8
 from trimexport.quantize.matrices import Requantized, products
-from trimexport.quantize.smooth import Activations, Statistics, read_statistics, smooth
+from trimexport.quantize.rotation import rotate
+from trimexport.quantize.smooth import Activations, Weights, largest_weights, smooth
 from trimexport.quantize.tensorrt_int8 import to_static_int8
 from trimexport.tensorrt.readable import require_readable
 from trimexport_runtime.backends import CPU_PROVIDER
@@ -35,20 +36,26 @@ STATIC = "tensorrt-int8"
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 Quantize = Callable[[ir.Model, Mapping[str, Factors], Activations], Sequence[Requantized]]
+Measure = Callable[[Mapping[str, Factors]], Activations]
+"""What calibration texts give, smoothed and rotated by factors (see `activation_ranges`)."""
 
 
 @dataclass(frozen=True)
 class Precision:
     """How a precision is made and what its variant is called.
 
-    `quantize` rewrites a graph in place, given the factors that smoothing asks of its weights and
-    what calibration texts gave, and returns the weights in their new numbers. `smoothed`: whether
-    smoothing goes before it. `attention`: which graph it starts from.
+    `quantize` rewrites a graph in place, given the factors that smoothing and rotation ask of its
+    weights and, where it is `static`, what calibration texts give then; it returns the weights in
+    their new numbers. `smoothed`: whether smoothing goes before it, where there are such texts.
+    `rotated`: whether activations are turned. `static`: whether texts gave activations their
+    scales. `attention`: which graph it starts from.
     """
 
     suffix: str
     quantize: Quantize
     smoothed: bool = False
+    rotated: bool = False
+    static: bool = False
     attention: str = STEADY
     providers: tuple[str, ...] = (CPU_PROVIDER,)
 
@@ -66,7 +73,10 @@ SCHEMES: Mapping[str, Precision] = {
     "fp32": Precision("_fp32", lambda model, factors, activations: ()),
     "fp16": Precision("_fp16", _fp16, attention=PLAIN, providers=(_CUDA, CPU_PROVIDER)),
     "int8": Precision(
-        "_int8", lambda model, factors, activations: to_int8(model, factors), smoothed=True
+        "_int8",
+        lambda model, factors, activations: to_int8(model, factors),
+        smoothed=True,
+        rotated=True,
     ),
     "int4": Precision(
         "_q4", lambda model, factors, activations: to_int4(model, factors), smoothed=True
@@ -78,6 +88,8 @@ SCHEMES: Mapping[str, Precision] = {
         "_tensorrt_int8",
         to_static_int8,
         smoothed=True,
+        rotated=True,
+        static=True,
         attention=PLAIN,
         providers=(_TENSORRT, CPU_PROVIDER),
     ),
@@ -89,15 +101,14 @@ def write_variants(
     names: Sequence[str],
     work: Path,
     progress: Progress,
-    ranges: Mapping[str, Activations],
+    measures: Mapping[str, Measure],
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
     Args:
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
-        ranges: name -> what calibration texts gave (see `quantize.smooth`), of those that are
-            calibrated.
+        measures: name -> calibration, of those variants that are calibrated.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -110,13 +121,12 @@ def write_variants(
     hashes: dict[str, str] = {}
     errors: dict[str | None, float] = {}
     variants: list[Variant] = []
-    statistics = _statistics(graphs, names, progress)
+    seen = _seen(graphs, measures, progress)
     for name in names:
         scheme = SCHEMES[name]
         model = graphs[scheme.attention].clone()
-        activations = ranges.get(name, {})
-        factors = smooth(model, activations, statistics) if scheme.smoothed else {}
-        weights = scheme.quantize(model, factors, activations)
+        factors = prepare(model, scheme, seen if name in measures else None)
+        weights = scheme.quantize(model, factors, measures[name](factors) if scheme.static else {})
         if scheme.lowered:
             lower(model)
         common.RemoveUnusedNodesPass()(model)
@@ -132,16 +142,38 @@ def write_variants(
     return tuple(variants), hashes
 
 
-def _statistics(
-    graphs: Mapping[str, ir.Model], names: Sequence[str], progress: Progress
-) -> dict[str, Statistics]:
-    """The statistics of every matrix that smoothing needs; none where no variant is smoothed."""
-    if not any(SCHEMES[name].smoothed for name in names):
-        return {}
+@dataclass(frozen=True)
+class Seen:
+    """What smoothing goes by: how large calibration texts made activations, and the weights."""
+
+    activations: Activations
+    weights: Weights
+
+
+def prepare(model: ir.Model, scheme: Precision, seen: Seen | None) -> dict[str, Factors]:
+    """Smooth and rotate a graph's activations, in place, as a precision asks for.
+
+    Returns:
+        weight name -> what it must be multiplied with when it is quantised.
+    """
+    factors = {}
+    if scheme.smoothed and seen is not None:
+        factors = smooth(model, seen.activations, seen.weights)
+    return rotate(model, factors) if scheme.rotated else factors
+
+
+def _seen(
+    graphs: Mapping[str, ir.Model], measures: Mapping[str, Measure], progress: Progress
+) -> Seen | None:
+    """What smoothing goes by, where a variant is calibrated."""
+    if not measures:
+        return None
     graph, *_ = graphs.values()  # the matrices are the same in all of them
+    measure, *_ = measures.values()
+    activations = measure({})
     size = sum(product.weight.nbytes for product in products(graph))
     with progress.bar("smoothing", size) as tick:
-        return read_statistics(graph, tick)
+        return Seen(activations, largest_weights(graph, tick))
 
 
 def _write(

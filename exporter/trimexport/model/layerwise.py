@@ -172,6 +172,7 @@ class LayerwiseModel:
         sequences: Sequence[Sequence[int]],
         skip: int,
         progress: Callable[[int], None] = lambda done: None,
+        change: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, inputs: inputs,
     ) -> dict[str, torch.Tensor]:
         """The largest absolute value of each input of every matrix in the layers.
 
@@ -180,6 +181,8 @@ class LayerwiseModel:
             skip: how many positions at the beginning are left out: the compiled prefix's, which the
                 graph does not compute. First tokens are often unlike all others.
             progress: called with the number of sequences done since the last call.
+            change: called with a matrix's name and its inputs [..., inputs], and returns what is
+                looked at.
 
         Returns:
             parameter name within the body, with `body.` before it -> float32 [inputs].
@@ -187,7 +190,7 @@ class LayerwiseModel:
         largest: dict[str, torch.Tensor] = {}
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            sizes = inputs[0].abs()
+            sizes = change(name, inputs[0]).abs()
             seen = torch.arange(sizes.shape[1]) < self._lengths[self._rows].unsqueeze(1)
             here = sizes[seen].amax(0)
             largest[name] = torch.maximum(largest.get(name, here), here)

@@ -24,6 +24,7 @@ import torch
 from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight, turned
 
+from .hadamard import rotated_rows
 from .matrices import Error, Product, Requantized, embedding, products, rows
 
 LEVELS = 127
@@ -34,18 +35,26 @@ LEAST = np.float32(1e-30)
 
 @dataclass(frozen=True)
 class Factors:
-    """What a matrix is multiplied with before it is quantised: float32 [inputs] and [outputs]."""
+    """What a matrix is multiplied with before it is quantised: float32 [inputs] and [outputs]; and
+    whether its rows are turned after that (see `rotation`)."""
 
     inputs: torch.Tensor | None = None
     outputs: torch.Tensor | None = None
+    rotated: bool = False
 
     def apply(self, part: torch.Tensor, start: int) -> torch.Tensor:
-        """Scale rows [some, inputs], the first of which is output channel `start`."""
+        """Scale and turn rows [some, inputs], the first of which is output channel `start`."""
         if self.inputs is not None:
             part = part * self.inputs
         if self.outputs is not None:
             part = part * self.outputs[start : start + len(part), None]
-        return part
+        return rotated_rows(part) if self.rotated else part
+
+    def undo(self, activation: torch.Tensor) -> torch.Tensor:
+        """What the matrix reads then, for activations float32 [..., inputs] of the model."""
+        if self.inputs is not None:
+            activation = activation / self.inputs
+        return rotated_rows(activation) if self.rotated else activation
 
 
 def quantize_rows(
@@ -132,7 +141,7 @@ def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized
     """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
-        factors: weight name -> smoothing (see `smooth`).
+        factors: weight name -> smoothing and rotation (see `smooth` and `rotate`).
     """
     tensors: list[Requantized] = []
     inputs = _Inputs(model.graph)

@@ -14,6 +14,8 @@ import torch
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
 _LEAST = 1e-30
+TRANSPOSED = ".transposed"
+"""What the name of a weight ends with that lies the other way round than the parameter it is."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Product:
     @property
     def parameter(self) -> str:
         """The module's parameter that the weight is, whichever way it lies."""
-        return self.name.removesuffix(".transposed")
+        return self.name.removesuffix(TRANSPOSED)
 
     @property
     def result(self) -> ir.Value:

@@ -1,17 +1,17 @@
 """Smoothing: move large activation channels into the weights, before both are quantised.
 
-A token's activations share one scale, so a channel that is a hundred times larger than the others
-leaves them two digits less. Dividing it by a factor where it is made, and multiplying the weights
-that read it by the same factor, changes nothing in exact arithmetic (SmoothQuant: Xiao et al.
-2023). It is made in one of three places, each of which takes the division for free:
+Where texts show that a channel is larger than the others that share its scale, dividing it by a
+factor where it is made, and multiplying the weights that read it by as much, changes nothing in
+exact arithmetic and leaves the others more digits (SmoothQuant: Xiao et al. 2023). It is made in
+one of three places, each of which takes the division for free:
 
 - a norm's gain (for Gemma, whose gain is 1 + w, the folded sum), before its products;
 - the rows of the up projection, before the down projection; a row's scale is its own;
 - the rows of the value projection and the prefix's values, before the output projection.
 
-The factor of channel k is sqrt(a_k / w_k): a_k is how large the activation is, w_k the largest
-weight that reads it. a_k is the gain itself, or the norm of the rows that make the channel, or,
-with calibration texts, the largest value that they gave.
+The factor of channel k is sqrt(a_k / w_k): a_k is the largest value that the texts gave, w_k the
+largest weight that reads it. Without texts nothing is smoothed: a norm's gain does not tell which
+activations are large, and factors that go by it make int8 worse than none (see docs/concepts.md).
 """
 
 from __future__ import annotations
@@ -37,13 +37,8 @@ _VALUES, _OUTPUT, _PREFIX = "v_proj.weight", "o_proj.weight", "prefix_value"
 Activations = Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Of a matrix behind a gain: the largest weight of each input, float32 [inputs], and the norm
-    of each row, float32 [outputs]."""
-
-    largest: torch.Tensor
-    norms: torch.Tensor
+Weights = Mapping[str, torch.Tensor]
+"""Name -> the largest weight of each input, float32 [inputs]."""
 
 
 @dataclass
@@ -53,23 +48,22 @@ class _Smoothing:
     graph: ir.Graph
     products: Mapping[ir.Node, Product]
     activations: Activations
-    statistics: Mapping[str, Statistics]
+    largest: Weights
     factors: dict[str, Factors]
+
+    def seen(self, readers: Sequence[Product]) -> torch.Tensor | None:
+        """How large the texts made the channels that `readers` multiply."""
+        found = [self.activations.get(reader.parameter) for reader in readers]
+        known = [sizes for sizes in found if sizes is not None]
+        return torch.stack(known).amax(0) if known else None
 
     def decide(self, sizes: torch.Tensor, readers: Sequence[Product]) -> torch.Tensor:
         """The factors of channels that `readers` multiply, and note them for these."""
-        known = [size for reader in readers if (size := self.seen(reader)) is not None]
-        if known:
-            sizes = torch.stack(known).amax(0)
-        weights = torch.stack([self.statistics[reader.name].largest for reader in readers]).amax(0)
+        weights = torch.stack([self.largest[reader.name] for reader in readers]).amax(0)
         factors = balance(sizes, weights)
         for reader in readers:
             self.note(reader, inputs=factors)
         return factors
-
-    def seen(self, product: Product) -> torch.Tensor | None:
-        """How large calibration texts made the inputs of a product."""
-        return self.activations.get(product.parameter)
 
     def note(
         self,
@@ -92,32 +86,30 @@ def balance(sizes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return torch.where(known, factors, 1.0)
 
 
-def read_statistics(
+def largest_weights(
     model: ir.Model, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Statistics]:
-    """Read every streamed matrix of a graph that is not smoothed yet; by the weights' names.
+) -> dict[str, torch.Tensor]:
+    """Read every streamed matrix of a graph for the largest weight of each input.
 
     Args:
         progress: called with the number of bytes of weights read since the last call.
     """
-    return {p.name: _measure(p.weight, _gain(p.source), progress) for p in products(model)}
+    return {product.name: _largest(product.weight, progress) for product in products(model)}
 
 
-def smooth(
-    model: ir.Model, activations: Activations, statistics: Mapping[str, Statistics]
-) -> dict[str, Factors]:
+def smooth(model: ir.Model, activations: Activations, largest: Weights) -> dict[str, Factors]:
     """Divide activations where they are made, in place.
 
     Args:
-        activations: weight name -> the largest value of each of its inputs over calibration
-            texts, float32 [inputs]; empty where none are known.
-        statistics: of this graph's matrices.
+        activations: parameter name -> the largest value of each of its inputs over calibration
+            texts, float32 [inputs]; what they do not know is left alone.
+        largest: of this graph's matrices (see `largest_weights`).
 
     Returns:
         weight name -> what it must be multiplied with when it is quantised.
     """
     found = products(model)
-    work = _Smoothing(model.graph, {p.node: p for p in found}, activations, statistics, {})
+    work = _Smoothing(model.graph, {p.node: p for p in found}, activations, largest, {})
     for norm in [node for node in model.graph if node.op_type in _NORMS]:
         _smooth_norm(work, norm)
     for product in found:
@@ -126,26 +118,12 @@ def smooth(
     return work.factors
 
 
-def _measure(
-    weight: StreamedWeight, gain: torch.Tensor | None, progress: Callable[[int], None]
-) -> Statistics:
-    inputs, _ = weight.shape.numpy()
-    largest = torch.zeros(inputs)
-    norms = []
+def _largest(weight: StreamedWeight, progress: Callable[[int], None]) -> torch.Tensor:
+    largest = torch.zeros(weight.shape.numpy()[0])
     for part in rows(weight):
         largest = torch.maximum(largest, part.abs().amax(0))
-        norms.append((part if gain is None else part * gain).norm(dim=1))
         progress(part.numel() * 4)
-    return Statistics(largest, torch.cat(norms))
-
-
-def _gain(source: ir.Value) -> torch.Tensor | None:
-    """The gain of the norm that makes an activation, through the pick of the last tokens."""
-    picked = made_by(source, "GatherND")
-    producer = picked.inputs[0].producer() if picked and picked.inputs[0] else source.producer()
-    if producer is None or producer.op_type not in _NORMS:
-        return None
-    return _numbers(producer.inputs[1])
+    return largest
 
 
 def _numbers(value: ir.Value | None) -> torch.Tensor:
@@ -172,10 +150,10 @@ def _readers(work: _Smoothing, value: ir.Value) -> list[Product] | None:
 
 def _smooth_norm(work: _Smoothing, norm: ir.Node) -> None:
     readers = _readers(work, norm.outputs[0])
-    if readers is None:
+    sizes = None if readers is None else work.seen(readers)
+    if readers is None or sizes is None:
         return
-    gain = _numbers(norm.inputs[1])
-    factors = work.decide(gain.abs(), readers)
+    factors = work.decide(sizes, readers)
     _divide(work, norm, 1, factors)
     if len(norm.inputs) > 2 and norm.inputs[2] is not None:
         _divide(work, norm, 2, factors)
@@ -192,24 +170,20 @@ def _divide(work: _Smoothing, user: ir.Node, place: int, factors: torch.Tensor) 
 
 def _smooth_gated(work: _Smoothing, down: Product) -> None:
     """Up against down: the down projection reads gate times up."""
-    gated = made_by(down.source, "Mul")
-    if gated is None or len(list(down.source.uses())) > 1:
+    gated, sizes = made_by(down.source, "Mul"), work.seen([down])
+    if gated is None or sizes is None or len(list(down.source.uses())) > 1:
         return
     makers = [work.products.get(value.producer()) for value in gated.inputs if value]  # type: ignore[arg-type]
     ups = [up for up in makers if up is not None and len(list(up.result.uses())) == 1]
     if len(ups) != 1:
         return
-    up = ups[0]
-    gates = [p for p in work.products.values() if p.source is up.source and p is not up]
-    sizes = work.statistics[up.name].norms
-    for gate in gates:
-        sizes = sizes * work.statistics[gate.name].norms
-    work.note(up, outputs=1 / work.decide(sizes, [down]))
+    work.note(ups[0], outputs=1 / work.decide(sizes, [down]))
 
 
 def _smooth_values(work: _Smoothing, output: Product) -> None:
     """Values against the output projection, which reads each group's values once per head."""
-    if _OUTPUT not in output.name:
+    seen = work.seen([output])
+    if _OUTPUT not in output.name or seen is None:
         return
     layer = output.name.split(_OUTPUT)[0]
     values = [p for p in work.products.values() if p.name.startswith(layer + _VALUES)]
@@ -222,15 +196,11 @@ def _smooth_values(work: _Smoothing, output: Product) -> None:
     if bias is not None and bias.inputs[1 - uses[0].idx].const_value is None:  # type: ignore[union-attr]
         return
     size = _head_size(value)
-    groups = len(work.statistics[value.name].norms) // size
-    repeats = len(work.statistics[output.name].largest) // (groups * size)
-    sizes = work.statistics[value.name].norms.reshape(groups, 1, size)
-    seen = work.seen(output)
-    if seen is not None:
-        sizes = seen.reshape(groups, repeats, size).amax(1, keepdim=True)
-    largest = work.statistics[output.name].largest.reshape(groups, repeats, size)
-    factors = balance(sizes.flatten(), largest.amax(1).flatten())
-    spread = factors.reshape(groups, 1, size).expand(groups, repeats, size)
+    groups = value.weight.shape.numpy()[1] // size
+    sizes = seen.reshape(groups, -1, size)
+    largest = work.largest[output.name].reshape(sizes.shape)
+    factors = balance(sizes.amax(1).flatten(), largest.amax(1).flatten())
+    spread = factors.reshape(groups, 1, size).expand(sizes.shape)
     work.note(output, inputs=spread.flatten())
     work.note(value, outputs=1 / factors)
     if bias is not None:

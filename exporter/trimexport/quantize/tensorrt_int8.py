@@ -3,10 +3,10 @@
     y = DequantizeLinear(QuantizeLinear(x, s)) @ DequantizeLinear(codes, channel scales)
 
 Weights have a scale per output channel, and every activation one scale for all texts, which
-calibration texts gave: the largest value of any channel, after smoothing, is code 127. Everything
-is symmetric and in standard operators; what stands between quantised products is float16 as in
-`fp16`, scales included, so that an engine runs int8 products with float16 results. The embedding is
-looked up in float16.
+calibration texts gave: the largest value of any channel, smoothed and rotated, is code 127.
+Everything is symmetric and in standard operators; what stands between quantised products is float16
+as in `fp16`, scales included, so that an engine runs int8 products with float16 results. The
+embedding is looked up in float16.
 
 A larger value than any calibration text's is cut off. That, and one scale for all tokens, is what
 an engine pays for products without a reduction over the row before them; where a processor has
@@ -37,9 +37,9 @@ def to_static_int8(
     """Quantise every product with a streamed matrix, in place; return what became of its weights.
 
     Args:
-        factors: weight name -> smoothing (see `smooth`).
+        factors: weight name -> smoothing and rotation (see `smooth` and `rotate`).
         largest: parameter name -> the largest value of each of its inputs over calibration texts,
-            before smoothing, float32 [inputs] (see `LayerwiseModel.activations`).
+            smoothed and rotated, float32 [inputs] (see `activation_ranges`).
 
     Raises:
         ExportError: calibration did not see an input.
@@ -52,16 +52,14 @@ def to_static_int8(
         smoothing = factors.get(product.name, Factors())
         source = product.source
         if source not in quantised:
-            scale = _activation_scale(product, smoothing, largest)
+            scale = _activation_scale(product, largest)
             quantised[source] = _round_trip(model.graph, source, scale)
         product.node.replace_input_with(0, quantised[source])
         tensors.append(_quantise_weight(model.graph, product, smoothing))
     return tensors
 
 
-def _activation_scale(
-    product: Product, smoothing: Factors, largest: Mapping[str, torch.Tensor]
-) -> np.ndarray:
+def _activation_scale(product: Product, largest: Mapping[str, torch.Tensor]) -> np.ndarray:
     """The scale of a product's input, float16."""
     seen = largest.get(product.parameter)
     if seen is None:
@@ -69,8 +67,6 @@ def _activation_scale(
             f"calibration saw no input of {product.parameter}, so static int8 cannot be built; "
             "build this model with --tensorrt fp16"
         )
-    if smoothing.inputs is not None:
-        seen = seen / smoothing.inputs
     return half_scale(seen.amax() / LEVELS).numpy().astype(np.float16)
 
 

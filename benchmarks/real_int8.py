@@ -1,0 +1,241 @@
+"""What int8 loses on a real model, by scheme.
+
+    python benchmarks/real_int8.py CHECKPOINT sst2/test.jsonl --labels positive,negative \\
+        --prompt "Review: {text}\\nSentiment:"
+    python benchmarks/real_int8.py CHECKPOINT agnews/test.jsonl --labels World,Sports,... \\
+        --prompt "News: {text}\\nTopic:" --examples agnews/shots_64.jsonl
+
+writes the checkpoint's graph in each scheme, classifies the texts and prints, against the float32
+graph (which `trimexport build` compares with the untrimmed model):
+
+- agreement: the share of texts with float32's label; every flip counts;
+- margin error: of the margin between the two labels that float32 finds most probable, the standard
+  deviation of its error by its own standard deviation;
+- accuracy, and the processor's time for one text in one thread, the median of the first 50.
+
+`--prompt @FILE` reads the prompt from a file. With `--examples` a head is fitted to them, as
+`trimexport fit` does, on what the float32 graph makes of them; every scheme gets that head. Choose
+schemes by one set of texts and report on another. Calibrated are those of tensorrt-int8 and what
+says so, on `--calibration` or on the texts that ship.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes import common
+from tokenizers import Tokenizer
+from trimexport.evaluation.data import Labelled
+
+from trimexport import BuildSpec, Texts
+from trimexport.bundle.onnx_file import write_onnx
+from trimexport.bundle.variants import SCHEMES as PRECISIONS
+from trimexport.bundle.variants import STATIC, Measure, Precision, Seen, prepare
+from trimexport.bundle.written_head import Head, give_hidden, read_head
+from trimexport.graph.compile import compile_graphs
+from trimexport.graph.passes.lower import lower
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.planning import Plan, plan
+from trimexport.progress import Silent
+from trimexport.prompt.template import unescape
+from trimexport.quantize.activation_ranges import activation_ranges
+from trimexport.quantize.smooth import largest_weights
+from trimexport.source.shipped import sample_texts
+from trimexport.texts import read_texts
+from trimexport.tuning.examples import folds
+from trimexport.tuning.regression import fit_head, logits_of
+from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.batching import batches, pad, rows_within
+from trimexport_runtime.bundle import OUTPUT
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+TOKENS = 1024  # of a batch
+TIMED = 50  # texts
+
+
+SCHEMES: Mapping[str, Precision] = {
+    "fp32": PRECISIONS["fp32"],
+    **{
+        f"{variant}{more}": replace(PRECISIONS[variant], smoothed=smoothed, rotated=rotated)
+        for variant in ("int8", STATIC)
+        for more, smoothed, rotated in (
+            ("", False, False),
+            (", smoothed", True, False),
+            (", rotated", False, True),
+            (", smoothed and rotated", True, True),
+        )
+    },
+}
+"""The release's variants, with parts left out."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compiled once: the graphs by kind of attention, and the calibration."""
+
+    graphs: Mapping[str, ir.Model]
+    measure: Measure
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a graph makes of texts: hidden states float64 [texts, hidden] and logits float64 [texts,
+    labels]; milliseconds of the processor for a text, the median; and the graph's own head."""
+
+    hidden: Floats
+    logits: Floats
+    milliseconds: float
+    head: Head
+
+
+def compiled(planned: Plan, calibration: Texts) -> Subject:
+    """Compile the prompt, and calibrate."""
+    model = LayerwiseModel(planned.checkpoint)
+    kinds = {scheme.attention for scheme in SCHEMES.values()}
+    graphs = compile_graphs(planned, model, Silent(), sorted(kinds))
+    measure = partial(activation_ranges, planned, model, calibration, Silent())
+    seen = Seen(measure({}), largest_weights(next(iter(graphs.values()))))
+    return Subject(graphs, measure, seen)
+
+
+def written(subject: Subject, scheme: Precision, file: Path) -> None:
+    """Write a graph as a build does."""
+    model = subject.graphs[scheme.attention].clone()
+    factors = prepare(model, scheme, subject.seen)
+    scheme.quantize(model, factors, subject.measure(factors) if scheme.static else {})
+    if scheme.lowered:
+        lower(model)
+    common.RemoveUnusedNodesPass()(model)
+    write_onnx(model, file, file.with_suffix(".data"))
+
+
+def answers(file: Path, rows: Sequence[Ids]) -> Answers:
+    """Run texts in batches of like lengths, and the first of them one after the other for the time
+    it takes; in one thread."""
+    model = onnx.load(file, load_external_data=False)
+    head, name = read_head(model), give_hidden(model)
+    onnx.save(model, file)
+    session = ort.InferenceSession(str(file), session_options(1))
+    hidden: list[Any] = [None] * len(rows)
+    logits: list[Any] = [None] * len(rows)
+    for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
+        ids, mask = pad([rows[place] for place in batch], 0)
+        states, found = session.run([name, OUTPUT], {"input_ids": ids, "attention_mask": mask})
+        every = states.reshape(len(batch), -1, states.shape[-1])  # of which the answer's is first
+        for place, state, logit in zip(batch, every[:, 0], found, strict=True):
+            hidden[place], logits[place] = state, logit
+    seconds = []
+    for row in rows[:TIMED]:
+        began = time.thread_time()
+        session.run(None, {"input_ids": row[None], "attention_mask": np.ones_like(row[None])})
+        seconds.append(time.thread_time() - began)
+    return Answers(
+        np.array(hidden, dtype=np.float64),
+        np.array(logits, dtype=np.float64),
+        1000 * statistics.median(seconds),
+        head,
+    )
+
+
+def margin_error(found: Floats, expected: Floats) -> float:
+    """The standard deviation of the error of the margin between the two labels that `expected`
+    finds most probable, by that of the margin between the same two. Both [texts, labels]."""
+    second, first = np.argsort(expected, axis=1)[:, -2:].T
+    every = np.arange(len(expected))
+    margins = [it[every, first] - it[every, second] for it in (expected, found)]
+    signs = np.where(first < second, 1, -1)  # a margin of two labels has two signs over the texts
+    return float(np.std(signs * (margins[1] - margins[0])) / np.std(signs * margins[0]))
+
+
+def line(name: str, found: Floats, expected: Floats, gold: Sequence[int], spent: float) -> str:
+    """A row of the table."""
+    chosen = found.argmax(1)
+    same = (chosen == expected.argmax(1)).mean()
+    right = (chosen == np.array(gold)).mean()
+    error = margin_error(found, expected)
+    return f"| {name} | {same:.2%} | {error:.3f} | {right:.2%} | {spent:.1f} |"
+
+
+def _table(
+    subject: Subject,
+    names: Sequence[str],
+    rows: Sequence[Ids],
+    learned: tuple[Sequence[Ids], Labelled] | None,
+    gold: Sequence[int],
+) -> None:
+    """Print each scheme's row as it is measured; float32's first."""
+    head: Head | None = None
+    expected: Floats | None = None
+    click.echo(
+        "| scheme | agreement | margin error | accuracy | ms |\n| --- | --: | --: | --: | --: |"
+    )
+    for name in names:
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "graph.onnx"
+            written(subject, SCHEMES[name], file)
+            found = answers(file, rows)
+            if expected is None and learned is not None:
+                shots, examples = learned
+                known = answers(file, shots)
+                head = fit_head(known.hidden, examples.gold, known.head, folds(examples)).head
+        logits = found.logits if head is None else logits_of(head, found.hidden)
+        expected = logits if expected is None else expected
+        click.echo(line(name, logits, expected, gold, found.milliseconds))
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--labels", required=True, help="With commas.")
+@click.option("--prompt", required=True, help="Or @FILE.")
+@click.option("--examples", type=click.Path(path_type=Path, exists=True), help="Fit a head to.")
+@click.option("--calibration", type=click.Path(path_type=Path, exists=True))
+@click.option("--scheme", "names", multiple=True, type=click.Choice(list(SCHEMES)))
+def main(
+    checkpoint: Path,
+    texts: Path,
+    labels: str,
+    prompt: str,
+    examples: Path | None,
+    calibration: Path | None,
+    names: tuple[str, ...],
+) -> None:
+    """Print what each scheme keeps of float32's answers on TEXTS, a file with a label a line."""
+    from_file = prompt.startswith("@")
+    template = Path(prompt[1:]).read_text("utf-8") if from_file else unescape(prompt)
+    spec = BuildSpec(model=str(checkpoint), labels=tuple(labels.split(",")), prompt=template)
+    planned = plan(spec)
+    seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
+    tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
+
+    def encoded(file: Path) -> tuple[list[Ids], Labelled]:
+        read = read_texts(file)
+        places = [spec.labels.index(label) for label in read.gold or ()]
+        encodings = [tokenizer.encode(text, add_special_tokens=False) for text in read.texts]
+        found = [np.array(it.ids, dtype=np.int64) for it in encodings]
+        return found, Labelled(read.texts, np.array(places, dtype=np.int64))
+
+    rows, gold = encoded(texts)
+    learned = encoded(examples) if examples else None
+    chosen = [name for name in SCHEMES if name == "fp32" or not names or name in names]
+    _table(compiled(planned, seen), chosen, rows, learned, gold.gold)
+
+
+if __name__ == "__main__":
+    main()
