@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +17,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
+import traced_graphs
 from guards import GUARDS, forced
 from tasks import SENTIMENT
 from trimexport import build
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of this run share the graphs that they trace."""
+    if traced_graphs.DIRECTORY not in os.environ:
+        directory = tempfile.TemporaryDirectory(prefix="trimexport-graphs-")
+        config.add_cleanup(directory.cleanup)
+        os.environ[traced_graphs.DIRECTORY] = directory.name
+    traced_graphs.share(Path(os.environ[traced_graphs.DIRECTORY]))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -23,8 +23,10 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
 from trimexport.quantize.activation_ranges import activation_ranges
-from trimexport.quantize.int8 import half_scale
+from trimexport.quantize.hadamard import width_of
+from trimexport.quantize.int8 import Factors, half_scale
 from trimexport.quantize.matrices import products
+from trimexport.quantize.rotation import rotate
 from trimexport.quantize.tensorrt_int8 import to_static_int8
 from trimexport.source.checkpoint import open_checkpoint
 
@@ -32,14 +34,17 @@ LABELS = ("positive", "negative")
 SEEN = Texts(tuple(text for text in tiny.TEXTS if text))
 
 
-@pytest.fixture(scope="module")
-def written(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "rotated"])
+def written(
+    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
     """A graph in static int8 that was not smoothed, and the activations it was calibrated with."""
     planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt=tiny.PROMPT))
     model = LayerwiseModel(planned.checkpoint)
     graph = compile_graph(planned, model, Silent(), PLAIN)
-    activations = activation_ranges(planned, model, SEEN, Silent())
-    to_static_int8(graph, {}, activations)
+    factors = rotate(graph, {}) if request.param else {}
+    activations = activation_ranges(planned, model, SEEN, Silent(), factors)
+    to_static_int8(graph, factors, activations)
     path = tmp_path_factory.mktemp("static") / "graph.onnx"
     write_onnx(graph, path, path.with_suffix(".data"))
     return path, dict(activations)
@@ -104,6 +109,27 @@ def test_padding_is_not_seen(tiny_model: Path) -> None:
     for name, found in together.items():
         expected = torch.maximum(apart[0][name], apart[1][name])
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5), name
+
+
+def test_ranges_of_what_is_smoothed_and_rotated(tiny_model: Path) -> None:
+    """A matrix is calibrated by what it will read, and one without factors by what it reads."""
+    planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt=tiny.PROMPT))
+    model = LayerwiseModel(planned.checkpoint)
+    graph = compile_graph(planned, model, Silent(), PLAIN)
+    first, *others = products(graph)
+    plain = activation_ranges(planned, model, SEEN, Silent())
+    divisors = torch.ones(first.weight.shape.numpy()[0])
+    divisors[3] = 1000
+    factors = {first.name: Factors(inputs=divisors)}
+    found = activation_ranges(planned, model, SEEN, Silent(), factors)
+    assert torch.allclose(found[first.parameter], plain[first.parameter] / divisors)
+    assert all(torch.equal(found[it.parameter], plain[it.parameter]) for it in others)
+    turned = {first.name: Factors(rotated=True)}
+    found = activation_ranges(planned, model, SEEN, Silent(), turned)
+    width = width_of(len(divisors))
+    bound = plain[first.parameter].unflatten(0, (-1, width)).norm(dim=1)
+    assert bool((found[first.parameter].unflatten(0, (-1, width)) <= bound[:, None] * 1.001).all())
+    assert not torch.allclose(found[first.parameter], plain[first.parameter], rtol=0.1)
 
 
 def test_what_calibration_did_not_see_is_refused(tiny_model: Path) -> None:
