@@ -147,7 +147,7 @@ def set_up(spec: BuildSpec) -> Setting:
         prompt=prompt,
         limit=_text_limit(spec, checkpoint, prompt),
         text_tokenizer=text_tokenizer(
-            tokenizer, prompt.text_lead, opens=prompt.opens, control=control
+            tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
         ),
     )
 
