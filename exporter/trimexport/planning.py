@@ -18,7 +18,7 @@ from .prompt.label_trie import Trie
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
-from .source.adapter import merged
+from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
 from .source.families import family_of, is_classifier, notice_for
 from .source.hub import locate_adapter, locate_config, locate_model
@@ -131,7 +131,7 @@ def set_up(spec: BuildSpec) -> Setting:
     directory = locate_model(spec.model, spec.revision)
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     if adapter is not None and spec.adapter is not None:
-        checkpoint = merged(checkpoint, adapter, spec.adapter)
+        checkpoint = merge_adapter(checkpoint, adapter, spec.adapter)
     tokenizer = load_tokenizer(directory)
     bare = wrap_in_chat(template, spec.system, directory) if spec.chat else template
     prompt = _tokenise(bare, tokenizer, checkpoint)
@@ -147,7 +147,7 @@ def set_up(spec: BuildSpec) -> Setting:
         prompt=prompt,
         limit=_text_limit(spec, checkpoint, prompt),
         text_tokenizer=text_tokenizer(
-            tokenizer, prompt.text_lead, opens=prompt.opens, control=control
+            tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
         ),
     )
 

@@ -34,7 +34,7 @@ from trimexport.bench import pytorch
 from trimexport.bench.subjects import find_subjects
 from trimexport.cli import main
 from trimexport.inspection.sizes import Merge, inspect_plan
-from trimexport.source.adapter import merged
+from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.empty_model import parameter_names
 from trimexport_runtime import Classifier, read_manifest
@@ -81,7 +81,7 @@ class Made:
 
     def checkpoint(self) -> Checkpoint:
         """The base with the adapter."""
-        return merged(self.opened(), self.adapter, str(self.adapter))
+        return merge_adapter(self.opened(), self.adapter, str(self.adapter))
 
     def opened(self) -> Checkpoint:
         """The base without it."""
@@ -241,7 +241,7 @@ def test_numbers_of_half_size_are_multiplied_in_float32(
     save_file(tensors, broken / WEIGHTS)
     name = "model.layers.1.mlp.down_proj"
     a, b = (tensors[f"base_model.model.{name}.lora_{side}.weight"].float() for side in "AB")
-    found = merged(gemma.opened(), broken, "").read(name + ".weight")
+    found = merge_adapter(gemma.opened(), broken, "").read(name + ".weight")
     expected = gemma.opened().read(name + ".weight") + 16 / 4 * (b @ a)
     assert torch.allclose(found, expected, atol=1e-6)
 

@@ -18,7 +18,7 @@ import tiny
 from models import GEMMA_MINI
 from trimexport import BuildSpec, CheckpointError, TrimexportError, UnsupportedError, plan
 from trimexport.cli import main
-from trimexport.source.adapter import merged
+from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 
 WEIGHTS = "adapter_model.safetensors"
@@ -65,7 +65,7 @@ def edit(adapter: Path, change: Callable[[Tensors], Any]) -> None:
 
 
 def merge(base: Path, adapter: Path) -> Checkpoint:
-    return merged(open_checkpoint(base, "the-base", None), adapter, str(adapter))
+    return merge_adapter(open_checkpoint(base, "the-base", None), adapter, str(adapter))
 
 
 def refused(

@@ -95,8 +95,8 @@ def source_of(family: str) -> SourceTokenizer:
 
 
 @functools.cache
-def derived(family: str, lead: str, opens: bool) -> Tokenizer:
-    definition = text_tokenizer(source_of(family), lead, opens=opens)
+def derived(family: str, lead: str, is_dummy: bool) -> Tokenizer:
+    definition = text_tokenizer(source_of(family), lead, is_dummy=is_dummy)
     return Tokenizer.from_str(json.dumps(definition))
 
 
@@ -116,7 +116,7 @@ def kept(family: str) -> set[str]:
 def assert_segments_are_joined(family: str, template: PromptTemplate, text: str) -> None:
     source = source_of(family)
     prompt = tokenise_prompt(template, source)
-    own = ids_of(derived(family, prompt.text_lead, prompt.opens), text)
+    own = ids_of(derived(family, prompt.text_lead, prompt.lead_is_dummy), text)
     joined = source.encode_start(join(template, text))
     assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
 

@@ -115,5 +115,10 @@ def test_a_node_sees_its_own_line_alone(sequences: list[Sequence]) -> None:
     assert positions[0, :3].tolist() == [0, 1, 2]
     for place in range(count):
         row = seen[0, 0, 3 + place]
-        assert row.nonzero().flatten().tolist() == [0, 1, 2, *(3 + it for it in trie.line(place))]
-        assert positions[0, 3 + place] == 2 + len(trie.line(place))
+        assert row.nonzero().flatten().tolist() == [
+            0,
+            1,
+            2,
+            *(3 + it for it in trie.nodes_to(place)),
+        ]
+        assert positions[0, 3 + place] == 2 + len(trie.nodes_to(place))

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trimexport.graph.classifier import combine_words
 from trimexport.parity.reference import bias_of, fitted_logits, sequence_scores, trie_of
-from trimexport.source.adapter import merged
+from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import open_checkpoint, read_config
 from trimexport.source.empty_model import body_of, output_layer
 from trimexport.source.families import family_of, is_classifier
@@ -100,11 +100,13 @@ class Untrimmed:
 def _merge(model: Any, directory: Path, adapter: Path) -> None:
     """Write the values that a build reads for the parameters that an adapter changes into the
     model."""
-    checkpoint = merged(open_checkpoint(directory, str(directory), None), adapter, str(adapter))
+    checkpoint = merge_adapter(
+        open_checkpoint(directory, str(directory), None), adapter, str(adapter)
+    )
     _, family = family_of(read_config(directory), str(directory))
     left = set(checkpoint.adapter.parameters) if checkpoint.adapter else set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        own = family.tensor_name(name)
+        own = family.parameter_name(name)
         if own in left:
             parameter.copy_(checkpoint.read(own))
             left.remove(own)

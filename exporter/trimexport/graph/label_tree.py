@@ -79,7 +79,7 @@ def _lines(trie: Trie) -> torch.Tensor:
     seen = torch.zeros(len(trie.token_ids) + 1, len(trie.token_ids) + 1, dtype=torch.int64)
     seen[:, 0] = 1
     for place in range(len(trie.token_ids)):
-        for above in trie.line(place):
+        for above in trie.nodes_to(place):
             seen[1 + place, 1 + above] = 1
     return seen
 

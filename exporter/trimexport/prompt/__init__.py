@@ -1,1 +1,1 @@
-"""From a template and labels to token ids."""
+"""The prompt and the label words as token ids."""

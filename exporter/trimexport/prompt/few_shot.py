@@ -1,6 +1,6 @@
-"""Examples in the prompt: which ones, and how they are written.
+"""Examples in the prompt: their choice, and how they are written.
 
-A prompt is compiled, so examples in it cost no time per text.
+The prompt is compiled, so examples in it cost no time per text.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Shot:
 
 
 def choose_shots(spec: BuildSpec) -> tuple[Shot, ...]:
-    """The examples that the spec names, in the order in which they are written; none without a
-    file.
+    """The spec's examples, `spec.shots` of each label, in the order in which they are written;
+    none if it names no file of examples.
 
-    Of each label `spec.shots` are taken. A text that stands in the file several times counts once,
-    and one with two different labels not at all. Choice and order follow from hashes of the seed
-    and each text: they do not depend on the order of the file, and with more shots the same
-    examples are taken and others besides.
+    A text that stands in the file several times counts once, and a text with two different labels
+    is never taken. Choice and order follow from hashes of the seed and each text, so they do not
+    depend on the order of the file, and a larger number of shots takes the same examples and
+    further ones.
 
     Raises:
         SpecError: the file cannot be read, has a label that is none of the spec's, or too few
@@ -45,9 +45,9 @@ def choose_shots(spec: BuildSpec) -> tuple[Shot, ...]:
     """
     if spec.few_shot is None or spec.shots is None:
         return ()
-    found = _by_label(labelled_texts(spec.few_shot, spec.labels), spec.labels)
+    texts_of = _texts_by_label(labelled_texts(spec.few_shot, spec.labels), spec.labels)
     shots = []
-    for label, texts in found.items():
+    for label, texts in texts_of.items():
         if len(texts) < spec.shots:
             raise SpecError(
                 f'{spec.few_shot} has {len(texts)} different texts of label "{label}", and '
@@ -59,45 +59,52 @@ def choose_shots(spec: BuildSpec) -> tuple[Shot, ...]:
     return tuple(sorted(shots, key=lambda shot: _rank(spec.seed, "order", shot.text)))
 
 
-def _by_label(given: Texts, labels: Sequence[str]) -> dict[str, set[str]]:
-    """The different texts of each label, without those that have several."""
-    found: dict[str, set[str]] = {label: set() for label in labels}
-    for text, label in zip(given.texts, given.gold or (), strict=True):
-        found[label].add(text)
+def _texts_by_label(examples: Texts, labels: Sequence[str]) -> dict[str, set[str]]:
+    """The different texts of each label, without texts that have several labels."""
+    texts_of: dict[str, set[str]] = {label: set() for label in labels}
+    for text, label in zip(examples.texts, examples.gold or (), strict=True):
+        texts_of[label].add(text)
     return {
-        label: texts.difference(*(found[other] for other in labels if other != label))
-        for label, texts in found.items()
+        label: texts.difference(*(texts_of[other] for other in labels if other != label))
+        for label, texts in texts_of.items()
     }
 
 
 def _rank(seed: int, use: str, text: str) -> bytes:
-    """A text's place in an order that the seed mixes: the same with every Python and machine."""
+    """The key by which texts are sorted into a random order, the same on every machine.
+
+    Args:
+        use: names the order, so that one seed gives several.
+    """
     return hashlib.sha256(f"{seed}\0{use}\0{text}".encode()).digest()
 
 
 def write_shots(template: PromptTemplate, shots: Sequence[Shot]) -> PromptTemplate:
-    """The template with the examples before it, each as the template itself with text and word,
-    and a blank line between them."""
+    """The template with the examples before it, a blank line behind each. An example is written as
+    the template itself, with its text and its word."""
     if not shots:
         return template
     ending = template.suffix.rstrip(" ")
-    written = [template.prefix + it.text + ending + _answer(template, it.word) for it in shots]
-    return literal_template(_BETWEEN.join([*written, template.prefix]), template.suffix)
+    examples = [
+        template.prefix + shot.text + ending + _answer(template, shot.word) for shot in shots
+    ]
+    return literal_template(_BETWEEN.join([*examples, template.prefix]), template.suffix)
 
 
 def _answer(template: PromptTemplate, word: str) -> str:
-    """A word with the space that stands before it: see `PromptTemplate.label_lead`."""
+    """A word with the white space before it, as `PromptTemplate.label_lead` has it."""
     return word if word.startswith(" ") else template.label_lead + word
 
 
 def turns_of(template: PromptTemplate, shots: Sequence[Shot]) -> list[dict[str, str]]:
-    """The examples as turns of a chat: what the user says, and the one word of the answer."""
+    """The examples as turns of a chat: the template with the text from the user, and the word from
+    the assistant."""
     return [
         turn
-        for it in shots
+        for shot in shots
         for turn in (
-            {"role": "user", "content": template.prefix + it.text + template.suffix},
-            {"role": "assistant", "content": it.word.strip()},
+            {"role": "user", "content": template.prefix + shot.text + template.suffix},
+            {"role": "assistant", "content": shot.word.strip()},
         )
     ]
 
@@ -105,12 +112,15 @@ def turns_of(template: PromptTemplate, shots: Sequence[Shot]) -> list[dict[str, 
 def refuse_control(
     shots: Sequence[Shot], tokenizer: SourceTokenizer, control: Container[int]
 ) -> None:
-    """Raise SpecError where an example holds a control token, which would work in a prompt: one
-    that is marked special, or of `control`."""
+    """Raise SpecError if an example holds a control token, which would take effect in a prompt.
+
+    Args:
+        control: ids of added tokens that are control tokens besides those marked special.
+    """
     added = tokenizer.definition["added_tokens"]
-    steering = [it["content"] for it in added if it["special"] or it["id"] in control]
+    tokens = [it["content"] for it in added if it["special"] or it["id"] in control]
     for shot in shots:
-        if inside := [token for token in steering if token in shot.text]:
+        if inside := [token for token in tokens if token in shot.text]:
             raise SpecError(
                 f"the example {shot.text!r} holds {inside[0]}, a control token of the model; leave "
                 "it out of the examples"

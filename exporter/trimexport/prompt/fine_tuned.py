@@ -1,4 +1,4 @@
-"""Classifiers that were fine-tuned as such: what their configuration says of labels and padding."""
+"""Fine-tuned classifiers: the labels and the padding that their configuration gives."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NUMBERED = re.compile(r"(LABEL_)?\d+")
 
 
 def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The labels in the order of the output layer's rows: `id2label`, or the spec's names where
-    the checkpoint only numbers them (`LABEL_0`).
+    """The labels in the order of the output layer's rows: those of `id2label`, or the spec's names
+    if the checkpoint only numbers its labels (`LABEL_0`).
 
     Raises:
         UnsupportedError: the model was not trained to choose one of several labels.
-        SpecError: labels that contradict the checkpoint's, or words for them.
+        SpecError: the spec's labels contradict the checkpoint's, or it has words for them.
     """
     own, problem = _own_labels(checkpoint), checkpoint.config.problem_type
     if problem not in (None, "single_label_classification") or len(own) < 2:
@@ -48,6 +48,11 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
 
 
 def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The labels of `id2label`, by number.
+
+    Raises:
+        SpecError: they are not numbered from 0, or two have one name.
+    """
     given = checkpoint.config.id2label or {}
     names = {int(index): name for index, name in given.items() if isinstance(name, str)}
     distinct = len({name for name in names.values() if name.strip()}) == len(given)
@@ -60,8 +65,8 @@ def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def without_padding(ids: Sequence[int], pad_token_id: int | None) -> tuple[int, ...]:
-    """The ids up to the last that is not the padding token: transformers reads a classifier's
-    answer there, even where padding and end are the same token and the end is real."""
+    """The ids up to the last one that is not the padding token. There transformers reads a
+    classifier's answer, even if a real end token is the padding token too."""
     kept = list(ids)
     while kept and kept[-1] == pad_token_id:
         kept.pop()
@@ -71,10 +76,11 @@ def without_padding(ids: Sequence[int], pad_token_id: int | None) -> tuple[int, 
 def padding_notes(
     checkpoint: Checkpoint, tokenizer: SourceTokenizer, suffix_ids: Sequence[int]
 ) -> tuple[str, ...]:
-    """A line where a text itself may end in the padding token: transformers then reads the answer
-    before it, the bundle at it."""
+    """A line for the user if a text may end in the padding token itself: transformers then reads
+    the answer before that token, and the bundle at it."""
     pad = checkpoint.config.pad_token_id
-    special = {t["id"] for t in tokenizer.definition["added_tokens"] if t["special"]}
+    added = tokenizer.definition["added_tokens"]
+    special = {token["id"] for token in added if token["special"]}
     if pad is None or suffix_ids or pad in special or tokenizer.whole.id_to_token(pad) is None:
         return ()
     return (

@@ -1,15 +1,15 @@
-"""Labels that begin alike, scored whole: the trie of their token sequences.
+"""The trie of the labels' token sequences, for labels that begin alike and are scored whole.
 
 `World politics` and `World sports` share their first token, which therefore cannot tell them apart.
 A label's score is then the sum of the log-probabilities of its *branches*: at every node of the
 trie where sequences part, the model's distribution over the next token is normalised over the
-node's children. That is what greedy decoding constrained to the labels would compare, and the
-scores are the logarithms of a distribution over the labels. A node with one child decides nothing.
+node's children. Greedy decoding constrained to the labels would compare the same numbers, and the
+scores are the logarithms of a distribution over the labels. A node with one child adds nothing.
 
-The trie's inner nodes are written behind the prompt in the same forward pass. Each sees the prompt,
-the text and its own ancestors, at the position that its depth gives it (tree attention, as Miao et
-al. 2023, SpecInfer, use it to verify drafts), so what the model computes at a node is what it
-computes of that one sequence alone. Leaves are never read: the head's rows stand for them.
+The trie's inner nodes are appended to the prompt in the same forward pass. Each sees the prompt,
+the text and its own ancestors, at the position of its depth (tree attention, as Miao et al. 2023,
+SpecInfer, use it to verify drafts). So the model computes at a node what it would compute for that
+sequence alone. Leaves are not appended: the head's rows stand for them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ROOT = -1
-"""The place of the root, which is the prompt's last token and no node of its own."""
+"""The place of the root. The root is the prompt's last token, not an appended node."""
 
 
 @dataclass(frozen=True)
 class Trie:
-    """What the graph appends, and how the scores are made of it.
+    """The nodes that the graph appends, and the rows of the head that score them.
 
-    `token_ids` are those of the appended nodes, parents before children, and `parents` the places
-    of their parents, `ROOT` for the prompt's end. `branches` are the places whose next token is
-    read: the root first, and every node where sequences part. `rows` are the tokens of each one's
-    children, none where there is a lone child: all of them, in order, are the rows of the trimmed
-    head. `paths` says for each sequence which of these rows it takes.
+    `token_ids` are the tokens of the appended nodes, parents before children; a node's place is its
+    index there. `parents` are the places of their parents, `ROOT` for the prompt's end. `branches`
+    are the places whose next token is read: the root, and every node where sequences part. `rows`
+    are, for each branch, the tokens of its children, none if it has one child only; one after the
+    other they are the rows of the trimmed head. `paths` are, for each sequence, the indices of its
+    rows.
     """
 
     token_ids: tuple[int, ...]
@@ -40,17 +41,16 @@ class Trie:
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """How many positions behind the prompt's last token each node stands, from 1."""
-        return tuple(len(self.line(place)) for place in range(len(self.token_ids)))
+        """How many positions each node stands behind the prompt's last token, from 1."""
+        return tuple(len(self.nodes_to(place)) for place in range(len(self.token_ids)))
 
-    def line(self, place: int) -> tuple[int, ...]:
-        """The places from the root's child down to `place`, itself included."""
-        above = () if place == ROOT else self.line(self.parents[place])
-        return above if place == ROOT else (*above, place)
+    def nodes_to(self, place: int) -> tuple[int, ...]:
+        """The places from the root's child down to `place`, with `place`; none for the root."""
+        return () if place == ROOT else (*self.nodes_to(self.parents[place]), place)
 
     def tokens_to(self, place: int) -> tuple[int, ...]:
-        """The token ids that lead from the prompt to `place`, its own included."""
-        return tuple(self.token_ids[node] for node in self.line(place))
+        """The token ids from the prompt's end to `place`, with its own."""
+        return tuple(self.token_ids[node] for node in self.nodes_to(place))
 
 
 def first_tokens_differ(sequences: Sequence[Sequence[int]]) -> bool:
@@ -59,11 +59,8 @@ def first_tokens_differ(sequences: Sequence[Sequence[int]]) -> bool:
 
 
 def make_trie(sequences: Sequence[tuple[int, ...]]) -> Trie:
-    """The trie of token sequences, none of which begins with another.
-
-    The order of its nodes and rows is that of the token ids, so that it does not depend on the
-    order of the labels.
-    """
+    """The trie of token sequences, none of which begins with another. Its nodes and rows are in
+    the order of the token ids, so that the order of the labels makes no difference."""
     children: dict[tuple[int, ...], set[int]] = {(): set()}
     for sequence in sequences:
         for end in range(len(sequence)):
@@ -81,7 +78,12 @@ def make_trie(sequences: Sequence[tuple[int, ...]]) -> Trie:
         branches=tuple(places[node] for node in heads),
         rows=tuple(rows),
         paths=tuple(
-            tuple(row_of[s[:end]] for end in range(1, len(s) + 1) if s[:end] in row_of)
-            for s in sequences
+            tuple(row_of[step] for step in _steps(sequence) if step in row_of)
+            for sequence in sequences
         ),
     )
+
+
+def _steps(sequence: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The beginnings of a sequence, from one token to the whole."""
+    return [sequence[:end] for end in range(1, len(sequence) + 1)]

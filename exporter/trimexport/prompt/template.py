@@ -1,8 +1,7 @@
-"""The prompt: a template with one `{text}`, cut into the segments that are compiled.
+"""The prompt: a template with one `{text}`, cut into segments that are tokenised separately.
 
-A segment is tokenised by itself, so the cut is made where a tokenizer of words-with-their-space
-would make it: the spaces that end the prefix become the start of the text, the spaces that end
-the suffix become the start of the label.
+Tokenizers take a word together with the space before it. So the spaces that end the prefix are
+moved to the start of the text, and the spaces that end the suffix to the start of the label.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ if TYPE_CHECKING:  # a wrong prompt is refused without loading transformers
 
 _PIECE = re.compile(r"\{\{|\}\}|\{text\}|\{|\}|[^{}]+")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-# A word follows these without a space of its own: `("positive`, `\npositive`.
+# Signs that a word follows without a space: `("positive`.
 _OPENING = "([{<\"'`«“‘„"
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A parsed template. `prefix` and `suffix` are what stands before and after the text.
+    """A parsed template: its source, and the parts before and after the text.
 
-    `rendered` says that a chat template wrote it: bos and all, to the answer's first word (`chat`).
+    `rendered` says that a chat template wrote it, bos included, up to the answer's first word (see
+    `chat`).
     """
 
     source: str
@@ -37,13 +37,14 @@ class PromptTemplate:
 
     @property
     def text_lead(self) -> str:
-        """The spaces that end the prefix and are written before the text instead."""
+        """The spaces at the end of the prefix, which are tokenised with the text."""
         return self.prefix[len(self.prefix.rstrip(" ")) :]
 
     @property
     def label_lead(self) -> str:
-        """What stands before a label's word: the spaces that end the suffix, or one space where a
-        word would need it, as it does right after a text. A chat template says it itself."""
+        """The spaces before a label's word: those at the end of the suffix. Without any, it is one
+        space, unless a chat template wrote the suffix or it ends in other white space or in a sign
+        that a word follows without a space."""
         trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
         if self.rendered or trailing or (self.suffix and self.suffix[-1] in _OPENING):
             return trailing
@@ -52,26 +53,29 @@ class PromptTemplate:
 
 @dataclass(frozen=True)
 class PromptIds:
-    """The prompt as token ids. `prefix_ids` begin with the tokenizer's own start tokens (bos);
-    `text_lead` is written before each text by the bundle's tokenizer; `opens` says that it is the
-    tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`). `examples` are the texts that it
-    gives as examples."""
+    """The prompt as token ids.
+
+    `prefix_ids` begin with the tokenizer's own start tokens (bos). `text_lead` is the white space
+    that the bundle's tokenizer writes before each text, and `lead_is_dummy` says that it is the
+    tokenizer's own dummy prefix (see `tokenizer.text_tokenizer`). `examples` are the texts of the
+    examples in the prompt.
+    """
 
     template: PromptTemplate
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
     text_lead: str
-    opens: bool = False
+    lead_is_dummy: bool = False
     examples: tuple[str, ...] = ()
 
 
 def unescape(text: str) -> str:
-    r"""Read `\n`, `\t`, `\r` and `\\` as a command line's way of writing those characters."""
+    r"""The text with the escapes `\n`, `\t`, `\r` and `\\` replaced by their characters."""
     return re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match.group(1)], text)
 
 
 def shell_prompt(source: str) -> str:
-    r"""A template's source as an option to paste into a shell: `--prompt "{text} \nIs:"`."""
+    r"""The option that gives a template's source in a shell: `--prompt "{text} \nIs:"`."""
     escaped = source.replace("\\", "\\\\")
     for letter in "ntr":
         escaped = escaped.replace(_ESCAPES[letter], "\\" + letter)
@@ -106,7 +110,7 @@ def parse_template(source: str) -> PromptTemplate:
 
 
 def literal_template(prefix: str, suffix: str) -> PromptTemplate:
-    """The template of two texts as they are: their braces are doubled in its source."""
+    """The template with these texts as its two parts, whose braces are doubled in its source."""
     doubled = [part.replace("{", "{{").replace("}", "}}") for part in (prefix, suffix)]
     return parse_template("{text}".join(doubled))
 
@@ -114,24 +118,24 @@ def literal_template(prefix: str, suffix: str) -> PromptTemplate:
 def tokenise_prompt(
     template: PromptTemplate, tokenizer: SourceTokenizer, *, ended: bool = False
 ) -> PromptIds:
-    """Tokenise the segments around the text, each by itself.
+    """Tokenise the segments before and after the text, each separately.
 
     Args:
-        ended: the tokenizer's end tokens follow the suffix, as after a whole string.
+        ended: write the tokenizer's end tokens behind the suffix, as it does after a string.
     """
     prefix = template.prefix.rstrip(" ")
-    lead, opens = tokenizer.lead(prefix, template.text_lead)
+    lead, lead_is_dummy = tokenizer.lead(prefix, template.text_lead)
     suffix_ids = tokenizer.encode_inside(template.suffix.rstrip(" "))
     return PromptIds(
         template=template,
         prefix_ids=tokenizer.encode_start(prefix, rendered=template.rendered),
         suffix_ids=(*suffix_ids, *tokenizer.end_ids) if ended else suffix_ids,
         text_lead=lead,
-        opens=opens,
+        lead_is_dummy=lead_is_dummy,
     )
 
 
 def join(template: PromptTemplate, text: str) -> str:
-    """The whole prompt as one string, as a person would send it to the model, up to the spaces
-    before the label, which are the label's."""
+    """The whole prompt as one string, as a person would send it to the model, without the spaces
+    before the label."""
     return template.prefix + text + template.suffix.rstrip(" ")

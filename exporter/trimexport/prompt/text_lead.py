@@ -1,15 +1,15 @@
 """The normalisers that write white space before a text, and nowhere else in it.
 
-Where a tokenizer keeps no added token, a `Prepend` normaliser does. Where it does, normalisers run
-on each piece between added tokens, and `Prepend` would write before each. So the added tokens are
-marked `normalized`, which makes them matched behind the normalisers: these then see the whole text.
-As a token's own content is normalised too, the white space is taken away again from a string that
-is nothing but one added token.
+If the text tokenizer keeps no added token, a `Prepend` normaliser does it. If it keeps some,
+normalisers run on each piece between added tokens, and `Prepend` would write before each piece. So
+the added tokens are marked `normalized`: they are then matched after the normalisers, which see the
+whole text. A token's own content is normalised too, so a string that is a single added token loses
+the white space again.
 
-What the tokenizer does *before* it normalises (find the added tokens, take the white space beside
-them) and *between* them (write a dummy prefix) is done by patterns where the other normalisers
-could change it. These put a private-use character behind each added token that they find, so that
-only those match, whatever is done to the rest of the text.
+Before it normalises, a tokenizer finds the added tokens and takes the white space beside them;
+between them it writes a dummy prefix. If other normalisers could interfere with that, patterns do
+it instead. They put a private-use character behind each added token that they find, so that no
+other place matches, whatever is done to the rest of the text.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ _MARKS = 0x100000  # plane 16 is for private use
 
 
 def lead_normalizers(
-    source: Definition, kept: Sequence[Definition], lead: str, opens: bool
+    source: Definition, kept: Sequence[Definition], lead: str, is_dummy: bool
 ) -> list[Definition]:
-    """What goes before the source's own normalisers (its `Prepend` taken out).
+    """The normalisers to put before the source's own ones, without its `Prepend`.
 
     Args:
-        kept: the text tokenizer's added tokens; their flags are changed where need be.
+        kept: the text tokenizer's added tokens, whose flags are changed in place if necessary.
         lead: the white space to write.
-        opens: the lead is the tokenizer's own dummy prefix, which yields where the source's does.
+        is_dummy: the lead is the tokenizer's own dummy prefix, which is left out where the source
+            leaves it out.
 
     Raises:
-        UnsupportedError: added tokens that cannot be found by patterns as the source finds them.
+        UnsupportedError: patterns cannot find the added tokens as the source finds them.
     """
     dummy = dummy_prefix(source)
     between = dummy if dummy and dummy.every and kept else None
     if not lead and not between:
         return []
     stages: list[Definition] = [{"type": "Prepend", "prepend": lead}] if lead else []
-    spared = _spared(dummy if opens else None, kept)
+    spared = _spared(dummy if is_dummy else None, kept)
     if lead and spared:
         stages.append(_replace(f"{_START}{lead}(?={spared})", ""))
     if not kept:
@@ -59,7 +60,8 @@ def lead_normalizers(
 
 
 def _spared(dummy: DummyPrefix | None, kept: Sequence[Definition]) -> str:
-    """A pattern for what gets no lead: a lone added token, or what the dummy prefix yields to."""
+    """A pattern for the start of a text that gets no lead: a single added token or, for a dummy
+    prefix, anything before which the source leaves it out."""
     if dummy:
         blank = [f"[{dummy.unless}]"] if dummy.unless else []
         return "|".join([*blank, *map(_found, kept)])
@@ -67,7 +69,8 @@ def _spared(dummy: DummyPrefix | None, kept: Sequence[Definition]) -> str:
 
 
 def _is_harmless(source: Definition, raw: Sequence[Definition]) -> bool:
-    """Whether the source's normalisers leave its added tokens, and what is beside them, alone."""
+    """Whether the source's normalisers change neither its added tokens nor the characters beside
+    them."""
     behind = parts(source["normalizer"])
     if not all(part["type"] == "Replace" and part["pattern"] == {"String": " "} for part in behind):
         return False
@@ -80,14 +83,15 @@ def _is_harmless(source: Definition, raw: Sequence[Definition]) -> bool:
 def _check(
     raw: Sequence[Definition], kept: Sequence[Definition], between: DummyPrefix | None
 ) -> None:
-    """Raise UnsupportedError for added tokens that patterns would find elsewhere."""
+    """Raise UnsupportedError for added tokens that patterns would find at other places than the
+    tokenizer."""
     if between and len(raw) < len(kept):
         raw_ids = {token["id"] for token in raw}
         names = [token["content"] for token in kept if token["id"] not in raw_ids]
         why = "is matched after a space is written before each piece"
     else:
         contents = [token["content"] for token in kept]
-        names = [a for a in (token["content"] for token in raw) if _overlaps(a, contents)]
+        names = [token["content"] for token in raw if _overlaps(token["content"], contents)]
         why = "overlaps with another"
     if names:
         raise UnsupportedError(
@@ -98,7 +102,8 @@ def _check(
 
 
 def _overlaps(content: str, others: Sequence[str]) -> bool:
-    """Whether the end of one is the start of another, so that both may claim a character."""
+    """Whether the token's end is another one's start, or the other way round, so that both may
+    match the same character."""
     return any(
         content[-size:] == other[:size] or other[-size:] == content[:size]
         for other in others
@@ -107,7 +112,8 @@ def _overlaps(content: str, others: Sequence[str]) -> bool:
 
 
 def _marks(raw: Sequence[Definition], between: DummyPrefix | None) -> list[Definition]:
-    """Mark the added tokens, and write the dummy prefix behind those that a piece follows."""
+    """The normalisers that mark the added tokens, and that write the dummy prefix behind those
+    that a piece follows."""
     stages = []
     others = "|".join(map(_found, raw))
     unless = rf"|[{between.unless}]" if between and between.unless else ""
@@ -117,7 +123,7 @@ def _marks(raw: Sequence[Definition], between: DummyPrefix | None) -> list[Defin
         marked = token["content"] + mark
         pattern = _found(token) + (r"\s*" if token["rstrip"] else "")
         if between:
-            blank = r"|\s" if token["rstrip"] else ""  # none is left over
+            blank = r"|\s" if token["rstrip"] else ""  # the token takes all white space
             last = rf"(?!{_END}{blank}{unless}|{others}|{mark})"
             stages.append(_replace(pattern + last, marked + " "))
         stages.append(_replace(f"{pattern}(?!{mark})", marked))
@@ -127,7 +133,8 @@ def _marks(raw: Sequence[Definition], between: DummyPrefix | None) -> list[Defin
 
 
 def _found(token: Definition) -> str:
-    """A pattern for the token where the tokenizer finds it, the white space it takes before."""
+    """A pattern for the token where the tokenizer finds it, with the white space that it takes
+    before itself."""
     before = r"\s*" if token["lstrip"] else ""
     if token["single_word"]:
         return rf"{before}(?<!\w){_literal(token)}(?!\w)"
@@ -135,10 +142,11 @@ def _found(token: Definition) -> str:
 
 
 def _literal(token: Definition) -> str:
-    """Escape for regular expressions of both Oniguruma and JavaScript (whose `u` flag forbids
-    needless backslashes, which `re.escape` writes)."""
+    """A pattern for the token's content, for Oniguruma and for JavaScript, whose `u` flag forbids
+    the needless backslashes of `re.escape`."""
     return "".join("\\" + c if c in _SYNTAX else c for c in token["content"])
 
 
 def _replace(pattern: str, content: str) -> Definition:
+    """The normaliser that replaces what matches a pattern."""
     return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}

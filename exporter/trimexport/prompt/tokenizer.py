@@ -1,12 +1,12 @@
 """The model's tokenizer, and the two that are derived from it.
 
-- the **source** tokenises a whole string: it adds bos, and a dummy prefix where the model has one;
-- the **inside** tokenizer continues a string: no bos, no dummy prefix; control tokens still work,
-  for they are the prompt author's to use;
-- the **text** tokenizer goes into the bundle: as inside, but control tokens in a text are only
-  characters, and the white space that ends the prefix is written before the text.
-
-How the white space is written is in `text_lead`.
+- The **source** tokenizer is for a whole string: it adds bos, and the model's dummy prefix if it
+  has one.
+- The **inside** tokenizer is for a segment that continues a string: it adds neither. Control tokens
+  still work, so that the author of a prompt can use them.
+- The **text** tokenizer goes into the bundle. It is the inside tokenizer, except that control
+  tokens in a text are characters, and that it writes the white space that ends the prefix before
+  the text (see `text_lead`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trimexport.errors import CheckpointError, UnsupportedError
 
 from .text_lead import lead_normalizers
-from .tokenizer_json import around, dummy_prefix, normalizers, parts, without_start
+from .tokenizer_json import dummy_prefix, normalizers, parts, special_ids_around, without_start
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
 class SourceTokenizer:
-    """The tokenizer as transformers loads it, by value: `definition` is its tokenizer.json."""
+    """The tokenizer as transformers loads it. `definition` is its tokenizer.json, `whole` tokenises
+    a whole string, and `inside` continues one."""
 
     definition: dict[str, Any] = field(repr=False)
     whole: Tokenizer = field(repr=False)
@@ -42,54 +43,63 @@ class SourceTokenizer:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """The special tokens that the tokenizer writes after a string."""
-        return around(self.definition)[1]
+        return special_ids_around(self.definition)[1]
 
     def lead(self, prefix: str, spaces: str) -> tuple[str, bool]:
-        """What stands before a text that follows `prefix` and then `spaces`, and whether it is the
-        tokenizer's own dummy prefix: at the start of the string and, for tokenizers that write one
-        before each piece, behind an added token. `prefix` must not end in a space."""
-        behind = self._added_at_end(prefix)
-        if behind and behind["rstrip"]:
+        """The white space before a text that follows `prefix` and then `spaces`, and whether it is
+        the tokenizer's own dummy prefix.
+
+        A dummy prefix is written at the start of the string and, by tokenizers that write one
+        before each piece, behind an added token.
+
+        Args:
+            prefix: does not end in a space.
+        """
+        added = self._added_at_end(prefix)
+        if added and added["rstrip"]:
             spaces = ""
         dummy = dummy_prefix(self.definition)
-        if not dummy or (prefix and not (behind and dummy.every)):
+        if not dummy or (prefix and not (added and dummy.every)):
             return spaces, False
         if not spaces:
             return " ", True
         return (spaces if dummy.unless else " " + spaces), False
 
     def encode_start(self, text: str, *, rendered: bool = False) -> tuple[int, ...]:
-        """Ids of what opens the string: bos (where the model has one), dummy prefix and all.
-        End tokens that a tokenizer would add are left out, for the string goes on.
+        """The ids of the segment that starts a string, with bos and dummy prefix, if the model has
+        them, and without end tokens.
 
         Args:
-            rendered: the text was written by a chat template, bos included, so none is put before.
+            rendered: a chat template wrote the text, bos included, so bos is not added.
         """
         ids = self.whole.encode(text, add_special_tokens=False).ids
-        return (*(() if rendered else around(self.definition)[0]), *ids)
+        start = () if rendered else special_ids_around(self.definition)[0]
+        return (*start, *ids)
 
     def encode_inside(self, text: str) -> tuple[int, ...]:
-        """Ids of a segment that continues the string. Behind an added token the string is as good
-        as new, for that is where dummy prefixes are written."""
+        """The ids of a segment that continues a string. If the tokenizer writes a dummy prefix
+        before every piece, it is written behind the segment's first added token and later ones."""
         dummy = dummy_prefix(self.definition)
-        at = self._first_added(text) if dummy and dummy.every else len(text)
-        before = self.inside.encode(text[:at], add_special_tokens=False).ids
-        return (*before, *self.whole.encode(text[at:], add_special_tokens=False).ids)
+        start = self._first_added(text) if dummy and dummy.every else len(text)
+        before = self.inside.encode(text[:start], add_special_tokens=False).ids
+        return (*before, *self.whole.encode(text[start:], add_special_tokens=False).ids)
 
     def _first_added(self, text: str) -> int:
-        """Where the first added token begins, the white space that it takes included."""
+        """The place in the text where its first added token starts, with the white space that the
+        token takes before it; the text's length if there is none."""
         added = {token["id"] for token in self.definition["added_tokens"]}
-        found = self.inside.encode(text, add_special_tokens=False)
-        spans = zip(found.ids, found.offsets, strict=True)
+        encoding = self.inside.encode(text, add_special_tokens=False)
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
         return next((start for token, (start, _) in spans if token in added), len(text))
 
     def _added_at_end(self, text: str) -> dict[str, Any] | None:
-        """The added token that ends the text, the white space that it takes included."""
-        found = self.whole.encode(text, add_special_tokens=False)
-        if not found.ids or found.offsets[-1][1] < len(text):
+        """The added token that ends the text, with the white space that the token takes behind it,
+        or None."""
+        encoding = self.whole.encode(text, add_special_tokens=False)
+        if not encoding.ids or encoding.offsets[-1][1] < len(text):
             return None
         added = {token["id"]: token for token in self.definition["added_tokens"]}
-        return added.get(found.ids[-1])
+        return added.get(encoding.ids[-1])
 
     def token(self, token_id: int) -> str:
         """The vocabulary's spelling of a token: `▁positive`."""
@@ -97,10 +107,10 @@ class SourceTokenizer:
 
 
 def load_tokenizer(directory: Path) -> SourceTokenizer:
-    """Load the tokenizer of a checkpoint the way transformers does.
+    """Load the tokenizer of a checkpoint as transformers does.
 
     Raises:
-        CheckpointError: none there, or one that the `tokenizers` library cannot express.
+        CheckpointError: there is none, or one that the `tokenizers` library cannot express.
     """
     if not any((directory / name).is_file() for name in _FILES):
         raise CheckpointError(
@@ -120,14 +130,7 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     definition["truncation"] = definition["padding"] = None
     for token in definition["added_tokens"]:  # Phi-3's end of text is special by name alone
         token["special"] = token["special"] or token["content"] in loaded.all_special_tokens
-    candidates = (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0))
-    known = (token for token in candidates if token is not None)
-    pad = next((str(t) for t in known if backend.token_to_id(t) is not None), None)
-    if pad is None:
-        raise CheckpointError(
-            f"the tokenizer of {directory} has no token that could be padding: neither a pad, an "
-            "end nor an unknown token, and no token 0; name one in tokenizer_config.json"
-        )
+    pad = _pad_token(loaded, directory)
     return SourceTokenizer(
         definition=definition,
         whole=Tokenizer.from_str(json.dumps(definition)),
@@ -137,12 +140,29 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     )
 
 
-def transformers_tokenizer(directory: Path) -> Any:
-    """The checkpoint's tokenizer as transformers has it.
+def _pad_token(loaded: Any, directory: Path) -> str:
+    """The token for padding: the tokenizer's own, or else its end token, its unknown token or the
+    vocabulary's first one.
 
-    Transformers 5 writes a new name for the plain kind into tokenizer_config.json, and a list of
-    special tokens that tokenizer.json marks too. Transformers 4 knows neither, and would remark
-    that it loads the kind it is asked for.
+    Raises:
+        CheckpointError: it has none of them.
+    """
+    backend = loaded.backend_tokenizer
+    for token in (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0)):
+        if token is not None and backend.token_to_id(token) is not None:
+            return str(token)
+    raise CheckpointError(
+        f"the tokenizer of {directory} has no token that could be padding: neither a pad, an end "
+        "nor an unknown token, and no token 0; name one in tokenizer_config.json"
+    )
+
+
+def transformers_tokenizer(directory: Path) -> Any:
+    """The checkpoint's tokenizer as a transformers object.
+
+    Transformers 5 writes a new class name for the plain kind into tokenizer_config.json, and a list
+    of special tokens that tokenizer.json marks as well. Transformers 4 knows neither: it gets the
+    class by its old name, and its warning about the two names is silenced.
     """
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -159,19 +179,20 @@ def transformers_tokenizer(directory: Path) -> Any:
 
 
 def text_tokenizer(
-    source: SourceTokenizer, lead: str, *, opens: bool = False, control: Container[int] = ()
+    source: SourceTokenizer, lead: str, *, is_dummy: bool = False, control: Container[int] = ()
 ) -> dict[str, Any]:
-    """The bundle's tokenizer.json: texts only, `lead` written before each that is not empty.
+    """The bundle's tokenizer.json. It is for texts only, and writes `lead` before each that is not
+    empty.
 
-    Ensures that for every text of one character or more the ids are those that the source gives
-    for `lead + text`, control tokens taken as characters. With a lead there are two exceptions: a
-    text that is nothing but one kept added token (`<b>`) does not get it, and runs of a literal
-    U+2581 are tokenised like the spaces that the vocabulary writes with it.
+    For every text of one character or more the ids are those that the source gives for
+    `lead + text` with control tokens taken as characters. With a lead there are two exceptions: a
+    text that is a single kept added token (`<b>`) does not get it, and runs of a literal U+2581 are
+    tokenised like the spaces that the vocabulary writes with it.
 
     Args:
-        lead: white space; `SourceTokenizer.lead` says which.
-        opens: the lead is the tokenizer's own dummy prefix, which yields to a text that begins
-            with an added token or, where the tokenizer has it so, with a space.
+        lead: white space, from `SourceTokenizer.lead`.
+        is_dummy: the lead is the tokenizer's own dummy prefix, which is left out before a text that
+            begins with an added token or, in some tokenizers, with a space.
         control: ids of added tokens that are control tokens besides those marked special.
 
     Raises:
@@ -179,10 +200,10 @@ def text_tokenizer(
     """
     definition = without_start(source.definition)
     added = definition["added_tokens"]
-    kept = [t for t in added if not (t["id"] in control or _is_dropped(t, lead))]
+    kept = [token for token in added if not (token["id"] in control or _is_dropped(token, lead))]
     definition["added_tokens"] = kept
     _keep_ids(definition["model"], added, kept)
-    first = lead_normalizers(source.definition, kept, lead, opens)
+    first = lead_normalizers(source.definition, kept, lead, is_dummy)
     definition["normalizer"] = normalizers([*first, *parts(definition["normalizer"])])
     return definition
 
@@ -190,11 +211,11 @@ def text_tokenizer(
 def _keep_ids(
     model: dict[str, Any], added: list[dict[str, Any]], kept: list[dict[str, Any]]
 ) -> None:
-    """Write the added tokens into the model's vocabulary: those that it lacks are numbered anew
-    whenever the tokenizer is read, which would renumber them when others are left out.
+    """Write the added tokens into the model's vocabulary, so that they keep their ids. Tokens that
+    it lacks are numbered when the tokenizer is read, so leaving some out would renumber others.
 
     Raises:
-        UnsupportedError: a vocabulary by position, which has no place for them.
+        UnsupportedError: the vocabulary is a list, which gives ids by position.
     """
     if isinstance(model["vocab"], dict):
         model["vocab"] |= {token["content"]: token["id"] for token in added}
@@ -210,7 +231,7 @@ def _keep_ids(
 
 
 def tokenizer_config(source: SourceTokenizer, limit: int, truncate: str) -> dict[str, Any]:
-    """The bundle's tokenizer_config.json, for clients that build the tokenizer themselves."""
+    """The bundle's tokenizer_config.json, for clients that build the tokenizer from it."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": source.pad_token,
@@ -224,6 +245,10 @@ def tokenizer_config(source: SourceTokenizer, limit: int, truncate: str) -> dict
 
 
 def _is_dropped(token: dict[str, Any], lead: str) -> bool:
-    """Control tokens must not work in a text. Matched after normalisation, runs of U+2581 would
-    take the text's spaces, which the source leaves to the merges."""
+    """Whether the text tokenizer has to do without an added token.
+
+    That is so for control tokens, which must not work in a text, and, with a lead, for tokens of
+    U+2581 alone: matched after normalisation they would take the text's spaces, which the source
+    leaves to the merges.
+    """
     return bool(token["special"]) or (bool(lead) and set(token["content"]) == {"\u2581"})

@@ -1,9 +1,10 @@
-"""Read and cut a tokenizer.json: its stages, what it writes around a string, its dummy prefix.
+"""The parts of a tokenizer.json: its stages, the tokens that it adds around a string, and its dummy
+prefix.
 
-A *dummy prefix* is a space that a tokenizer writes by itself. Three stages write one, and they
-differ in where: the `Prepend` normaliser before every piece between added tokens, whatever it
-begins with; `Metaspace` and `ByteLevel` before every piece (or, `prepend_scheme="first"`, the piece
-that opens the string) that does not begin with a space.
+A *dummy prefix* is a space that a tokenizer adds to a text. One of three parts adds it. The
+`Prepend` normaliser adds it before every piece between added tokens. `Metaspace` and `ByteLevel`
+add it before every piece that does not begin with a space; `Metaspace` with
+`prepend_scheme="first"` only before the piece at the start of the string.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _MEMBERS = ("normalizers", "pretokenizers", "processors")
 
 @dataclass(frozen=True)
 class DummyPrefix:
-    """Where a tokenizer writes a space by itself.
+    """The places where a tokenizer adds a space.
 
-    `every` is False where only the piece that opens the string gets it. `unless` are the characters
-    that take its place when a piece begins with one of them.
+    `every` says that each piece gets it, and not just the one at the start of the string. A piece
+    that begins with one of the characters `unless` does not get it.
     """
 
     every: bool
@@ -30,34 +31,38 @@ class DummyPrefix:
 
 
 def dummy_prefix(definition: Definition) -> DummyPrefix | None:
-    """The tokenizer's dummy prefix, or None where it has none."""
-    if walk(definition, "normalizer", "Prepend"):
+    """The tokenizer's dummy prefix, or None."""
+    if parts_of_type(definition, "normalizer", "Prepend"):
         return DummyPrefix(every=True, unless="")
-    for part in walk(definition, "pre_tokenizer", "Metaspace"):
+    for part in parts_of_type(definition, "pre_tokenizer", "Metaspace"):
         scheme = part.get("prepend_scheme", "always")
         if scheme != "never":
             return DummyPrefix(every=scheme == "always", unless=" " + part["replacement"])
-    if any(part.get("add_prefix_space") for part in walk(definition, "pre_tokenizer", "ByteLevel")):
+    if any(
+        part.get("add_prefix_space")
+        for part in parts_of_type(definition, "pre_tokenizer", "ByteLevel")
+    ):
         return DummyPrefix(every=True, unless=" ")
     return None
 
 
 def without_start(source: Definition) -> Definition:
-    """A copy without what is done to a whole string: start and end tokens, dummy prefix."""
+    """A copy for segments that continue a string: it adds no start and end tokens and no dummy
+    prefix."""
     definition = copy.deepcopy(source)
     definition["post_processor"] = None
     rest = [part for part in parts(definition["normalizer"]) if part["type"] != "Prepend"]
     definition["normalizer"] = normalizers(rest)
-    for part in walk(definition, "pre_tokenizer", "Metaspace"):
+    for part in parts_of_type(definition, "pre_tokenizer", "Metaspace"):
         part["prepend_scheme"] = "never"
         part.pop("add_prefix_space", None)
-    for part in walk(definition, "pre_tokenizer", "ByteLevel"):
+    for part in parts_of_type(definition, "pre_tokenizer", "ByteLevel"):
         part["add_prefix_space"] = False
     return definition
 
 
 def parts(stage: Definition | None) -> list[Definition]:
-    """The members of a stage, which may be none, one, or a (nested) sequence."""
+    """The parts of a stage, which may be null, a single part, or a (nested) sequence."""
     if stage is None:
         return []
     if stage["type"] != "Sequence":
@@ -66,20 +71,20 @@ def parts(stage: Definition | None) -> list[Definition]:
     return [part for member in members for part in parts(member)]
 
 
-def walk(definition: Definition, stage: str, kind: str) -> list[Definition]:
-    """The members of a stage that are of one type."""
+def parts_of_type(definition: Definition, stage: str, kind: str) -> list[Definition]:
+    """The parts of a stage that have one type."""
     return [part for part in parts(definition[stage]) if part["type"] == kind]
 
 
 def normalizers(members: list[Definition]) -> Definition | None:
-    """The normaliser that applies these in turn."""
+    """The normaliser that applies these in turn; None if there are none."""
     if len(members) < 2:
         return members[0] if members else None
     return {"type": "Sequence", "normalizers": members}
 
 
-def around(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens that the post-processor writes before a string, and after it."""
+def special_ids_around(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of the special tokens that the post-processor adds before a string, and behind it."""
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
     for processor in parts(definition["post_processor"]):
@@ -94,11 +99,13 @@ def around(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _of_template(processor: Definition) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    found: tuple[list[int], list[int]] = ([], [])
-    side = 0
+    """The same of a TemplateProcessing."""
+    before: list[int] = []
+    after: list[int] = []
+    side = before
     for item in processor["single"]:
         if "Sequence" in item:
-            side = 1
+            side = after
         else:
-            found[side].extend(processor["special_tokens"][item["SpecialToken"]["id"]]["ids"])
-    return tuple(found[0]), tuple(found[1])
+            side += processor["special_tokens"][item["SpecialToken"]["id"]]["ids"]
+    return tuple(before), tuple(after)

@@ -1,7 +1,7 @@
-"""From labels to the vocabulary tokens that stand for them after this prompt.
+"""The vocabulary tokens that stand for the labels after a prompt.
 
-Which token that is depends on what precedes it (`positive` or `▁positive`), so it is found by
-tokenising the prompt's end with the word behind it, never by looking a spelling up.
+A word's tokens depend on what precedes it (`positive` or `▁positive`), so they are found by
+tokenising the prompt's end together with the word, not by looking up a spelling.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class LabelWord:
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """Per label, in the order of the logits, the words that stand for it.
+    """The words that stand for each label, in the order of the logits.
 
-    Where the words' first tokens tell all of them apart, these alone are read. Elsewhere
-    `sequences` holds whole words, per label, none of which begins with another: a word that does
-    (`go`, with `going`) is followed by each token that may end an answer.
+    If the words' first tokens are all different, these alone are read. Otherwise `sequences` holds
+    each label's words as whole token sequences, none of which begins with another: a word with
+    which another begins (`go`, with `going`) is followed by each token that may end an answer.
     """
 
     labels: tuple[str, ...]
@@ -49,26 +49,26 @@ class Verbalizer:
 
     @functools.cached_property
     def trie(self) -> Trie | None:
-        """Of the sequences, if there are any."""
+        """The trie of the sequences, or None if first tokens alone are read."""
         return make_trie(list(itertools.chain(*self.sequences))) if self.sequences else None
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """The rows of the output layer that are kept: label by label, word by word; or branch by
-        branch of the trie."""
+        """The rows of the output layer that are kept: label by label and word by word, or branch
+        by branch of the trie."""
         if (trie := self.trie) is not None:
             return tuple(itertools.chain(*trie.rows))
         return tuple(word.token_ids[0] for words in self.words for word in words)
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
-        """How many of `token_ids`, or of the sequences, belong to each label."""
+        """How many words or, where there are any, sequences belong to each label."""
         return tuple(map(len, self.sequences or self.words))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know: words of several tokens of which the first is read, or what
-        reading whole ones costs."""
+        """Lines for the user: on words of several tokens of which the first is read, or on the
+        cost of reading whole words."""
         if (trie := self.trie) is not None:
             parted = sum(len(rows) > 1 for rows in trie.rows)
             return (
@@ -92,15 +92,16 @@ def make_verbalizer(
     tokenizer: SourceTokenizer,
     end_ids: Sequence[int] = (),
 ) -> Verbalizer:
-    """Find the tokens of every label; a label without an entry in `words` stands for itself.
+    """Find the tokens of every label.
 
     Args:
+        words: each label's words; a label without any is its own word.
         end_ids: the tokens with which the model ends an answer.
 
     Raises:
         SpecError: fewer than two labels, an empty or repeated one, a word that the vocabulary
-            does not hold or that is given twice, or one that begins with another where nothing
-            could end an answer.
+            does not hold or that is given twice, or one with which another begins although no
+            token could end it.
     """
     check_labels(labels)
     for label in words:
@@ -108,16 +109,16 @@ def make_verbalizer(
             raise SpecError(
                 f'--verbalize names "{label}", which is no label; the labels are {_quoted(labels)}'
             )
-    found = tuple(
+    tokenised = tuple(
         tuple(tokenise_word(label, word, template, tokenizer) for word in words.get(label, [label]))
         for label in labels
     )
-    verbalizer = Verbalizer(labels=tuple(labels), words=found)
+    verbalizer = Verbalizer(labels=tuple(labels), words=tokenised)
     _refuse_same(verbalizer)
     _refuse_fragments(verbalizer)
-    if first_tokens_differ([word.token_ids for words in found for word in words]):
+    if first_tokens_differ([word.token_ids for own in tokenised for word in own]):
         return verbalizer
-    return replace(verbalizer, sequences=_whole(verbalizer, template, tokenizer, end_ids))
+    return replace(verbalizer, sequences=_sequences(verbalizer, template, tokenizer, end_ids))
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -141,16 +142,18 @@ def tokenise_word(
     tokenizer: SourceTokenizer,
     option: str = "--verbalize",
 ) -> LabelWord:
-    """The tokens of `word` after the prompt's suffix. `option` is where a user gives words.
+    """The tokens of `word` after the prompt's suffix.
+
+    Args:
+        option: the option with which a user gives words, for messages.
 
     Raises:
-        SpecError: an empty word, one that the vocabulary does not hold, or that fuses with the
-            prompt.
+        SpecError: the word is empty, the vocabulary does not hold it, or it fuses with the prompt.
     """
     if not word.strip():
         raise SpecError(f'label "{label}" has an empty word; drop the comma or give the word')
-    before = tokenizer.encode_inside(_ending(template))
-    joined = tokenizer.encode_inside(_before(template, word) + word)
+    before = tokenizer.encode_inside(_prompt_end(template))
+    joined = tokenizer.encode_inside(_with_lead(template, word))
     ids = joined[len(before) :]
     if not ids or joined[: len(before)] != before:
         raise SpecError(
@@ -164,18 +167,19 @@ def tokenise_word(
     return LabelWord(word=word, token_ids=ids, tokens=tokens)
 
 
-def _ending(template: PromptTemplate) -> str:
-    """What the prompt ends in, behind any text."""
+def _prompt_end(template: PromptTemplate) -> str:
+    """The end of the prompt, without the spaces before the label: the suffix, or any text if there
+    is none."""
     return template.suffix.rstrip(" ") or "a text"
 
 
-def _before(template: PromptTemplate, word: str) -> str:
-    """What stands before a word: the prompt's end, and the space that the word lacks."""
-    return _ending(template) + ("" if word.startswith(" ") else template.label_lead)
+def _with_lead(template: PromptTemplate, word: str) -> str:
+    """The end of the prompt with a word behind it, and the space between them."""
+    return _prompt_end(template) + ("" if word.startswith(" ") else template.label_lead) + word
 
 
 def _refuse_same(verbalizer: Verbalizer) -> None:
-    """Raise SpecError when two words are the same tokens."""
+    """Raise SpecError if two words are the same tokens."""
     owner: dict[tuple[int, ...], tuple[str, LabelWord]] = {}
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
@@ -195,12 +199,12 @@ def _refuse_same(verbalizer: Verbalizer) -> None:
 
 
 def _refuse_fragments(verbalizer: Verbalizer) -> None:
-    """Raise SpecError when all that is read of a word is a bare space or a byte, which many words
-    begin with. Where another word begins with it too, more of both is read."""
-    begun = Counter(word.token_ids[0] for words in verbalizer.words for word in words)
+    """Raise SpecError if the only token that is read of a word is a bare space or a byte, with
+    which many words begin. If another label word begins with it, whole words are read."""
+    firsts = Counter(word.token_ids[0] for words in verbalizer.words for word in words)
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
-            if begun[word.token_ids[0]] == 1:
+            if firsts[word.token_ids[0]] == 1:
                 refuse_fragment(label, word)
 
 
@@ -219,40 +223,44 @@ def _not_in_vocabulary(label: str, word: str, tokens: Sequence[str], option: str
     )
 
 
-def _whole(
+def _sequences(
     verbalizer: Verbalizer,
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
     end_ids: Sequence[int],
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """The words' tokens, per label; behind a word that another begins with, each token that may end
-    an answer."""
-    known = [word.token_ids for words in verbalizer.words for word in words]
-    found = []
-    for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
-        sequences: list[tuple[int, ...]] = []
-        for word in words:
-            size = len(word.token_ids)
-            longer = [it for it in known if len(it) > size and it[:size] == word.token_ids]
-            ends = _ends(word, template, tokenizer, end_ids) if longer else ()
-            ends = tuple(end for end in ends if end not in {it[size] for it in longer})
-            if longer and not ends:
-                raise SpecError(
-                    f'the word "{word.word}" of label "{label}" is how another word begins, and '
-                    "nothing tells where it ends: the model has no end token; give the label "
-                    f'another word with --verbalize "{label}=word"'
-                )
-            sequences += [(*word.token_ids, end) for end in ends] if longer else [word.token_ids]
-        found.append(tuple(sequences))
-    return tuple(found)
+    """The whole words of each label as token sequences, none of which begins with another."""
+    all_ids = [word.token_ids for words in verbalizer.words for word in words]
+
+    def complete(label: str, word: LabelWord) -> list[tuple[int, ...]]:
+        """The word's tokens or, if another word begins with them, the same with each token that
+        may end an answer behind them."""
+        size = len(word.token_ids)
+        longer = [ids for ids in all_ids if len(ids) > size and ids[:size] == word.token_ids]
+        if not longer:
+            return [word.token_ids]
+        following = {ids[size] for ids in longer}
+        ends = [end for end in _ends(word, template, tokenizer, end_ids) if end not in following]
+        if not ends:
+            raise SpecError(
+                f'the word "{word.word}" of label "{label}" is how another word begins, and '
+                "nothing tells where it ends: the model has no end token; give the label "
+                f'another word with --verbalize "{label}=word"'
+            )
+        return [(*word.token_ids, end) for end in ends]
+
+    return tuple(
+        tuple(sequence for word in words for sequence in complete(label, word))
+        for label, words in zip(verbalizer.labels, verbalizer.words, strict=True)
+    )
 
 
 def _ends(
     word: LabelWord, template: PromptTemplate, tokenizer: SourceTokenizer, end_ids: Sequence[int]
 ) -> tuple[int, ...]:
-    """What may follow a word that is the whole answer: the model's end tokens, and a line break
-    where it is a token of its own there."""
-    answer = _before(template, word.word) + word.word
+    """The tokens that may follow a word that is the whole answer: the model's end tokens, and a
+    line break if it is one token there."""
+    answer = _with_lead(template, word.word)
     plain, broken = tokenizer.encode_inside(answer), tokenizer.encode_inside(answer + "\n")
     alone = len(broken) == len(plain) + 1 and broken[:-1] == plain
     return (*dict.fromkeys((*end_ids, *(broken[-1:] if alone else ()))),)

@@ -1,1 +1,1 @@
-"""Where weights and settings come from: checkpoints on disk or on the hub, adapters, families."""
+"""The sources of weights and settings: checkpoints on disk or on the hub, adapters, families."""

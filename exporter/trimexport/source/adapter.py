@@ -1,9 +1,9 @@
-"""A LoRA adapter in peft's format, merged while the weights stream.
+"""The merge of a LoRA adapter in peft's format into a checkpoint whose weights stream.
 
-The merged weight is W + s B A (Hu et al. 2021, https://arxiv.org/abs/2106.09685), computed in
-float32 for the rows that are read, whatever the checkpoint's dtype: neither the model nor the
-adapter is ever in memory. What an adapter stores whole, such as biases and `modules_to_save`,
-takes the place of the checkpoint's own.
+The merged weight is W + s B A (Hu et al. 2021, https://arxiv.org/abs/2106.09685). It is computed in
+float32 for the rows that are read, whatever the checkpoint's dtype, so neither the model nor the
+adapter is ever in memory. A tensor that the adapter stores whole, such as a bias or one of
+`modules_to_save`, takes the place of the checkpoint's own.
 """
 
 from __future__ import annotations
@@ -29,51 +29,54 @@ from .tensor_files import TensorEntry, read_entry, read_header
 
 _PREFIX = "base_model.model."
 _PAIR = re.compile(r"(.+)\.lora_([AB])\.weight")
-_BLOCK = 2**22  # numbers that are looked at together
-# The part of a multimodal model that sees images, which is not built, and what peft leaves over:
-# the modules that others replace, and GPT-2's causal masks, which it takes for biases.
+_BLOCK = 2**22  # bytes that are checked together
+# Tensors that are ignored: those of a multimodal model's part for images, which is not built, and
+# two kinds that peft stores needlessly, the modules that others replace and GPT-2's causal masks,
+# which it takes for biases.
 _UNUSED = re.compile(
     r"(^|\.)(vision_tower|multi_modal_projector|original_module)\.|\.attn\.(masked_)?bias$"
 )
 
 
-def merged(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
-    """The checkpoint with the adapter in `directory` added to what is read from it.
+def merge_adapter(checkpoint: Checkpoint, directory: Path, name: str) -> Checkpoint:
+    """The checkpoint with an adapter: the tensors that are read from it have the adapter's changes
+    added.
 
     Args:
-        name: what the user calls the adapter: a directory or a hub id.
+        directory: the adapter's.
+        name: the user's name for the adapter: a directory or a hub id.
 
     Raises:
-        CheckpointError: files that are missing or damaged, a number that is none, or an adapter
-            for another model.
-        UnsupportedError: an adapter that is more than plain LoRA on linear layers.
+        CheckpointError: a file is missing or damaged, a tensor holds NaN or infinity, or the
+            adapter is for another model.
+        UnsupportedError: the adapter is more than plain LoRA on linear layers.
     """
     config = read_adapter_config(directory)
     _check_task(config, directory, checkpoint)
-    fitting = _Fitting(directory, config, checkpoint)
+    target = _Target(directory, config, checkpoint)
     entries = {
         key.removeprefix(_PREFIX): entry
         for key, entry in read_header(weights_file(directory)).items()
         if not _UNUSED.search(key)
     }
-    pairs, stored = _sorted(entries, directory)
-    changes = dict(fitting.change(module, sides) for module, sides in pairs.items())
-    whole = dict(fitting.replacement(own, entry) for own, entry in stored.items())
+    pairs, stored = _pairs_and_whole(entries, directory)
+    changes = dict(target.change(module, sides) for module, sides in pairs.items())
+    whole = dict(target.replacement(own, entry) for own, entry in stored.items())
     if not changes and not whole:
         raise CheckpointError(
-            f"the adapter {directory} changes nothing of the language model; {fitting.trained_on}"
+            f"the adapter {directory} changes nothing of the language model; {target.trained_on}"
         )
     for key, entry in entries.items():
         _check_finite(key, entry)
-    named = str(directory.resolve()) if Path(name).is_dir() else name
-    adapter = Adapter(directory, named, config.base, changes, whole)
-    found = replace(checkpoint, tensors={**checkpoint.tensors, **whole}, adapter=adapter)
-    _refuse_half_of_a_tie(found, adapter, fitting.model)
-    return found
+    full_name = str(directory.resolve()) if Path(name).is_dir() else name
+    adapter = Adapter(directory, full_name, config.base, changes, whole)
+    merged = replace(checkpoint, tensors={**checkpoint.tensors, **whole}, adapter=adapter)
+    _refuse_half_of_a_tie(merged, adapter, target.model)
+    return merged
 
 
 def _check_task(config: AdapterConfig, directory: Path, checkpoint: Checkpoint) -> None:
-    """Raise UnsupportedError where adapter and checkpoint have different output layers."""
+    """Raise UnsupportedError if adapter and checkpoint have different output layers."""
     if config.task in (None, "SEQ_CLS" if checkpoint.is_classifier else "CAUSAL_LM"):
         return
     problem = (
@@ -88,15 +91,21 @@ def _check_task(config: AdapterConfig, directory: Path, checkpoint: Checkpoint) 
     raise UnsupportedError(f"{problem}; give the model that it was trained on with --model")
 
 
-def _sorted(
+def _pairs_and_whole(
     entries: Mapping[str, TensorEntry], directory: Path
 ) -> tuple[dict[str, dict[str, TensorEntry]], dict[str, TensorEntry]]:
-    """The pairs of each module, and the tensors that are stored whole, by their parameters."""
+    """The matrices A and B of each module, and the tensors that are stored whole by the names of
+    their parameters.
+
+    Raises:
+        CheckpointError: a module lacks A or B.
+        UnsupportedError: a tensor that plain LoRA on linear layers does not have.
+    """
     pairs: dict[str, dict[str, TensorEntry]] = {}
     whole = {}
     for key, entry in entries.items():
-        if found := _PAIR.fullmatch(key):
-            pairs.setdefault(found[1], {})[found[2]] = entry
+        if match := _PAIR.fullmatch(key):
+            pairs.setdefault(match[1], {})[match[2]] = entry
         elif "lora_embedding_" in key:
             raise _on_an_embedding(directory, key)
         elif "lora_" in key:
@@ -115,8 +124,8 @@ def _sorted(
     return pairs, whole
 
 
-class _Fitting:
-    """Finds the parameters of a checkpoint that an adapter's tensors belong to."""
+class _Target:
+    """The parameters of a checkpoint to which an adapter's tensors belong."""
 
     def __init__(self, directory: Path, config: AdapterConfig, checkpoint: Checkpoint) -> None:
         self.directory = directory
@@ -133,7 +142,7 @@ class _Fitting:
         self._tied = is_tied(checkpoint)
 
     def change(self, module: str, sides: Mapping[str, TensorEntry]) -> tuple[str, LowRank]:
-        """The parameter that a pair changes, and how."""
+        """The parameter that a module's A and B change, and the change."""
         a, b = sides["A"], sides["B"]
         name = self._parameter(module + ".weight")
         layer = self.model.get_submodule(name.removesuffix(".weight"))
@@ -144,7 +153,7 @@ class _Fitting:
                 f"the adapter {self.directory} changes {module}, which is tied to the embedding; "
                 f"{MERGE}"
             )
-        transposed = isinstance(layer, Conv1D)  # peft goes by the layer too
+        transposed = isinstance(layer, Conv1D)  # as peft decides it
         shape = self._shapes[name][::-1] if transposed else self._shapes[name]
         rank = a.shape[0] if a.shape else 0
         if rank < 1 or (a.shape, b.shape) != ((rank, shape[1]), (shape[0], rank)):
@@ -152,15 +161,19 @@ class _Fitting:
         return name, LowRank(a, b, self.config.scale(module, rank), transposed)
 
     def replacement(self, stored: str, entry: TensorEntry) -> tuple[str, TensorEntry]:
-        """The parameter whose place a tensor takes that is stored whole."""
+        """The parameter that a tensor replaces, and the tensor's place."""
         name = self._parameter(stored)
         if entry.shape != self._shapes[name]:
             raise self._another_shape(name, str(list(entry.shape)))
         return name, entry
 
     def _parameter(self, stored: str) -> str:
-        """The checkpoint's name for what the adapter's own model calls `stored`."""
-        name = stored if stored in self._shapes else self._family.tensor_name(stored)
+        """The parameter that the adapter calls `stored`.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        name = stored if stored in self._shapes else self._family.parameter_name(stored)
         if name is None or name not in self._shapes:
             raise CheckpointError(
                 f"the adapter {self.directory} is for another model: there is no {stored}; "
@@ -183,7 +196,7 @@ def _on_an_embedding(directory: Path, what: str) -> UnsupportedError:
 
 
 def _check_finite(key: str, entry: TensorEntry) -> None:
-    """Raise CheckpointError where a tensor holds NaN or infinity."""
+    """Raise CheckpointError if a tensor holds NaN or infinity."""
     rows = entry.shape[0] if entry.shape else 1
     step = max(1, _BLOCK * rows // max(entry.bytes, 1))
     for start in range(0, rows, step):
@@ -195,7 +208,8 @@ def _check_finite(key: str, entry: TensorEntry) -> None:
 
 
 def _refuse_half_of_a_tie(checkpoint: Checkpoint, adapter: Adapter, model: PreTrainedModel) -> None:
-    """Where output layer and embedding are one, an adapter must store neither, or both alike."""
+    """Raise UnsupportedError if output layer and embedding are one in the checkpoint, and the
+    adapter stores one of them alone or two that differ."""
     head = module_name(model, output_layer(model)) + ".weight"
     embedding = module_name(model, model.get_input_embeddings()) + ".weight"
     stored = {head, embedding} & adapter.whole.keys()

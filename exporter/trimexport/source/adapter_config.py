@@ -1,7 +1,8 @@
-"""What a LoRA adapter's adapter_config.json says, as far as merging it goes by that.
+"""The settings in a LoRA adapter's adapter_config.json that matter to merging it.
 
-A merge that overlooked a setting would be wrong and look right: the reference reads the same merged
-weights. So a setting that is not known to leave W + s B A as it is gets the adapter refused.
+If a setting were overlooked, the merge would be wrong and look right, because the reference reads
+the same merged weights. So an adapter is refused unless all its settings are known to leave
+W + s B A as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MERGE = (
     "merge it with peft (PeftModel.merge_and_unload), save the model and its tokenizer, and give "
     "that directory with --model"
 )
-# What names the model, and what matters to training, to loading, or to nothing.
+# Settings that do not change the merge: they name the model, or are for training or loading.
 _HARMLESS = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -46,8 +47,8 @@ _HARMLESS = {
     "lora_ga_config",
     "velora_config",
 }
-# What is read here, or told by the tensors: ranks by their shapes, biases by being there, and
-# whether a matrix is stored transposed by the layer.
+# Settings that are read here, or that follow from something else: ranks from the tensors' shapes,
+# biases from their presence, and whether a matrix is stored transposed from the kind of layer.
 _READ = {
     "peft_type",
     "r",
@@ -59,19 +60,19 @@ _READ = {
     "bias",
     "init_lora_weights",
 }
-# The others (PiSSA, OLoRA, LoftQ ...) begin by changing the base's own weights.
+# Ways to initialise an adapter that leave the base's weights alone, unlike PiSSA, OLoRA, LoftQ ...
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """How an adapter is to be merged.
+    """The settings by which an adapter is merged.
 
     Args:
-        base: what the adapter's maker called the model that it was trained on, if anything.
-        task: peft's name of the task: `CAUSAL_LM`, `SEQ_CLS`; None where none is named.
-        alpha: the numerator of the scale; `alpha_pattern` gives modules another one, by regular
-            expressions that match the end of their names.
+        base: the name of the model that the adapter was trained on, or None.
+        task: peft's name of the task, `CAUSAL_LM` or `SEQ_CLS`, or None.
+        alpha: the numerator of the scale.
+        alpha_pattern: other numerators, by regular expressions for the ends of modules' names.
         stabilised: divide by the rank's square root instead of the rank.
     """
 
@@ -102,7 +103,7 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
     """Read adapter_config.json of `directory`.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the file is missing or damaged.
         UnsupportedError: the adapter is no LoRA, or does more than W + s B A.
     """
     raw = _read(directory)
@@ -136,6 +137,7 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
 
 
 def _read(directory: Path) -> dict[str, Any]:
+    """The contents of adapter_config.json."""
     try:
         return read_json_object(directory / CONFIG, "copy the adapter again")
     except FileNotFoundError:
@@ -153,11 +155,13 @@ def _refuse_setting(directory: Path, key: str, value: object) -> None:
 
 
 def _number(value: object) -> float:
+    """The value as a float; TypeError if it is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is no number")
     return float(value)
 
 
 def _pattern(text: str) -> str:
+    """The text, if it is a regular expression; re.error otherwise."""
     re.compile(text)
     return text

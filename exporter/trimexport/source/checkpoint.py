@@ -1,7 +1,5 @@
-"""A checkpoint on disk: its configuration and its tensors, read one at a time.
-
-Only safetensors are read; see `tensor_files`.
-"""
+"""A checkpoint on disk: its configuration, and its tensors, which are read one at a time from
+safetensors files (see `tensor_files`)."""
 
 from __future__ import annotations
 
@@ -44,8 +42,9 @@ _SINGLE = "model.safetensors"
 class Checkpoint:
     """A model's directory, opened. Holds no weights.
 
-    `config` is the language model's own configuration, and `tensors` are under the names of its
-    parameters, whatever the checkpoint calls them. `adapter` changes what is read of some of them.
+    `model` is the user's name for it. `config` is the language model's own configuration. `tensors`
+    have the names of its parameters, whatever the checkpoint calls them. `adapter` is merged into
+    the tensors as they are read.
     """
 
     directory: Path
@@ -58,50 +57,51 @@ class Checkpoint:
 
     @property
     def config_sha256(self) -> str:
-        """Hash of config.json: enough to notice that another model is meant."""
+        """The hash of config.json, by which another model is noticed."""
         return hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()
 
     @property
     def bytes(self) -> int:
-        """Size of all tensors on disk."""
+        """The size of all tensors on disk."""
         return sum(entry.bytes for entry in self.tensors.values())
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files that the weights are read from, the adapter's among them."""
-        found = {entry.file for entry in self.tensors.values()}
+        """The files that the weights are read from, with the adapter's."""
+        files = {entry.file for entry in self.tensors.values()}
         if self.adapter is not None:
-            found |= {change.a.file for change in self.adapter.changes.values()}
-        return frozenset(found)
+            files |= {change.a.file for change in self.adapter.changes.values()}
+        return frozenset(files)
 
     @property
     def context(self) -> int:
-        """The longest sequence the model takes, in tokens."""
+        """The longest sequence that the model takes, in tokens."""
         return context_of(self.config)
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it was fine-tuned as a classifier: an output layer for labels of its own."""
+        """Whether the model was fine-tuned as a classifier, with an output layer for labels."""
         return is_classifier(self.architecture)
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The tokens of the vocabulary that end what the model says, by config.json and
+        """The tokens of the vocabulary with which the model ends an answer, by config.json and
         generation_config.json.
 
         Raises:
-            CheckpointError: the latter is damaged.
+            CheckpointError: generation_config.json is damaged.
         """
         path = self.directory / "generation_config.json"
-        more = read_json_object(path, "download it again") if path.exists() else {}
-        given = (getattr(self.config, "eos_token_id", None), more.get("eos_token_id"))
-        lists = (it if isinstance(it, list) else [it] for it in given)
-        found = (it for ids in lists for it in ids if isinstance(it, int))
-        return tuple(dict.fromkeys(it for it in found if 0 <= it < self.config.vocab_size))
+        generation = read_json_object(path, "download it again") if path.exists() else {}
+        ids: list[object] = []
+        for value in (getattr(self.config, "eos_token_id", None), generation.get("eos_token_id")):
+            ids += value if isinstance(value, list) else [value]
+        vocabulary = range(self.config.vocab_size)
+        return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and i in vocabulary))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Tensor `name` as float32, or its rows `start` to `stop` along the first dimension, with
-        the adapter's change added.
+        """The rows `start` to `stop` of tensor `name`, or all of them, as float32 with the
+        adapter's change added.
 
         Raises:
             CheckpointError: the file is gone or ends early, or its dtype is not supported.
@@ -113,13 +113,17 @@ class Checkpoint:
         return block
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
-        """The named rows of tensor `name`, in that order, as float32 [len(rows), ...]."""
+        """Rows of tensor `name` in the given order, float32 [len(rows), ...]."""
         parts = [self.read(name, row, row + 1) for row in rows]
         return torch.cat(parts) if parts else self.read(name, 0, 0)
 
 
 def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkpoint:
-    """Open the checkpoint in `directory`; `model` is the name the user gave for it.
+    """Open the checkpoint in `directory`.
+
+    Args:
+        model: the user's name for it.
+        revision: the revision of a hub id, if the user gave one.
 
     Raises:
         CheckpointError: the directory, its configuration or a weight file is missing or damaged.
@@ -130,7 +134,7 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     try:
         whole = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         config = _language_model(whole)
-    except Exception as error:  # whatever a configuration's own checks raise, it is at fault
+    except Exception as error:  # a configuration's own checks may raise anything
         raise CheckpointError(
             f"{directory}/config.json cannot be read as a transformers configuration: {error}; "
             "download it again"
@@ -143,7 +147,7 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
 
 
 def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
-    """The language model's part of a configuration, read alike by both ends of transformers."""
+    """The language model's part of a configuration, the same with transformers 4 and 5."""
     config: PretrainedConfig = text_config(whole)
     if _TRANSFORMERS < 5:
         read_rope_parameters(config)
@@ -153,8 +157,8 @@ def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
 
 
 def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None:
-    """Raise UnsupportedError where transformers would build another family than `architectures`
-    says, for it goes by `model_type`."""
+    """Raise UnsupportedError if `architectures` and `model_type`, by which transformers chooses
+    the class, name different families."""
     names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if is_classifier(architecture):
         names = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -166,7 +170,7 @@ def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json as it is.
+    """Read config.json.
 
     Raises:
         CheckpointError: it is missing or no JSON object.
@@ -186,7 +190,12 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: single or sharded, in transformers' order."""
+    """The safetensors files of a checkpoint. As in transformers, a single file comes before an
+    index of several.
+
+    Raises:
+        CheckpointError: there are none, or some are missing.
+    """
     if (directory / _SINGLE).is_file():
         return [directory / _SINGLE]
     index = directory / _INDEX
@@ -210,7 +219,7 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    """The names of the files that an index lists, all of them beside it."""
+    """The names of the files that an index lists. They must lie beside it."""
     try:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if not shards or any(Path(shard).name != shard for shard in shards):
@@ -221,6 +230,6 @@ def _shards(index: Path) -> list[str]:
 
 
 def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:
-    """The tensors that the language model has, under its names for them."""
-    named = ((family.tensor_name(name), entry) for name, entry in entries.items())
-    return {name: entry for name, entry in named if name is not None}
+    """The tensors that belong to a parameter of the language model, by the parameter's name."""
+    renamed = ((family.parameter_name(name), entry) for name, entry in entries.items())
+    return {name: entry for name, entry in renamed if name is not None}

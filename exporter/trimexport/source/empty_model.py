@@ -1,8 +1,8 @@
-"""The model without its weights, and which tensor of the checkpoint belongs to which parameter.
+"""The model without its weights, and the checkpoint's tensor of each of its parameters.
 
-Parameters are made on PyTorch's meta device, so a skeleton takes no room whatever the model's
-size. Buffers that checkpoints do not hold (rotary frequencies, embedding scale) are computed by
-the model's own constructor and are real.
+The parameters of this skeleton are on PyTorch's meta device, so it takes no memory. Buffers that
+checkpoints do not hold (rotary frequencies, embedding scale) are real: the model's own constructor
+computes them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from .checkpoint import Checkpoint
 from .families import fix_rope
 from .tensor_files import check_dtype
 
-_ROWS = 8192  # of an embedding, compared at once
+_ROWS = 8192  # rows of an embedding that are compared at once
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Within this mode `torch.empty`, with which torch.nn allocates parameters, takes no memory."""
+    """A mode in which `torch.empty`, with which torch.nn allocates parameters, is on the meta
+    device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -45,8 +46,8 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
     """The checkpoint's model in float32 with parameters on the meta device, in eval mode.
 
     Args:
-        checkpoint: names the architecture.
-        attention: an attention implementation that transformers knows or was registered.
+        attention: the name of an attention implementation that transformers has, or that is
+            registered there.
 
     Raises:
         UnsupportedError: transformers cannot build the configuration.
@@ -59,7 +60,7 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
                 attn_implementation=attention,
                 dtype=torch.float32,
             )
-    except Exception as error:  # a configuration can be wrong in as many ways as it has fields
+    except Exception as error:  # a wrong configuration may raise anything
         raise UnsupportedError(
             f"transformers cannot build the model of {checkpoint.directory}: {error}"
         ) from None
@@ -69,39 +70,42 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
 
 
 def body_of(model: PreTrainedModel) -> Any:
-    """The decoder without its output layer: the module that holds the list of layers. (What
-    `base_model` gives is in some versions and families the whole model.)"""
-    return next(module for module in model.modules() if _lists(module))
+    """The decoder without its output layer: the module that holds the list of layers. In some
+    families and versions `base_model` is the whole model instead."""
+    return next(module for module in model.modules() if _module_lists(module))
 
 
 def layers_of(body: nn.Module) -> nn.ModuleList:
-    """A decoder's layers: its one list of modules, whatever the family calls it."""
-    return _lists(body)[layers_name(body)]
+    """The layers of a decoder, which are its only list of modules."""
+    return _module_lists(body)[layers_name(body)]
 
 
 def layers_name(body: nn.Module) -> str:
-    """What the family calls that list: `layers`, or GPT-2's `h`."""
-    return next(iter(_lists(body)))
+    """The family's name for the list of layers: `layers`, or `h` in GPT-2."""
+    return next(iter(_module_lists(body)))
 
 
-def _lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+def _module_lists(module: nn.Module) -> dict[str, nn.ModuleList]:
+    """The children of a module that are lists of modules, by name."""
     children = module.named_children()
     return {name: child for name, child in children if isinstance(child, nn.ModuleList)}
 
 
 def attention_of(layer: nn.Module) -> nn.Module:
-    """A layer's self-attention: the one module that knows whether it is causal."""
+    """A layer's self-attention, which is its only module with `is_causal`."""
     return next(module for module in layer.modules() if getattr(module, "is_causal", False))
 
 
 def output_layer(model: PreTrainedModel) -> nn.Module:
-    """What follows the last hidden state: `lm_head`, or a fine-tuned classifier's `score`."""
+    """The layer that reads the last hidden state: `lm_head`, or a fine-tuned classifier's
+    `score`."""
     head: nn.Module | None = model.get_output_embeddings()
     return model.get_submodule("score") if head is None else head
 
 
 def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, str]:
-    """Parameter name -> tensor name, for every parameter; a tied head maps to the embedding.
+    """The name of the checkpoint's tensor for each parameter, by the parameter's name. For a tied
+    output layer it is the embedding's.
 
     Raises:
         CheckpointError: the checkpoint lacks a tensor, holds it in another shape or dtype, or
@@ -150,8 +154,8 @@ def set_tensor(model: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> None:
-    """A tied head may be stored too, but must then be the embedding: versions of transformers
-    differ in which of two they would take."""
+    """Raise CheckpointError if a tied output layer is stored too and differs from the embedding:
+    versions of transformers differ in which one they take."""
     stored, table = checkpoint.tensors.get(head), checkpoint.tensors.get(embedding)
     if stored is None or table is None or stored.shape != table.shape:
         return
@@ -164,7 +168,7 @@ def _refuse_another_head(head: str, embedding: str, checkpoint: Checkpoint) -> N
 
 
 def equal_tensors(checkpoint: Checkpoint, one: str, other: str) -> bool:
-    """Whether two tensors of one shape hold the same numbers; some rows are read at a time."""
+    """Whether two tensors of one shape hold the same numbers. They are read some rows at a time."""
     rows = checkpoint.tensors[one].shape[0]
     return all(
         torch.equal(*(checkpoint.read(name, start, start + _ROWS) for name in (one, other)))
@@ -173,6 +177,6 @@ def equal_tensors(checkpoint: Checkpoint, one: str, other: str) -> bool:
 
 
 def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the output layer is the embedding; a classifier's is its own."""
+    """Whether the output layer is the embedding, which a classifier's never is."""
     tied = bool(getattr(checkpoint.config, "tie_word_embeddings", False))
     return tied and not checkpoint.is_classifier

@@ -1,8 +1,8 @@
-"""Which models are supported, and the little that has to be known about each.
+"""The supported model families, and their peculiarities.
 
-A family whose attention goes through transformers' attention interface, and whose tensors are
-named as its parameters are, is one row of `FAMILIES` and a row in the tests. What else a family
-needs is a function here, and is called where it matters.
+A family is a row of `FAMILIES` and a row in the tests, if its attention goes through transformers'
+attention interface and its tensors have the names of its parameters. Other peculiarities are
+functions here, which are called where they matter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ GEMMA_NOTICE = (
 )
 
 
-def _as_it_is(name: str) -> str | None:
+def _same_name(name: str) -> str | None:
+    """The name of a tensor that is called as its parameter is."""
     return name
 
 
 def _gpt2_name(name: str) -> str | None:
-    """GPT-2's own checkpoints leave out `transformer.` and hold the causal mask as `attn.bias`."""
+    """The parameter of a GPT-2 tensor. The original checkpoints leave out `transformer.` and store
+    the causal mask as `attn.bias`."""
     if re.search(r"(^|\.)attn\.(masked_)?bias$", name):
         return None
     own = name.startswith(("transformer.", "lm_head.", "score."))
@@ -37,8 +39,9 @@ def _gpt2_name(name: str) -> str | None:
 
 
 def _text_part_name(name: str) -> str | None:
-    """The language model inside a multimodal Gemma 3, under the names of one that stands alone:
-    `language_model.model.*` as the hub has it, `model.language_model.*` as transformers does."""
+    """The parameter of a multimodal Gemma 3's tensor, by its name in a language model that stands
+    alone. The hub's checkpoints call it `language_model.model.*`, transformers
+    `model.language_model.*`."""
     if name.startswith("model.language_model."):
         return "model." + name.removeprefix("model.language_model.")
     if name.startswith("language_model."):
@@ -51,20 +54,21 @@ class Family:
     """A row of the table.
 
     Args:
-        name: as its makers write it.
+        name: the family's name as its makers write it.
         causal: the language model's architecture in config.json.
-        classifiers: architectures of classifiers that were fine-tuned from it.
-        tensor_name: a checkpoint's name for a tensor -> the parameter it belongs to, or None for
-            a tensor that the language model does not have.
+        classifiers: the architectures of classifiers that were fine-tuned from it.
+        parameter_name: the name of the parameter that a checkpoint's tensor belongs to, from the
+            tensor's name; None if the language model has none.
     """
 
     name: str
     causal: str
     classifiers: tuple[str, ...]
-    tensor_name: Callable[[str], str | None] = _as_it_is
+    parameter_name: Callable[[str], str | None] = _same_name
 
 
 def _family(name: str, stem: str) -> Family:
+    """The row of a family whose architectures all begin with `stem`."""
     return Family(name, stem + "ForCausalLM", (stem + _CLASSIFIER,))
 
 
@@ -93,14 +97,14 @@ def family_of(raw: dict[str, Any], model: str) -> tuple[str, Family]:
     """The architecture that config.json names, and its family.
 
     Args:
-        raw: config.json.
-        model: what the user calls the model.
+        raw: the contents of config.json.
+        model: the user's name for the model, for messages.
 
     Raises:
-        UnsupportedError: it is none of the table's, or its attention is not causal.
+        UnsupportedError: the architecture is not in the table, or its attention is not causal.
     """
-    named = raw.get("architectures")
-    architecture = str(named[0]) if isinstance(named, list) and named else None
+    names = raw.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else None
     what = f"is a {architecture}" if architecture else "names no architecture in config.json"
     family = _family_named(architecture, f"{model} {what}")
     _refuse_other_attention(raw, model)
@@ -120,12 +124,13 @@ def _family_named(architecture: str | None, wrong: str, advice: str = "") -> Fam
 
 
 def is_classifier(architecture: str) -> bool:
-    """Whether the model is a fine-tuned classifier, with labels and an output layer for them."""
+    """Whether an architecture is a classifier's, which has an output layer for labels."""
     return architecture.endswith(_CLASSIFIER)
 
 
 def holds_classifier(directory: Path) -> bool:
-    """The same of a directory, without loading anything; False where it cannot be told."""
+    """Whether a directory holds a fine-tuned classifier, by its config.json alone; False if that
+    cannot be read."""
     try:
         raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         return is_classifier(str(raw["architectures"][0]))
@@ -134,7 +139,8 @@ def holds_classifier(directory: Path) -> bool:
 
 
 def _refuse_other_attention(raw: dict[str, Any], model: str) -> None:
-    """A compiled prefix needs attention that looks back only, and at the same sequence only."""
+    """Raise UnsupportedError unless attention goes back only, and only to the same sequence: a
+    prefix could not be compiled otherwise."""
     inner = raw.get("text_config")
     parts = [raw, inner if isinstance(inner, dict) else {}]
     for key, refused, what in (
@@ -149,8 +155,8 @@ def _refuse_other_attention(raw: dict[str, Any], model: str) -> None:
 
 
 def text_config(config: Any) -> Any:
-    """The language model's configuration: the whole one, or its text part with what a multimodal
-    configuration says for the whole model."""
+    """The language model's configuration: the whole one, or the text part of a multimodal one with
+    the settings that stand outside that part."""
     part = config.get_text_config()
     if part is not config:
         part.tie_word_embeddings = config.tie_word_embeddings
@@ -160,8 +166,8 @@ def text_config(config: Any) -> Any:
 
 
 def read_rope_parameters(config: Any) -> None:
-    """Give transformers 4 the rotary settings that transformers 5 wrote into config.json, under
-    the names by which it knows them; by itself it would overlook them and take its defaults."""
+    """Copy the rotary settings that transformers 5 writes into config.json to the names that
+    transformers 4 reads. Without that, transformers 4 takes its defaults."""
     settings = getattr(config, "rope_parameters", None)
     if not isinstance(settings, dict):
         return
@@ -178,8 +184,8 @@ def read_rope_parameters(config: Any) -> None:
 def context_of(config: Any) -> int:
     """The longest sequence, in tokens, for which the rotary frequencies are constants.
 
-    Long texts change longrope's frequencies for every position, so with it the limit is the
-    length before extension; `dynamic` scaling begins at `max_position_embeddings`.
+    With longrope that is the length before extension, because longer texts change the frequencies
+    of every position. `dynamic` scaling begins at `max_position_embeddings`.
     """
     longest = int(config.max_position_embeddings)
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
@@ -192,8 +198,8 @@ def context_of(config: Any) -> int:
 
 
 def fix_rope(model: Any) -> None:
-    """Keep the rotary frequencies that hold up to `context_of`: transformers would ask at every
-    call whether the sequence has outgrown them."""
+    """Make the model keep the rotary frequencies that hold up to `context_of`. By itself it asks
+    in every call whether the sequence needs others."""
     for module in model.modules():
         kind = getattr(module, "rope_type", None)
         if isinstance(kind, dict):  # Gemma 3: one for each kind of layer
@@ -203,8 +209,9 @@ def fix_rope(model: Any) -> None:
 
 
 def reference_attention(config: Any) -> str:
-    """transformers' attention that computes all that the configuration asks for: `sdpa` takes
-    less memory, but leaves out Gemma 2's soft-cap and, in transformers 4, GPT-2's scalings."""
+    """The name of transformers' attention for the reference: `sdpa`, which takes less memory, or
+    `eager` for what `sdpa` leaves out: Gemma 2's soft-cap and, in transformers 4, GPT-2's
+    scalings."""
     odd_scale = getattr(config, "scale_attn_by_inverse_layer_idx", False)
     unscaled = not getattr(config, "scale_attn_weights", True)
     softcap = config.model_type == "gemma2" and config.attn_logit_softcapping is not None
@@ -232,7 +239,12 @@ def softcap_of(model: Any) -> float | None:
 
 
 def attention_scale(module: Any, head: int) -> float:
-    """GPT-2's scale of the attention scores, which transformers 4 does not pass on."""
+    """The scale of GPT-2's attention scores, which transformers 4 does not pass on.
+
+    Args:
+        module: the attention.
+        head: the size of a head.
+    """
     scale = head**-0.5 if getattr(module, "scale_attn_weights", True) else 1.0
     if getattr(module, "scale_attn_by_inverse_layer_idx", False):
         scale /= module.layer_idx + 1
@@ -240,10 +252,10 @@ def attention_scale(module: Any, head: int) -> float:
 
 
 def notice_for(architecture: str, vocab_size: int) -> str | None:
-    """The terms that a bundle made from this model has to carry, if any are known.
+    """The terms that a bundle made from this model has to carry, or None.
 
-    Google's Gemma checkpoints are known by their vocabulary of 256,000 tokens or more; a model
-    that somebody trained from nothing in Gemma's architecture has none of them.
+    Google's Gemma checkpoints are recognised by a vocabulary of 256,000 tokens or more. Their terms
+    do not apply to a model of Gemma's architecture that was trained from scratch.
     """
     is_google = architecture.startswith("Gemma") and vocab_size >= 256_000
     return GEMMA_NOTICE if is_google else None

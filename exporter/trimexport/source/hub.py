@@ -1,4 +1,4 @@
-"""From what the user calls a model to a directory that holds it."""
+"""The directory of a model or an adapter that a user names: a local one, or the hub's download."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FULL_OR_LOCKED = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # No Python files (remote code is never run) and no pickled weights.
 _WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "*.jinja", "merges.txt"]
-# Copies in other formats or folders, some as large as the weights themselves.
+# Copies in other formats or folders, some of them as large as the weights.
 _UNWANTED = ["consolidated*", "*/*"]
 _SMALL = ["config.json", "*.toml"]
 _ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
@@ -45,19 +45,19 @@ def locate_model(model: str, revision: str | None) -> Path:
         revision: branch, tag or commit of a hub id; None is its default branch.
 
     Raises:
-        CheckpointError: neither a directory nor a hub id.
-        HubError: gated, unknown, without safetensors, or the hub cannot be reached.
+        CheckpointError: `model` is neither a directory nor a hub id.
+        HubError: the model is gated, unknown or without safetensors, or the hub cannot be reached.
     """
     directory = local_directory(model)
     if directory is not None:
         return directory
-    found = _download(model, revision, _WANTED)
-    if not any(found.glob("*.safetensors")) and not any(found.glob("tokenizer*")):
+    snapshot = _download(model, revision, _WANTED)
+    if not any(snapshot.glob("*.safetensors")) and not any(snapshot.glob("tokenizer*")):
         raise HubError(
-            f"the hub's cache holds only a part of {model} ({found}), and the rest cannot be "
+            f"the hub's cache holds only a part of {model} ({snapshot}), and the rest cannot be "
             "fetched; connect to the hub (HF_HUB_OFFLINE must not be set) and build again"
         )
-    if not any(found.glob("*.safetensors")):
+    if not any(snapshot.glob("*.safetensors")):
         raise HubError(
             f"{model} has no safetensors on the hub (its weights may be PyTorch .bin files, which "
             "can run code when they are loaded, and are not downloaded); where you trust it, "
@@ -65,11 +65,12 @@ def locate_model(model: str, revision: str | None) -> Path:
             f"AutoTokenizer as T; M.from_pretrained('{model}').save_pretrained('DIR'); "
             f"T.from_pretrained('{model}').save_pretrained('DIR')\" and give --model DIR"
         )
-    return found
+    return snapshot
 
 
 def locate_config(model: str, revision: str | None) -> Path:
-    """A directory with the model's config.json, enough to refuse it before its weights come.
+    """A directory with the model's config.json, by which a model can be refused before its weights
+    are downloaded.
 
     Raises:
         CheckpointError, HubError: as `locate_model`.
@@ -81,8 +82,8 @@ def locate_adapter(adapter: str) -> Path:
     """The directory of an adapter: `adapter` itself, or the hub's files on the default branch.
 
     Raises:
-        CheckpointError: neither a directory nor a hub id.
-        HubError: gated, unknown, or the hub cannot be reached.
+        CheckpointError: `adapter` is neither a directory nor a hub id.
+        HubError: the adapter is gated or unknown, or the hub cannot be reached.
     """
     if adapter and os.path.isdir(adapter):
         return Path(adapter)
@@ -95,10 +96,10 @@ def locate_adapter(adapter: str) -> Path:
 
 
 def local_directory(model: str) -> Path | None:
-    """The directory that `model` names, or None for a hub id, which is not looked up.
+    """The directory that `model` names, or None if it is a hub id. The hub is not asked.
 
     Raises:
-        CheckpointError: neither of the two.
+        CheckpointError: it is neither of the two.
     """
     if model and os.path.isdir(model):
         return Path(model)
@@ -115,8 +116,15 @@ def local_directory(model: str) -> Path | None:
 
 
 def _download(model: str, revision: str | None, wanted: list[str], option: str = "--model") -> Path:
-    """The hub's snapshot of a model, with every way in which that can fail told apart; `option` is
-    where the user named it."""
+    """The hub's snapshot of a model.
+
+    Args:
+        wanted: patterns of the files to download.
+        option: the option with which the user names the model, for messages.
+
+    Raises:
+        HubError: for each kind of failure with its own message.
+    """
     try:
         return Path(
             snapshot_download(
@@ -139,7 +147,7 @@ def _download(model: str, revision: str | None, wanted: list[str], option: str =
         raise _unreachable(model, error, option) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise HubError(f"the hub refused {model}: {_first_line(error)}") from None
-    except Exception as error:  # the network libraries below have error trees of their own
+    except Exception as error:  # of network libraries, each with errors of its own
         if isinstance(error, OSError) and error.errno in _FULL_OR_LOCKED:
             raise HubError(
                 f"{model} cannot be stored in {constants.HF_HUB_CACHE} ({error.strerror}); free "
@@ -149,6 +157,7 @@ def _download(model: str, revision: str | None, wanted: list[str], option: str =
 
 
 def _unreachable(model: str, error: Exception, option: str) -> HubError:
+    """The error for a hub that cannot be reached."""
     return HubError(
         f"{model} is no directory here and the hub cannot be reached ({_first_line(error)}); on a "
         f"machine that can, run `hf download {model} --local-dir DIR`, copy DIR here and give "

@@ -10,7 +10,10 @@ from trimexport.errors import CheckpointError
 
 
 def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON file that holds an object. `remedy` is what to do where it is damaged.
+    """Read a JSON file that holds an object.
+
+    Args:
+        remedy: what a user should do if the file is damaged, for messages.
 
     Raises:
         FileNotFoundError: it is missing.

@@ -1,4 +1,4 @@
-"""What a LoRA adapter changes of a checkpoint's tensors, read as it is asked for."""
+"""The changes that a LoRA adapter makes to a checkpoint's tensors, read when they are needed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class LowRank:
-    """The change of one matrix [outputs, inputs]: `scale` B A, with A [r, inputs] and B
-    [outputs, r]; of a `transposed` one, which is stored [inputs, outputs], that transposed."""
+    """The change of one matrix: `scale` B A, with A [r, inputs] and B [outputs, r]. It is [outputs,
+    inputs], or [inputs, outputs] for a matrix that is stored `transposed`."""
 
     a: TensorEntry
     b: TensorEntry
@@ -37,11 +37,11 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's directory, opened and found to fit. Holds no weights.
+    """An adapter that fits its checkpoint. Holds no weights.
 
-    `name` is what the manifest calls it: a hub id, or the directory. `changes` are by the names of
-    the parameters that they are added to; `whole` are those that it stores whole. `base` is what
-    its maker called the model that it was trained on, if anything.
+    `name` is the adapter's name in the manifest: a hub id, or the directory. `base` is the name
+    that its configuration gives for the model that it was trained on. `changes` are to be added to
+    the parameters of these names, and the tensors in `whole` take their places.
     """
 
     directory: Path
@@ -52,17 +52,17 @@ class Adapter:
 
     @property
     def parameters(self) -> frozenset[str]:
-        """The parameters that are not the checkpoint's own any more."""
+        """The names of the parameters that the adapter changes or replaces."""
         return frozenset((*self.changes, *self.whole))
 
     @property
     def sha256(self) -> str:
-        """Hash of its configuration and weights."""
+        """The hash of the adapter's configuration and weights."""
         return adapter_sha256(self.directory)
 
 
 def adapter_sha256(directory: Path) -> str:
-    """Hash of adapter_config.json and adapter_model.safetensors, one after the other.
+    """The hash of adapter_config.json and adapter_model.safetensors, one after the other.
 
     Raises:
         CheckpointError: one of the two is missing.
@@ -82,7 +82,11 @@ def adapter_sha256(directory: Path) -> str:
 
 
 def weights_file(directory: Path) -> Path:
-    """The adapter's weights."""
+    """The path of the adapter's weights.
+
+    Raises:
+        CheckpointError: there are none, or only as adapter_model.bin.
+    """
     path = directory / WEIGHTS
     if path.is_file():
         return path

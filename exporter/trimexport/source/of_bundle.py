@@ -8,15 +8,23 @@ from trimexport.errors import CheckpointError, SpecError
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import Source
 
-from .adapter import merged
+from .adapter import merge_adapter
 from .checkpoint import Checkpoint, open_checkpoint
 from .hub import locate_adapter, locate_model
 from .low_rank import adapter_sha256
 
 
 def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = None) -> Checkpoint:
-    """The checkpoint that the manifest names, or `model`, if it is the same one; with the adapter
-    that the manifest names, or `adapter`, if it is the same one."""
+    """Open the checkpoint that a bundle was made from, with the adapter that was merged into it.
+
+    Args:
+        model: where the checkpoint is now; None takes the place that the manifest names.
+        adapter: where the adapter is now; None takes the place that the manifest names.
+
+    Raises:
+        CheckpointError: checkpoint or adapter is not there, or is not the bundle's.
+        SpecError: an adapter is given, and the bundle was made without one.
+    """
     source = manifest.source
     name = model or source.directory or source.model
     if model is None and source.directory and not Path(source.directory).is_dir():
@@ -35,7 +43,8 @@ def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = N
 
 
 def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> Checkpoint:
-    """The checkpoint with the adapter that the bundle was made with, if it was made with one."""
+    """The checkpoint with the bundle's adapter merged into it, if it has one; `given` is where
+    that is now."""
     if source.adapter is None:
         if given is not None:
             raise SpecError("the bundle was made without an adapter; drop --adapter")
@@ -52,4 +61,4 @@ def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> 
             f"{directory} is not the adapter that the bundle was made with ({source.adapter}): its "
             "files differ; name the right one with --adapter"
         )
-    return merged(checkpoint, directory, name)
+    return merge_adapter(checkpoint, directory, name)

@@ -1,4 +1,4 @@
-"""The prompts and the notice that `prompts.toml` beside a checkpoint gives."""
+"""The file `prompts.toml` beside a checkpoint: its prompts and its notice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PROMPTS = "prompts.toml"
 
 
 def prompt_for(directory: Path, labels: Sequence[str]) -> str:
-    """The prompt template that the checkpoint's card gives for exactly these labels.
+    """The prompt template that `prompts.toml` has for exactly these labels, in any order.
 
     Raises:
-        SpecError: it gives none for them.
-        CheckpointError: its file of prompts cannot be read.
+        SpecError: it has none for them.
+        CheckpointError: the file cannot be read.
     """
     known: list[str] = []
     for item_labels, template in _prompts(directory):
@@ -32,28 +32,30 @@ def prompt_for(directory: Path, labels: Sequence[str]) -> str:
 
 
 def notice_of(directory: Path) -> str | None:
-    """The terms that the checkpoint's card wants its bundles to carry, if any.
+    """The terms that bundles made from the checkpoint have to carry, or None.
 
     Raises:
-        CheckpointError: its file of prompts cannot be read.
+        CheckpointError: the file cannot be read.
     """
-    notice = _card(directory).get("notice")
+    notice = _contents(directory).get("notice")
     return None if notice is None else str(notice)
 
 
 def _prompts(directory: Path) -> list[tuple[list[str], str]]:
-    """The labels and the template of each prompt that a card gives."""
+    """The labels and the template of each prompt in the file."""
     try:
-        items = _card(directory).get("prompt", [])
-        return [([str(label) for label in it["labels"]], str(it["template"])) for it in items]
+        return [
+            ([str(label) for label in prompt["labels"]], str(prompt["template"]))
+            for prompt in _contents(directory).get("prompt", [])
+        ]
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{directory / PROMPTS} is not a table of prompts ({error!r}); mend it or give --prompt"
         ) from None
 
 
-def _card(directory: Path) -> dict[str, Any]:
-    """What `prompts.toml` beside a checkpoint says; nothing without the file."""
+def _contents(directory: Path) -> dict[str, Any]:
+    """The file's contents; an empty dictionary without the file."""
     path = directory / PROMPTS
     if not path.is_file():
         return {}

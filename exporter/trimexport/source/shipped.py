@@ -1,4 +1,4 @@
-"""The checkpoint that ships with the package, and the prompts that a checkpoint's card gives."""
+"""The checkpoint and the sample texts that ship with the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def shipped_checkpoint() -> Path:
     """The directory of gemma-mini: inside the installed package, or in the source tree.
 
     Raises:
-        CheckpointError: the installation lacks it.
+        CheckpointError: it is in neither place.
     """
     for place in (_PACKAGE / "_models" / NAME, _PACKAGE.parents[1] / "models" / NAME):
         if (place / "config.json").is_file():
@@ -26,5 +26,5 @@ def shipped_checkpoint() -> Path:
 
 
 def sample_texts() -> list[str]:
-    """The texts that a build checks parity on when it is given none."""
+    """The texts on which a build checks parity if it is given none."""
     return (_PACKAGE / "samples.txt").read_text(encoding="utf-8").splitlines()

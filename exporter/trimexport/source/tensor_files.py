@@ -1,8 +1,8 @@
 """Tensors in safetensors files (https://github.com/huggingface/safetensors#format): eight bytes of
 header length, a JSON header, raw little-endian data.
 
-The `safetensors` library checks each file; the data are then read with plain reads, not mapped, so
-that a page that was read does not stay in the process.
+The `safetensors` library checks each file. The data are then read with plain reads instead of a
+memory map, so that pages that were read do not count as memory of the process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor lies: file, safetensors dtype, shape, absolute offset and size in bytes."""
+    """The place of a tensor: its file, its safetensors dtype, its shape, and its offset in the file
+    and its size, both in bytes."""
 
     file: Path
     dtype: str
@@ -37,7 +38,11 @@ class TensorEntry:
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
-    """The tensors of one safetensors file."""
+    """The places of the tensors in a safetensors file, by name.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     try:
         with safe_open(file, framework="pt"):  # checks header, offsets and size
             pass
@@ -61,7 +66,10 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 def read_entry(
     entry: TensorEntry, name: str, start: int = 0, stop: int | None = None
 ) -> torch.Tensor:
-    """A tensor as it is stored, in float32, or its rows `start` to `stop`.
+    """The rows `start` to `stop` of a tensor in float32, or all of them.
+
+    Args:
+        name: the tensor's name, for messages.
 
     Raises:
         CheckpointError: the file is gone or ends early, or its dtype is not supported.
@@ -81,7 +89,7 @@ def read_entry(
 
 
 def check_dtype(name: str, entry: TensorEntry) -> None:
-    """Raise CheckpointError unless the tensor's dtype is one that can be read."""
+    """Raise CheckpointError unless the tensor's dtype can be read."""
     if entry.dtype not in _DTYPES:
         raise CheckpointError(
             f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
