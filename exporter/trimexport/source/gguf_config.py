@@ -1,0 +1,315 @@
+"""A GGUF file's metadata as a transformers configuration.
+
+The keys are those that llama.cpp's conversion writes
+(https://github.com/ggml-org/llama.cpp/tree/master/conversion). What it does not write, because
+llama.cpp knows it by heart, is said here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from trimexport.errors import CheckpointError, UnsupportedError
+
+from .gguf_blocks import GgufEntry, read_gguf_entry
+from .gguf_header import GgufHeader
+
+Config = dict[str, Any]
+_Value = TypeVar("_Value", int, float, str)
+
+EMBEDDING = "token_embd.weight"
+# Of the frequencies' scaling in Llama 3.1 and 3.2, of which a file holds the outcome alone.
+_LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """Reads the keys of one architecture."""
+
+    header: GgufHeader
+    prefix: str
+
+    def get(self, key: str, kind: type[_Value], default: _Value | None = None) -> _Value:
+        """The value of `prefix.key`.
+
+        Raises:
+            CheckpointError: it is missing and has no default.
+            UnsupportedError: it is no single value of that kind.
+        """
+        name = f"{self.prefix}.{key}"
+        value = self.header.metadata.get(name, default)
+        if value is None and name not in self.header.metadata:
+            raise CheckpointError(
+                f"{self.header.file} lacks {name} in its metadata; take a file that llama.cpp's "
+                "conversion wrote"
+            )
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UnsupportedError(
+                f"{name} of {self.header.file} is {value}, not one value for all layers; such "
+                "models cannot be built"
+            )
+        return value
+
+    def has(self, key: str) -> bool:
+        return f"{self.prefix}.{key}" in self.header.metadata
+
+    @property
+    def head_dim(self) -> int:
+        width = self.get("embedding_length", int) // max(self.get("attention.head_count", int), 1)
+        return self.get("attention.key_length", int, width)
+
+
+def gguf_config(header: GgufHeader) -> Config:
+    """What would stand in the model's config.json.
+
+    Raises:
+        UnsupportedError: an architecture that is not supported, or one of its kinds.
+        CheckpointError: a key or a tensor that every such file has is missing.
+    """
+    name = header.metadata.get("general.architecture")
+    if name not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{header.file} is of llama.cpp's architecture {name}; of GGUF files, "
+            f"{', '.join(ARCHITECTURES)} are supported"
+        )
+    made = ARCHITECTURES[name]
+    metadata = _Metadata(header, name)
+    if metadata.get("expert_count", int, 0):
+        raise UnsupportedError(
+            f"{header.file} is a mixture of experts ({name}.expert_count), which cannot be built"
+        )
+    if "token_embd.weight" not in header.tensors:
+        raise CheckpointError(
+            f"{header.file} lacks the tensor token_embd.weight; download it again"
+        )
+    return {
+        "architectures": [made.architecture],
+        "model_type": made.model_type,
+        "vocab_size": header.tensors[EMBEDDING].shape[0],
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+        **_special_tokens(header),
+        **made.config(metadata),
+    }
+
+
+def _special_tokens(header: GgufHeader) -> Config:
+    """The ids of the tokens that begin and end; without `eos` in transformers' sense there are
+    defaults, which are other models'."""
+
+    def known(key: str) -> int | None:
+        value = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        rows = header.tensors[EMBEDDING].shape[0]
+        return value if isinstance(value, int) and value < rows else None
+
+    ends = [it for it in (known("eos"), known("eot"), known("eom")) if it is not None]
+    ends = list(dict.fromkeys(ends))
+    return {
+        "bos_token_id": known("bos"),
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        "pad_token_id": known("padding"),
+    }
+
+
+def _turned(it: _Metadata) -> Config:
+    """A decoder whose rotary embedding turns whole heads."""
+    return _decoder(it) | {"rope_parameters": _rope(it)}
+
+
+def _decoder(it: _Metadata) -> Config:
+    """What all but GPT-2 have."""
+    heads = it.get("attention.head_count", int)
+    return {
+        "max_position_embeddings": it.get("context_length", int),
+        "hidden_size": it.get("embedding_length", int),
+        "intermediate_size": it.get("feed_forward_length", int),
+        "num_hidden_layers": it.get("block_count", int),
+        "num_attention_heads": heads,
+        "num_key_value_heads": it.get("attention.head_count_kv", int, heads),
+        "head_dim": it.head_dim,
+        "rms_norm_eps": it.get("attention.layer_norm_rms_epsilon", float),
+    }
+
+
+def _rope(it: _Metadata) -> Config:
+    """The rotary frequencies."""
+    base = {"rope_theta": it.get("rope.freq_base", float, 10_000.0)}
+    turned = it.get("rope.dimension_count", int, it.head_dim)
+    if turned != it.head_dim:
+        raise UnsupportedError(
+            f"{it.header.file} turns {turned} of {it.head_dim} numbers of a head "
+            f"({it.prefix}.rope.dimension_count), which {it.prefix} models of transformers do not"
+        )
+    kind = it.get("rope.scaling.type", str, "none")
+    if "rope_freqs.weight" in it.header.tensors:
+        return base | _llama3(it, base["rope_theta"])
+    if kind == "none":
+        return base | {"rope_type": "default"}
+    if kind == "linear":
+        return base | {"rope_type": "linear", "factor": it.get("rope.scaling.factor", float)}
+    if kind == "yarn":
+        original = it.get("rope.scaling.original_context_length", int)
+        return base | {
+            "rope_type": "yarn",
+            "factor": it.get("rope.scaling.factor", float),
+            "original_max_position_embeddings": original,
+        }
+    raise UnsupportedError(
+        f"{it.header.file} scales its rotary frequencies by {kind} "
+        f"({it.prefix}.rope.scaling.type); none, linear and yarn can be built"
+    )
+
+
+def _llama3(it: _Metadata, base: float) -> Config:
+    """Llama 3.1's scaling, by the factors of the frequencies that a file holds instead of it.
+
+    Raises:
+        UnsupportedError: it is not the scaling of any Llama that was published.
+    """
+    stored = _numbers(it, "rope_freqs.weight")
+    factor = float(stored.max())
+    waves = 2 * math.pi * base ** (torch.arange(0, it.head_dim, 2) / it.head_dim)
+    low, high, length = _LLAMA3.values()
+    smooth = ((length / waves - low) / (high - low)).clamp(0, 1)
+    expected = 1 / ((1 - smooth) / factor + smooth)
+    if stored.shape != expected.shape or not torch.allclose(stored, expected, rtol=1e-4):
+        raise UnsupportedError(
+            f"rope_freqs.weight of {it.header.file} divides the rotary frequencies otherwise than "
+            "Llama 3.1 does; only its scaling can be built"
+        )
+    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
+
+
+def _numbers(it: _Metadata, name: str) -> torch.Tensor:
+    """A small tensor that transformers has in its configuration."""
+    entry = it.header.tensors[name]
+    return read_gguf_entry(GgufEntry(**vars(entry)), name).flatten()
+
+
+def _llama(it: _Metadata) -> Config:
+    tensors = it.header.tensors
+    return _turned(it) | {
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+    }
+
+
+def _qwen3(it: _Metadata) -> Config:
+    return _turned(it) | {"attention_bias": "blk.0.attn_q.bias" in it.header.tensors}
+
+
+def _smollm3(it: _Metadata) -> Config:
+    """llama.cpp knows by heart that every fourth layer has no rotary embedding."""
+    layers = it.get("block_count", int)
+    return _llama(it) | {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(layers)]}
+
+
+def _phi3(it: _Metadata) -> Config:
+    """Phi-3 turns a part of each head, and scales by factors that the file has as tensors."""
+    dimensions = it.get("rope.dimension_count", int, it.head_dim)
+    rope: Config = {
+        "rope_type": "default",
+        "rope_theta": it.get("rope.freq_base", float, 10_000.0),
+        "partial_rotary_factor": dimensions / it.head_dim,
+    }
+    context = it.get("context_length", int)
+    original = it.get("rope.scaling.original_context_length", int, context)
+    if "rope_factors_short.weight" in it.header.tensors:
+        rope |= {
+            "rope_type": "longrope",
+            "short_factor": _numbers(it, "rope_factors_short.weight").tolist(),
+            "long_factor": _numbers(it, "rope_factors_long.weight").tolist(),
+            "original_max_position_embeddings": original,
+        }
+    window = it.get("attention.sliding_window", int, 0)
+    return _decoder(it) | {
+        "rope_parameters": rope,
+        "original_max_position_embeddings": original,
+        "sliding_window": window or None,
+    }
+
+
+def _gemma(it: _Metadata) -> Config:
+    return _turned(it) | {"tie_word_embeddings": True}
+
+
+def _gemma2(it: _Metadata) -> Config:
+    return _gemma(it) | {
+        "sliding_window": it.get("attention.sliding_window", int, 4096),
+        "attn_logit_softcapping": it.get("attn_logit_softcapping", float, 50.0),
+        "final_logit_softcapping": it.get("final_logit_softcapping", float, 30.0),
+        "query_pre_attn_scalar": _scale(it, layers_of_27b=46),
+    }
+
+
+def _gemma3(it: _Metadata) -> Config:
+    """Every sixth layer sees everything, and has rotary frequencies of its own; without a window
+    all do."""
+    layers, every = it.get("block_count", int), 1
+    if it.has("attention.sliding_window"):
+        every = it.get("attention.sliding_window_pattern", int, 6)
+    near = {
+        "rope_type": "default",
+        "rope_theta": it.get("rope.freq_base_swa", float, 10_000.0),
+    }
+    cap = "final_logit_softcapping"
+    return _gemma(it) | {
+        "sliding_window": it.get("attention.sliding_window", int, 4096),
+        "layer_types": [
+            "sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)
+        ],
+        "rope_parameters": {"full_attention": _rope(it), "sliding_attention": near},
+        "query_pre_attn_scalar": _scale(it, layers_of_27b=62),
+        cap: it.get(cap, float) if it.has(cap) else None,
+    }
+
+
+def _scale(it: _Metadata, layers_of_27b: int) -> int:
+    """By what attention scores are scaled: the width of a head, and in the largest models the
+    hidden size by the number of heads. llama.cpp knows these by their number of layers."""
+    if it.get("block_count", int) == layers_of_27b:
+        return it.get("embedding_length", int) // it.get("attention.head_count", int)
+    return it.head_dim
+
+
+def _gpt2(it: _Metadata) -> Config:
+    return {
+        "n_positions": it.get("context_length", int),
+        "n_embd": it.get("embedding_length", int),
+        "n_inner": it.get("feed_forward_length", int),
+        "n_layer": it.get("block_count", int),
+        "n_head": it.get("attention.head_count", int),
+        "layer_norm_epsilon": it.get("attention.layer_norm_epsilon", float),
+    }
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """What transformers calls an architecture of llama.cpp's, and how it is configured."""
+
+    architecture: str
+    model_type: str
+    config: Callable[[_Metadata], Config]
+
+
+ARCHITECTURES = {
+    "gemma": _Architecture("GemmaForCausalLM", "gemma", _gemma),
+    "gemma2": _Architecture("Gemma2ForCausalLM", "gemma2", _gemma2),
+    "gemma3": _Architecture("Gemma3ForCausalLM", "gemma3_text", _gemma3),
+    "llama": _Architecture("LlamaForCausalLM", "llama", _llama),  # and Mistral
+    "phi3": _Architecture("Phi3ForCausalLM", "phi3", _phi3),
+    "qwen2": _Architecture("Qwen2ForCausalLM", "qwen2", _turned),
+    "qwen3": _Architecture("Qwen3ForCausalLM", "qwen3", _qwen3),
+    "smollm3": _Architecture("SmolLM3ForCausalLM", "smollm3", _smollm3),
+    "gpt2": _Architecture("GPT2LMHeadModel", "gpt2", _gpt2),
+}
