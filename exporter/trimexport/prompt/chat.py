@@ -30,7 +30,7 @@ def wrap_in_chat(
     Args:
         template: what the user says, with its `{text}`.
         system: what the system turn says, or None for no such turn.
-        directory: the checkpoint, for its tokenizer's chat template.
+        directory: where the tokenizer is, whose chat template it is.
         shots: examples, each of which becomes two turns before it: what the user said, and the
             answer.
 

@@ -22,11 +22,13 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.source.gguf_place import is_named_gguf
 
+from .gguf_tokenizer import gguf_tokenizer
 from .text_lead import lead_normalizers
 from .tokenizer_json import around, dummy_prefix, normalizers, parts, without_start
 
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,15 @@ class SourceTokenizer:
 
 
 def load_tokenizer(directory: Path) -> SourceTokenizer:
-    """Load the tokenizer of a checkpoint the way transformers does.
+    """Load the tokenizer of a checkpoint, or that of a single file, the way transformers does.
 
     Raises:
         CheckpointError: none there, or one that the `tokenizers` library cannot express.
     """
-    if not any((directory / name).is_file() for name in _FILES):
+    if directory.is_dir() and not any((directory / name).is_file() for name in FILES):
         raise CheckpointError(
-            f"{directory} has no tokenizer: none of {', '.join(_FILES)}; copy the model's own "
-            "tokenizer files beside its weights"
+            f"{directory} has no tokenizer: none of {', '.join(FILES)}; copy the model's own "
+            "tokenizer files beside its weights, or name their directory with --tokenizer"
         )
     try:
         loaded = transformers_tokenizer(directory)
@@ -138,12 +140,19 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
 
 
 def transformers_tokenizer(directory: Path) -> Any:
-    """The checkpoint's tokenizer as transformers has it.
+    """The tokenizer of a checkpoint, or of a file, as transformers has it. A file of a well-known
+    name is read with the settings beside it.
 
     Transformers 5 writes a new name for the plain kind into tokenizer_config.json, and a list of
     special tokens that tokenizer.json marks too. Transformers 4 knows neither, and would remark
     that it loads the kind it is asked for.
     """
+    if directory.is_file() and is_named_gguf(directory):
+        return gguf_tokenizer(directory)
+    if directory.name in FILES and directory.is_file():
+        directory = directory.parent
+    if directory.is_file():
+        return PreTrainedTokenizerFast(tokenizer_file=str(directory))
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     renamed = settings.get("tokenizer_class") == "TokenizersBackend"
