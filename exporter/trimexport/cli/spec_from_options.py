@@ -91,8 +91,10 @@ def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
 
 def _may_have_labels(model: str | None) -> bool:
     """Whether the model may be a fine-tuned classifier, which brings its labels. A hub id may be
-    one: it is known when its configuration is downloaded."""
-    return model is not None and (not os.path.isdir(model) or holds_classifier(Path(model)))
+    one: it is known when its configuration is downloaded. A GGUF file is none."""
+    if model is None or os.path.isfile(model):
+        return False
+    return not os.path.isdir(model) or holds_classifier(Path(model))
 
 
 def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:

@@ -56,7 +56,8 @@ def gguf_tokenizer(file: Path) -> Any:
             f"the tokenizer of {file} is read by transformers 5, and this is "
             f"{transformers.__version__}; {_OWN}"
         )
-    loaded = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+    # from_pretrained would rather take a tokenizer.json that lies beside the file
+    loaded = PreTrainedTokenizerFast(name_or_path=str(file.parent), gguf_file=file.name)
     _mend(loaded.backend_tokenizer, kind, split, metadata)
     return loaded
 

@@ -112,7 +112,9 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     try:
         loaded = transformers_tokenizer(directory)
         backend = loaded.backend_tokenizer
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # `tokenizers` raises no other, transformers many
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"the tokenizer of {directory} cannot be loaded ({first}); the directory needs a "

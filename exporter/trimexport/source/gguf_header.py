@@ -122,7 +122,7 @@ class _Reader:
             metadata[key] = self._value(self._take("I")[0])
         infos = [self._info() for _ in range(count)]
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1:
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise ValueError(f"general.alignment is {alignment}")
         start = -(-self.at // alignment) * alignment
         return metadata, {
