@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from families import make
 from gguf_models import write_gguf
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.source.adapter import merged
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.gguf_config import ARCHITECTURES
 
@@ -39,6 +45,25 @@ KNOWN = {
     "qwen3": {"head_dim": 128},
     "gpt2": {"n_positions": 1024},
 }
+
+OLDEST = """
+import json, sys
+from pathlib import Path
+import transformers
+from trimexport import CheckpointError
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.prompt.tokenizer import load_tokenizer
+from trimexport.source.checkpoint import open_checkpoint
+assert transformers.__version__.startswith("4.57."), transformers.__version__
+ids, *files = sys.argv[1:]
+for file in map(Path, files):
+    model = LayerwiseModel(open_checkpoint(file, "", None))
+    logits = model.reference([json.loads(ids)], range(8)).token_logits[0]
+    try:
+        load_tokenizer(file)
+    except CheckpointError as error:
+        print(json.dumps([logits.tolist(), str(error)]))
+"""
 
 
 def opened(file: Path) -> Checkpoint:
@@ -185,6 +210,44 @@ def test_the_hash_notices_other_weights_under_the_same_header(tmp_path: Path) ->
     first, second = (opened(file).config_sha256 for file in files)
     assert first == opened(files[0]).config_sha256
     assert first != second
+
+
+def test_an_adapter_is_merged(tmp_path: Path) -> None:
+    """Its rows are in transformers' order, and so are those that it is added to."""
+    base = opened(write_gguf(make("smollm", tmp_path / "model", layers=1), tmp_path / "a.gguf"))
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4}
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    module = "model.layers.0.self_attn.q_proj"
+    a, b = torch.randn(2, 64), torch.randn(64, 2)
+    pair = {f"base_model.model.{module}.lora_{it}.weight": v for it, v in (("A", a), ("B", b))}
+    save_file(pair, directory / "adapter_model.safetensors")
+    found = merged(base, directory, str(directory))
+    name = f"{module}.weight"
+    expected = base.read(name) + 2.0 * (b @ a)
+    assert torch.allclose(found.read(name), expected, atol=1e-6)
+    assert torch.allclose(found.read(name, 5, 30), expected[5:30], atol=1e-6)
+
+
+def test_the_oldest_transformers_makes_the_same_models(tmp_path: Path) -> None:
+    oldest = os.environ.get("TRIMEXPORT_OLDEST_TRANSFORMERS")
+    if not oldest:
+        pytest.skip("TRIMEXPORT_OLDEST_TRANSFORMERS is not set; `make test` sets it")
+    files = []
+    for name, more in (("gemma3", {}), ("llama3", LLAMA_3), ("phi3-longrope", {})):
+        directory = make(name, tmp_path / name, **more)
+        files.append(write_gguf(directory, tmp_path / f"{name}.gguf"))
+    paths = os.pathsep.join([oldest, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", OLDEST, json.dumps(IDS), *map(str, files)]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    answers = list(map(json.loads, done.stdout.splitlines()))
+    for file, (answer, refusal) in zip(files, answers, strict=True):
+        expected = LayerwiseModel(opened(file)).reference([IDS], range(8)).token_logits[0]
+        assert (torch.tensor(answer) - expected).abs().max() < 1e-3
+        assert refusal.startswith(f"the tokenizer of {file} is read by transformers 5, and this")
+        assert refusal.endswith("; give the model's own tokenizer with --tokenizer")
 
 
 def test_end_tokens_are_the_metadatas(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from families import make
 from gguf_models import write_gguf
 from models import TEXTS, Untrimmed, segments_without_gap, without_one
 from trimexport import BuildSpec, CheckpointError, SpecError, Texts, build, verify
+from trimexport.bench import pytorch as bench
+from trimexport.bench.subjects import find_subjects
 from trimexport.cli import main
 from trimexport_runtime import Classifier, Manifest
 
@@ -93,6 +95,17 @@ def test_a_bundle_answers_as_transformers_with_the_same_file(
     assert_agrees(bundle, manifest, Judge(made / name, file))
     (variant,) = verify(bundle, sample=SAMPLE).variants
     assert variant.agreement == 1
+
+
+def test_the_bench_runs_the_same_model(made: Path) -> None:
+    bundle, texts = made / "gemma3-bundle", list(SAMPLE.texts)
+    expected = [it.label for it in Classifier.load(bundle).classify(texts)]
+    assert len(set(expected)) > 1
+    (subject,) = find_subjects(f"{bundle}:fp32", ["pytorch"], None).subjects[1:]
+    assert subject.model == made / "gemma3.gguf"
+    assert subject.bytes == (made / "gemma3.gguf").stat().st_size
+    model = bench.Untrimmed(str(bundle), str(subject.model), "float32", None)
+    assert model.labels(texts) == expected
 
 
 @pytest.fixture
