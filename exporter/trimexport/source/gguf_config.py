@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -18,56 +18,17 @@ from trimexport.errors import CheckpointError, UnsupportedError
 
 from .gguf_blocks import GgufEntry, read_gguf_entry
 from .gguf_header import GgufHeader
+from .gguf_metadata import Metadata
 
 Config = dict[str, Any]
-_Value = TypeVar("_Value", int, float, str)
 
-EMBEDDING = "token_embd.weight"
+_EMBEDDING = "token_embd.weight"
 # Of the frequencies' scaling in Llama 3.1 and 3.2, of which a file holds the outcome alone.
 _LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-
-
-@dataclass(frozen=True)
-class _Metadata:
-    """Reads the keys of one architecture."""
-
-    header: GgufHeader
-    prefix: str
-
-    def get(self, key: str, kind: type[_Value], default: _Value | None = None) -> _Value:
-        """The value of `prefix.key`.
-
-        Raises:
-            CheckpointError: it is missing and has no default.
-            UnsupportedError: it is no single value of that kind.
-        """
-        name = f"{self.prefix}.{key}"
-        value = self.header.metadata.get(name, default)
-        if value is None and name not in self.header.metadata:
-            raise CheckpointError(
-                f"{self.header.file} lacks {name} in its metadata; take a file that llama.cpp's "
-                "conversion wrote"
-            )
-        if kind is float and isinstance(value, int):
-            value = float(value)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UnsupportedError(
-                f"{name} of {self.header.file} is {value}, not one value for all layers; such "
-                "models cannot be built"
-            )
-        return value
-
-    def has(self, key: str) -> bool:
-        return f"{self.prefix}.{key}" in self.header.metadata
-
-    @property
-    def head_dim(self) -> int:
-        width = self.get("embedding_length", int) // max(self.get("attention.head_count", int), 1)
-        return self.get("attention.key_length", int, width)
 
 
 def gguf_config(header: GgufHeader) -> Config:
@@ -84,7 +45,7 @@ def gguf_config(header: GgufHeader) -> Config:
             f"{', '.join(ARCHITECTURES)} are supported"
         )
     made = ARCHITECTURES[name]
-    metadata = _Metadata(header, name)
+    metadata = Metadata(header, name)
     if metadata.get("expert_count", int, 0):
         raise UnsupportedError(
             f"{header.file} is a mixture of experts ({name}.expert_count), which cannot be built"
@@ -96,7 +57,7 @@ def gguf_config(header: GgufHeader) -> Config:
     return {
         "architectures": [made.architecture],
         "model_type": made.model_type,
-        "vocab_size": header.tensors[EMBEDDING].shape[0],
+        "vocab_size": header.tensors[_EMBEDDING].shape[0],
         "tie_word_embeddings": "output.weight" not in header.tensors,
         **_special_tokens(header),
         **made.config(metadata),
@@ -109,7 +70,7 @@ def _special_tokens(header: GgufHeader) -> Config:
 
     def known(key: str) -> int | None:
         value = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
-        rows = header.tensors[EMBEDDING].shape[0]
+        rows = header.tensors[_EMBEDDING].shape[0]
         return value if isinstance(value, int) and value < rows else None
 
     ends = [it for it in (known("eos"), known("eot"), known("eom")) if it is not None]
@@ -121,12 +82,12 @@ def _special_tokens(header: GgufHeader) -> Config:
     }
 
 
-def _turned(it: _Metadata) -> Config:
+def _turned(it: Metadata) -> Config:
     """A decoder whose rotary embedding turns whole heads."""
     return _decoder(it) | {"rope_parameters": _rope(it)}
 
 
-def _decoder(it: _Metadata) -> Config:
+def _decoder(it: Metadata) -> Config:
     """What all but GPT-2 have."""
     heads = it.get("attention.head_count", int)
     return {
@@ -141,7 +102,7 @@ def _decoder(it: _Metadata) -> Config:
     }
 
 
-def _rope(it: _Metadata) -> Config:
+def _rope(it: Metadata) -> Config:
     """The rotary frequencies."""
     base = {"rope_theta": it.get("rope.freq_base", float, 10_000.0)}
     turned = it.get("rope.dimension_count", int, it.head_dim)
@@ -170,7 +131,7 @@ def _rope(it: _Metadata) -> Config:
     )
 
 
-def _llama3(it: _Metadata, base: float) -> Config:
+def _llama3(it: Metadata, base: float) -> Config:
     """Llama 3.1's scaling, by the factors of the frequencies that a file holds instead of it.
 
     Raises:
@@ -190,13 +151,13 @@ def _llama3(it: _Metadata, base: float) -> Config:
     return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
 
 
-def _numbers(it: _Metadata, name: str) -> torch.Tensor:
+def _numbers(it: Metadata, name: str) -> torch.Tensor:
     """A small tensor that transformers has in its configuration."""
     entry = it.header.tensors[name]
     return read_gguf_entry(GgufEntry(**vars(entry)), name).flatten()
 
 
-def _llama(it: _Metadata) -> Config:
+def _llama(it: Metadata) -> Config:
     tensors = it.header.tensors
     return _turned(it) | {
         "attention_bias": "blk.0.attn_q.bias" in tensors,
@@ -204,17 +165,17 @@ def _llama(it: _Metadata) -> Config:
     }
 
 
-def _qwen3(it: _Metadata) -> Config:
+def _qwen3(it: Metadata) -> Config:
     return _turned(it) | {"attention_bias": "blk.0.attn_q.bias" in it.header.tensors}
 
 
-def _smollm3(it: _Metadata) -> Config:
+def _smollm3(it: Metadata) -> Config:
     """llama.cpp knows by heart that every fourth layer has no rotary embedding."""
     layers = it.get("block_count", int)
     return _llama(it) | {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(layers)]}
 
 
-def _phi3(it: _Metadata) -> Config:
+def _phi3(it: Metadata) -> Config:
     """Phi-3 turns a part of each head, and scales by factors that the file has as tensors."""
     dimensions = it.get("rope.dimension_count", int, it.head_dim)
     rope: Config = {
@@ -239,11 +200,11 @@ def _phi3(it: _Metadata) -> Config:
     }
 
 
-def _gemma(it: _Metadata) -> Config:
+def _gemma(it: Metadata) -> Config:
     return _turned(it) | {"tie_word_embeddings": True}
 
 
-def _gemma2(it: _Metadata) -> Config:
+def _gemma2(it: Metadata) -> Config:
     return _gemma(it) | {
         "sliding_window": it.get("attention.sliding_window", int, 4096),
         "attn_logit_softcapping": it.get("attn_logit_softcapping", float, 50.0),
@@ -252,7 +213,7 @@ def _gemma2(it: _Metadata) -> Config:
     }
 
 
-def _gemma3(it: _Metadata) -> Config:
+def _gemma3(it: Metadata) -> Config:
     """Every sixth layer sees everything, and has rotary frequencies of its own; without a window
     all do."""
     layers, every = it.get("block_count", int), 1
@@ -274,7 +235,7 @@ def _gemma3(it: _Metadata) -> Config:
     }
 
 
-def _scale(it: _Metadata, layers_of_27b: int) -> int:
+def _scale(it: Metadata, layers_of_27b: int) -> int:
     """By what attention scores are scaled: the width of a head, and in the largest models the
     hidden size by the number of heads. llama.cpp knows these by their number of layers."""
     if it.get("block_count", int) == layers_of_27b:
@@ -282,7 +243,7 @@ def _scale(it: _Metadata, layers_of_27b: int) -> int:
     return it.head_dim
 
 
-def _gpt2(it: _Metadata) -> Config:
+def _gpt2(it: Metadata) -> Config:
     return {
         "n_positions": it.get("context_length", int),
         "n_embd": it.get("embedding_length", int),
@@ -299,7 +260,7 @@ class _Architecture:
 
     architecture: str
     model_type: str
-    config: Callable[[_Metadata], Config]
+    config: Callable[[Metadata], Config]
 
 
 ARCHITECTURES = {
