@@ -199,6 +199,7 @@ def test_what_is_no_model_that_can_be_built(
             {"rope.scaling.type": "longrope"},
             "scales its rotary frequencies by longrope (llama.rope.scaling.type); none, linear",
         ),
+        ({"block_count": 2**31}, "says that it has 2,147,483,648 layers and holds 1 tensors"),
         ({"attention.head_count": 0}, "make no transformers configuration"),
     ],
 )
@@ -217,6 +218,14 @@ def test_frequencies_of_another_scaling(tiny_refused: Refused, tmp_path: Path) -
     finish(writer)
     message = "divides the rotary frequencies otherwise than Llama 3.1 does"
     assert message in refused(tiny_refused, file)
+
+
+def test_half_of_longrope(tiny_refused: Refused, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    writer = small(file, "phi3")
+    writer.add_tensor("rope_factors_short.weight", np.ones(8, np.float32))
+    finish(writer)
+    assert "lacks the tensor rope_factors_long.weight" in refused(tiny_refused, file)
 
 
 def test_a_file_without_embedding(tiny_refused: Refused, file: Path) -> None:

@@ -39,7 +39,7 @@ def gguf_config(header: GgufHeader) -> Config:
         CheckpointError: a key or a tensor that every such file has is missing.
     """
     name = header.metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{header.file} is of llama.cpp's architecture {name}; of GGUF files, "
             f"{', '.join(ARCHITECTURES)} are supported"
@@ -50,9 +50,12 @@ def gguf_config(header: GgufHeader) -> Config:
         raise UnsupportedError(
             f"{header.file} is a mixture of experts ({name}.expert_count), which cannot be built"
         )
-    if "token_embd.weight" not in header.tensors:
+    _require(header, _EMBEDDING)
+    layers, tensors = metadata.get("block_count", int), len(header.tensors)
+    if layers > tensors:
         raise CheckpointError(
-            f"{header.file} lacks the tensor token_embd.weight; download it again"
+            f"{header.file} says that it has {layers:,} layers and holds {tensors} tensors; "
+            "download it again"
         )
     return {
         "architectures": [made.architecture],
@@ -64,9 +67,14 @@ def gguf_config(header: GgufHeader) -> Config:
     }
 
 
+def _require(header: GgufHeader, tensor: str) -> None:
+    if tensor not in header.tensors:
+        raise CheckpointError(f"{header.file} lacks the tensor {tensor}; download it again")
+
+
 def _special_tokens(header: GgufHeader) -> Config:
-    """The ids of the tokens that begin and end; without `eos` in transformers' sense there are
-    defaults, which are other models'."""
+    """The ids of the tokens that begin and end, None where the file names none: transformers'
+    defaults are other models'."""
 
     def known(key: str) -> int | None:
         value = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
@@ -153,6 +161,7 @@ def _llama3(it: Metadata, base: float) -> Config:
 
 def _numbers(it: Metadata, name: str) -> torch.Tensor:
     """A small tensor that transformers has in its configuration."""
+    _require(it.header, name)
     entry = it.header.tensors[name]
     return read_gguf_entry(GgufEntry(**vars(entry)), name).flatten()
 

@@ -164,7 +164,7 @@ def _entry(
     head = 0
     if names.interleaved and stem in ("attn_q", "attn_k"):
         heads = config.num_attention_heads if stem == "attn_q" else config.num_key_value_heads
-        head = entry.shape[0] // heads
+        head = entry.shape[0] // max(heads, 1)
     transposed = stem in names.transposed and len(entry.shape) == 2
     added = 1.0 if names.norms_plus_one and own.endswith("norm.weight") else 0.0
     shape = entry.shape[::-1] if transposed else entry.shape
