@@ -15,7 +15,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-TOOLS := pytest pytest-xdist hypothesis ruff mypy build hatchling editables
+TOOLS := accelerate pytest pytest-xdist hypothesis ruff mypy build hatchling editables
 READY := $(VENV)/ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 OLDEST := $(VENV)/transformers-oldest
@@ -69,7 +69,7 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),-c constraints.txt) $(TORCH)
 	$(PIP) install --quiet -c constraints.txt $(TOOLS)
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e "./runtime[parquet,server]" -e ".[eval]"
+	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e "./runtime[parquet,server]" -e ".[eval,gguf]"
 	touch $@
 
 $(OLDEST)/ready: constraints-oldest.txt $(READY)

@@ -25,6 +25,7 @@ from .parity.record import save_report, with_parity
 from .parity.report import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
+from .prompt.tokenizer_choice import difference_note
 from .quantize.activation_ranges import activation_ranges
 from .source.shipped import sample_texts
 from .spec import BuildSpec
@@ -81,6 +82,8 @@ def build(
     check_sample(sample, planned.labels)
     for line in planned.notes:
         progress.say(line)
+    if note := difference_note(spec.tokenizer, planned.tokenizer, planned.checkpoint, sample.texts):
+        progress.say(note)
     release()
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)

@@ -17,6 +17,7 @@ from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
 from .prompt.label_trie import Trie
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from .prompt.tokenizer_choice import check_known, check_vocabulary, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
@@ -132,13 +133,15 @@ def set_up(spec: BuildSpec) -> Setting:
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     if adapter is not None and spec.adapter is not None:
         checkpoint = merge_adapter(checkpoint, adapter, spec.adapter)
-    tokenizer = load_tokenizer(directory)
-    bare = wrap_in_chat(template, spec.system, directory) if spec.chat else template
+    place = tokenizer_place(spec.tokenizer, checkpoint)
+    tokenizer = load_tokenizer(place)
+    check_vocabulary(tokenizer, place, checkpoint)
+    bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
     prompt = _tokenise(bare, tokenizer, checkpoint)
     control = _control(prompt)
     if shots:
         refuse_control(shots, tokenizer, control)
-        shown = _tokenise(_shown(template, spec, directory, shots), tokenizer, checkpoint)
+        shown = _tokenise(_shown(template, spec, place, shots), tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
     return Setting(
         spec=spec,
@@ -194,11 +197,11 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
 
 
 def _shown(
-    template: PromptTemplate, spec: BuildSpec, directory: Path, shots: Sequence[Shot]
+    template: PromptTemplate, spec: BuildSpec, tokenizer: Path, shots: Sequence[Shot]
 ) -> PromptTemplate:
     """The template with examples before it, which are turns of a chat where the template is one."""
     if spec.chat:
-        return wrap_in_chat(template, spec.system, directory, shots)
+        return wrap_in_chat(template, spec.system, tokenizer, shots)
     return write_shots(template, shots)
 
 
@@ -209,6 +212,7 @@ def _tokenise(
     trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = tokenise_prompt(template, tokenizer, ended=classifier)
+    check_known((*prompt.prefix_ids, *prompt.suffix_ids), tokenizer, checkpoint)
     if not classifier:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)

@@ -21,7 +21,7 @@ class BuildSpec:
     """Everything that a build is made of.
 
     Args:
-        model: directory or hub id.
+        model: directory, GGUF file or hub id.
         labels: in the order of the logits. A fine-tuned classifier has its own; given, they name
             those that are only numbered there.
         prompt: template with one `{text}`. None is the one that the checkpoint's card gives for
@@ -37,6 +37,7 @@ class BuildSpec:
         system: what the system turn says before the user's; None is no such turn.
         adapter: directory or hub id of a LoRA adapter in peft's format, which is merged into the
             model; None is the model as it is.
+        tokenizer: directory or file of the tokenizer; None is the model's own.
         few_shot: a file of texts with labels, of which examples are written into the prompt.
         shots: how many examples of each label.
         seed: decides which examples are taken, and in which order.
@@ -55,6 +56,7 @@ class BuildSpec:
     chat: bool = False
     system: str | None = None
     adapter: str | None = None
+    tokenizer: str | None = None
     few_shot: Path | None = None
     shots: int | None = None
     seed: int = 0
@@ -109,8 +111,8 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 def read_recipe(path: Path) -> BuildSpec:
     """Read a recipe: a TOML file that names a build completely.
 
-    A relative `model` or `adapter` that is a directory beside the recipe is found there, and so is
-    a relative `few_shot` that is a file.
+    A relative `model`, `adapter` or `tokenizer` that is beside the recipe is found there, and so is
+    a relative `few_shot`.
 
     Raises:
         SpecError: not TOML, an unknown or missing key, or a value of the wrong type.
@@ -137,7 +139,12 @@ def read_recipe(path: Path) -> BuildSpec:
     return BuildSpec(**{key: _KINDS[key].read(value) for key, value in raw.items()})
 
 
-_BESIDE = {"model": Path.is_dir, "adapter": Path.is_dir, "few_shot": Path.is_file}
+_BESIDE = {
+    "model": Path.exists,
+    "adapter": Path.is_dir,
+    "tokenizer": Path.exists,
+    "few_shot": Path.is_file,
+}
 """The fields that may name a directory or a file beside the recipe."""
 
 

@@ -16,6 +16,7 @@ from .parity.record import save_report
 from .parity.report import ParityReport
 from .progress import Progress, Silent
 from .prompt.tokenizer import load_tokenizer
+from .prompt.tokenizer_choice import tokenizer_of
 from .source.of_bundle import checkpoint_of
 from .source.shipped import sample_texts
 from .texts import Texts
@@ -27,6 +28,7 @@ def verify(
     sample: Texts | None = None,
     model: str | None = None,
     adapter: str | None = None,
+    tokenizer: str | None = None,
     backends: Sequence[str] = (DEFAULT,),
     optimum: str = sys.executable,
     progress: Progress | None = None,
@@ -37,12 +39,13 @@ def verify(
         sample: texts to compare on; None takes those that ship with the package.
         model: where the checkpoint is now, if it has moved since the build.
         adapter: where its adapter is now, if it has one that has moved.
+        tokenizer: where the tokenizer is now, if one was named that has moved.
         backends: what runs the variants, of `parity.backends.BACKENDS`; what cannot run is
             reported as not run, with the reason.
         optimum: a Python that has optimum-onnx, for the backend of that name.
 
     Raises:
-        CheckpointError: checkpoint or adapter is not there any more, or is another one.
+        CheckpointError: checkpoint, adapter or tokenizer is not there any more, or is another one.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
     progress = progress or Silent()
@@ -50,12 +53,13 @@ def verify(
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
     checkpoint = checkpoint_of(manifest, model, adapter)
-    tokenizer = load_tokenizer(checkpoint.directory)
+    place = tokenizer_of(manifest.source, checkpoint, tokenizer)
+    loaded = load_tokenizer(place)
     release()
     report = measure(
         bundle,
         LayerwiseModel(checkpoint),
-        tokenizer,
+        loaded,
         sample or Texts(tuple(sample_texts())),
         progress,
         backends,

@@ -60,10 +60,13 @@ class TextLimit:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights come from. `directory` is None for a hub id.
+    """Where the weights come from. `directory` is None for a hub id; of a GGUF it is the file, by
+    whose name `model` goes.
 
     `adapter` is the LoRA adapter that was merged into them, a directory or a hub id, and
     `adapter_sha256` the hash of its configuration and weights; both None where there was none.
+    `tokenizer` is the directory or file of one that was named instead of the model's own, and
+    `tokenizer_sha256` its file's hash.
     """
 
     model: str
@@ -74,6 +77,8 @@ class Source:
     notice: str | None
     adapter: str | None = None
     adapter_sha256: str | None = None
+    tokenizer: str | None = None
+    tokenizer_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def test_a_missing_tensor(tiny_copy: Path) -> None:
 def test_a_tensor_of_another_shape(tiny_copy: Path) -> None:
     tiny.edit_tensors(tiny_copy, lambda it: it.update({GATE: it[GATE][:, :16].contiguous()}))
     _refused(tiny_copy, f"tensor {GATE}")
-    _refused(tiny_copy, "is [64, 16], config.json makes it [64, 32]")
+    _refused(tiny_copy, "is [64, 16], the configuration makes it [64, 32]")
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float64])

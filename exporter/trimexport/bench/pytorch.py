@@ -18,8 +18,15 @@ from trimexport.graph.classifier import combine_words
 from trimexport.parity.reference import bias_of, fitted_logits, sequence_scores, trie_of
 from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import open_checkpoint, read_config
-from trimexport.source.empty_model import body_of, output_layer
-from trimexport.source.families import family_of, is_classifier
+from trimexport.source.empty_model import (
+    body_of,
+    make_skeleton,
+    output_layer,
+    parameter_names,
+    set_tensor,
+)
+from trimexport.source.families import family_of, is_classifier, reference_attention
+from trimexport.source.gguf_place import is_gguf
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -40,7 +47,7 @@ class Untrimmed:
         self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
-        self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        self._model = _load(kind, Path(model), getattr(torch, dtype)).eval()
         if adapter is not None:
             _merge(self._model, Path(model), Path(adapter))
 
@@ -94,6 +101,19 @@ class Untrimmed:
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
         logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
         return logits.float()
+
+
+def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:
+    """The model as transformers loads it; of a GGUF, with the parameters that a build reads."""
+    if not is_gguf(model):
+        return kind.from_pretrained(model, dtype=dtype)
+    checkpoint = open_checkpoint(model, str(model), None)
+    found = make_skeleton(checkpoint, reference_attention(checkpoint.config))
+    names = parameter_names(found, checkpoint)
+    read = {source: checkpoint.read(source).to(dtype) for source in set(names.values())}
+    for name, source in names.items():
+        set_tensor(found, name, read[source])
+    return found
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import tokenizer_config
+from trimexport.prompt.tokenizer_choice import tokenizer_sha256
 from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
@@ -90,8 +91,8 @@ def first_manifest(
         hashes: file -> SHA-256, of the files that were hashed while they were written.
     """
     spec, checkpoint = planned.spec, planned.checkpoint
-    adapter = checkpoint.adapter
-    local = Path(spec.model).is_dir()
+    adapter, tokenizer = checkpoint.adapter, spec.tokenizer
+    local = Path(spec.model).exists()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
     return Manifest(
@@ -117,6 +118,8 @@ def first_manifest(
             notice=planned.notice,
             adapter=None if adapter is None else adapter.name,
             adapter_sha256=None if adapter is None else adapter.sha256,
+            tokenizer=None if tokenizer is None else str(Path(tokenizer).resolve()),
+            tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(Path(tokenizer)),
         ),
         variants=variants,
         files=tuple(_file(work, name, hashes.get(name)) for name in names),

@@ -9,13 +9,22 @@ from pathlib import Path
 import click
 
 MODEL = click.option(
-    "--model", help="Directory or hub id of the model.  [default: the gemma-mini that ships]"
+    "--model",
+    help="Directory, GGUF file or hub id of the model.  [default: the gemma-mini that ships]",
 )
 REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
 ADAPTER = click.option(
     "--adapter",
     metavar="DIR",
     help="A LoRA adapter in peft's format that is merged into the model: a directory or hub id.",
+)
+TOKENIZER = click.option(
+    "--tokenizer",
+    metavar="PLACE",
+    help="Directory or file of a tokenizer, instead of the model's own.",
+)
+MOVED_TOKENIZER = click.option(
+    "--tokenizer", metavar="PLACE", help="Where its tokenizer is now, if a named one has moved."
 )
 MOVED_ADAPTER = click.option(
     "--adapter", metavar="DIR", help="Where its adapter is now, if it has one that has moved."
@@ -67,7 +76,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a model and what it is asked."""
-    named = (MODEL, REVISION, ADAPTER, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM)
+    named = (MODEL, REVISION, ADAPTER, TOKENIZER, LABELS, PROMPT, PROMPT_FILE, CHAT, SYSTEM)
     return functools.reduce(lambda inner, option: option(inner), reversed(named), command)
 
 

@@ -48,9 +48,10 @@ def make_spec(options: Mapping[str, Any], say: Callable[[str], None]) -> BuildSp
 
         local_directory(given["model"])
     spec = _filled(given, say) if recipe is None else _overridden(read_recipe(recipe), given)
-    if "revision" in given and Path(spec.model).is_dir():
+    if "revision" in given and os.path.exists(spec.model):
+        kind = "directory" if os.path.isdir(spec.model) else "file"
         raise SpecError(
-            f"--revision {spec.revision} is given and {spec.model} is a directory; a revision "
+            f"--revision {spec.revision} is given and {spec.model} is a {kind}; a revision "
             "belongs to a hub id, so drop it or name one with --model"
         )
     if options.get("tensorrt_onnx_only") and not spec.tensorrt:
@@ -76,10 +77,10 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
-    """The recipe with what is given instead. Its revision, notice and adapter are its own model's,
-    and its words are its own labels'."""
+    """The recipe with what is given instead. Its revision, notice, adapter and tokenizer are its
+    own model's, and its words are its own labels'."""
     other = given.get("model", recipe.model) != recipe.model
-    dropped = dict.fromkeys(("revision", "notice", "adapter") if other else ())
+    dropped = dict.fromkeys(("revision", "notice", "adapter", "tokenizer") if other else ())
     labels = given.get("labels")
     words = {
         label: own for label, own in recipe.verbalizers.items() if labels is None or label in labels
@@ -90,8 +91,10 @@ def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
 
 def _may_have_labels(model: str | None) -> bool:
     """Whether the model may be a fine-tuned classifier, which brings its labels. A hub id may be
-    one: it is known when its configuration is downloaded."""
-    return model is not None and (not os.path.isdir(model) or holds_classifier(Path(model)))
+    one: it is known when its configuration is downloaded. A GGUF file is none."""
+    if model is None or os.path.isfile(model):
+        return False
+    return not os.path.isdir(model) or holds_classifier(Path(model))
 
 
 def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:

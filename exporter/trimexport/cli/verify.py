@@ -11,7 +11,7 @@ import click
 from trimexport.spec import parse_names
 
 from .console import ConsoleProgress
-from .options import JSON, MOVED_ADAPTER, TEXTS
+from .options import JSON, MOVED_ADAPTER, MOVED_TOKENIZER, TEXTS
 
 
 @click.command()
@@ -19,6 +19,7 @@ from .options import JSON, MOVED_ADAPTER, TEXTS
 @TEXTS
 @click.option("--model", help="Where the checkpoint is now, if it has moved since the build.")
 @MOVED_ADAPTER
+@MOVED_TOKENIZER
 @click.option(
     "--backends",
     metavar="NAMES",
@@ -38,6 +39,7 @@ def verify(
     texts: Path | None,
     model: str | None,
     adapter: str | None,
+    tokenizer: str | None,
     backends: str,
     optimum_python: str,
     as_json: bool,
@@ -74,6 +76,7 @@ def verify(
         sample=sample,
         model=model,
         adapter=adapter,
+        tokenizer=tokenizer,
         backends=names,
         optimum=optimum_python,
         progress=ConsoleProgress(),

@@ -30,7 +30,7 @@ def wrap_in_chat(
     Args:
         template: the user's words, with their `{text}`.
         system: the content of the system turn, or None for no such turn.
-        directory: the checkpoint, for its tokenizer's chat template.
+        directory: where the tokenizer is that has the chat template.
         shots: examples, each of which becomes two turns before the user's: the example in the
             user's words, and the answer.
 

@@ -22,11 +22,13 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.source.gguf_place import is_named_gguf
 
+from .gguf_tokenizer import gguf_tokenizer
 from .text_lead import lead_normalizers
 from .tokenizer_json import dummy_prefix, normalizers, parts, special_ids_around, without_start
 
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,22 @@ class SourceTokenizer:
 
 
 def load_tokenizer(directory: Path) -> SourceTokenizer:
-    """Load the tokenizer of a checkpoint as transformers does.
+    """Load the tokenizer of a checkpoint, or that of a single file, as transformers does.
 
     Raises:
         CheckpointError: there is none, or one that the `tokenizers` library cannot express.
     """
-    if not any((directory / name).is_file() for name in _FILES):
+    if directory.is_dir() and not any((directory / name).is_file() for name in FILES):
         raise CheckpointError(
-            f"{directory} has no tokenizer: none of {', '.join(_FILES)}; copy the model's own "
-            "tokenizer files beside its weights"
+            f"{directory} has no tokenizer: none of {', '.join(FILES)}; copy the model's own "
+            "tokenizer files beside its weights, or name their directory with --tokenizer"
         )
     try:
         loaded = transformers_tokenizer(directory)
         backend = loaded.backend_tokenizer
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # `tokenizers` raises no other, transformers many
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"the tokenizer of {directory} cannot be loaded ({first}); the directory needs a "
@@ -158,12 +162,19 @@ def _pad_token(loaded: Any, directory: Path) -> str:
 
 
 def transformers_tokenizer(directory: Path) -> Any:
-    """The checkpoint's tokenizer as a transformers object.
+    """The tokenizer of a checkpoint, or of a file, as a transformers object. A file of a well-known
+    name is read with the settings beside it.
 
     Transformers 5 writes a new class name for the plain kind into tokenizer_config.json, and a list
     of special tokens that tokenizer.json marks as well. Transformers 4 knows neither: it gets the
     class by its old name, and its warning about the two names is silenced.
     """
+    if directory.is_file() and is_named_gguf(directory):
+        return gguf_tokenizer(directory)
+    if directory.name in FILES and directory.is_file():
+        directory = directory.parent
+    if directory.is_file():
+        return PreTrainedTokenizerFast(tokenizer_file=str(directory))
     path = directory / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     renamed = settings.get("tokenizer_class") == "TokenizersBackend"

@@ -1,5 +1,5 @@
 """A checkpoint on disk: its configuration, and its tensors, which are read one at a time from
-safetensors files (see `tensor_files`)."""
+safetensors files (see `tensor_files`) or a GGUF file (see `gguf_header`)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ from .families import (
     read_rope_parameters,
     text_config,
 )
+from .gguf_blocks import GgufEntry, read_gguf_entry
+from .gguf_config import gguf_config
+from .gguf_header import gguf_sha256, read_gguf_header
+from .gguf_names import gguf_tensors
+from .gguf_place import is_gguf
 from .json_file import read_json_object
 from .low_rank import Adapter
 from .tensor_files import TensorEntry, read_entry, read_header
@@ -40,11 +45,12 @@ _SINGLE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's directory, opened. Holds no weights.
+    """A model's directory or GGUF file, opened. Holds no weights.
 
-    `model` is the user's name for it. `config` is the language model's own configuration. `tensors`
-    have the names of its parameters, whatever the checkpoint calls them. `adapter` is merged into
-    the tensors as they are read.
+    `directory` is where the model is: of a GGUF the file, the first of several. `model` is the
+    user's name for it. `config` is the language model's own configuration. `tensors` have the names
+    of its parameters, whatever the checkpoint calls them. `adapter` is merged into the tensors as
+    they are read.
     """
 
     directory: Path
@@ -57,7 +63,10 @@ class Checkpoint:
 
     @property
     def config_sha256(self) -> str:
-        """The hash of config.json, by which another model is noticed."""
+        """The hash of config.json, or of a GGUF's header and samples of its tensors, by which
+        another model is noticed."""
+        if is_gguf(self.directory):
+            return gguf_sha256(read_gguf_header(self.directory))
         return hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()
 
     @property
@@ -106,7 +115,11 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is gone or ends early, or its dtype is not supported.
         """
-        block = read_entry(self.tensors[name], name, start, stop)
+        entry = self.tensors[name]
+        if isinstance(entry, GgufEntry):
+            block = read_gguf_entry(entry, name, start, stop)
+        else:
+            block = read_entry(entry, name, start, stop)
         change = None if self.adapter is None else self.adapter.changes.get(name)
         if change is not None:
             block += change.rows(name, start, start + len(block))
@@ -119,7 +132,7 @@ class Checkpoint:
 
 
 def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkpoint:
-    """Open the checkpoint in `directory`.
+    """Open the checkpoint in `directory`, or the GGUF file of that name.
 
     Args:
         model: the user's name for it.
@@ -129,6 +142,8 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         CheckpointError: the directory, its configuration or a weight file is missing or damaged.
         UnsupportedError: an architecture that is not supported.
     """
+    if is_gguf(directory):
+        return _open_gguf(directory, model)
     raw = read_config(directory)
     architecture, family = family_of(raw, model)
     try:
@@ -144,6 +159,21 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     for file in _weight_files(directory):
         tensors.update(_renamed(read_header(file), family))
     return Checkpoint(directory, model, revision, config, architecture, tensors)
+
+
+def _open_gguf(file: Path, model: str) -> Checkpoint:
+    """Open the checkpoint in a GGUF file."""
+    header = read_gguf_header(file)
+    raw = gguf_config(header)
+    try:
+        config = _language_model(AutoConfig.for_model(**raw))
+    except Exception as error:  # whatever a configuration's own checks raise, it is at fault
+        raise CheckpointError(
+            f"the metadata of {file} make no transformers configuration: {error}; take a file that "
+            "llama.cpp's conversion wrote"
+        ) from None
+    tensors = gguf_tensors(header, config)
+    return Checkpoint(header.file, model, None, config, raw["architectures"][0], tensors)
 
 
 def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
@@ -170,11 +200,13 @@ def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read config.json.
+    """Read config.json, or what a GGUF file has instead.
 
     Raises:
-        CheckpointError: it is missing or no JSON object.
+        CheckpointError: it is missing or no JSON object; as `gguf_config`.
     """
+    if is_gguf(directory):
+        return gguf_config(read_gguf_header(directory))
     if not directory.is_dir():
         raise CheckpointError(
             f"{directory} does not exist; --model takes a directory with config.json, "

@@ -24,6 +24,7 @@ from trimexport.errors import CheckpointError, UnsupportedError
 
 from .checkpoint import Checkpoint
 from .families import fix_rope
+from .gguf_blocks import GgufEntry
 from .tensor_files import check_dtype
 
 _ROWS = 8192  # rows of an embedding that are compared at once
@@ -127,10 +128,11 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
             )
         if entry.shape != tuple(parameter.shape):
             raise CheckpointError(
-                f"tensor {source} of {entry.file} is {list(entry.shape)}, config.json makes it "
-                f"{list(parameter.shape)}; the two do not belong together"
+                f"tensor {source} of {entry.file} is {list(entry.shape)}, the configuration makes "
+                f"it {list(parameter.shape)}; the two do not belong together"
             )
-        check_dtype(source, entry)
+        if not isinstance(entry, GgufEntry):  # whose types are known since it was opened
+            check_dtype(source, entry)
         names[name] = source
     return names
 

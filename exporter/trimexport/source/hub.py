@@ -19,6 +19,8 @@ from huggingface_hub.errors import (
 
 from trimexport.errors import CheckpointError, HubError
 
+from .gguf_place import gguf_in, is_named_gguf
+
 _FULL_OR_LOCKED = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -38,10 +40,10 @@ _ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def locate_model(model: str, revision: str | None) -> Path:
-    """The directory of a model: `model` itself, or the hub's files, downloaded once and cached.
+    """The place of a model: `model` itself, or the hub's files, downloaded once and cached.
 
     Args:
-        model: a directory, or a hub id such as `google/gemma-2b`.
+        model: a directory, a GGUF file, or a hub id such as `google/gemma-2b`.
         revision: branch, tag or commit of a hub id; None is its default branch.
 
     Raises:
@@ -96,12 +98,15 @@ def locate_adapter(adapter: str) -> Path:
 
 
 def local_directory(model: str) -> Path | None:
-    """The directory that `model` names, or None if it is a hub id. The hub is not asked.
+    """The directory or GGUF file that `model` names, or None if it is a hub id. The hub is not
+    asked.
 
     Raises:
         CheckpointError: it is neither of the two.
     """
     if model and os.path.isdir(model):
+        return gguf_in(Path(model)) or Path(model)
+    if os.path.isfile(model) and is_named_gguf(Path(model)):
         return Path(model)
     if _HUB_ID.fullmatch(model):
         return None
@@ -110,8 +115,8 @@ def local_directory(model: str) -> Path | None:
     else:
         problem = "the model's name is empty"
     raise CheckpointError(
-        f"{problem}; --model takes a directory with config.json, safetensors and a tokenizer, or "
-        "a hub id such as google/gemma-2b"
+        f"{problem}; --model takes a directory with config.json, safetensors and a tokenizer, a "
+        "GGUF file, or a hub id such as google/gemma-2b"
     )
 
 

@@ -10,6 +10,7 @@ from trimexport_runtime.bundle import Source
 
 from .adapter import merge_adapter
 from .checkpoint import Checkpoint, open_checkpoint
+from .gguf_place import is_gguf
 from .hub import locate_adapter, locate_model
 from .low_rank import adapter_sha256
 
@@ -27,17 +28,18 @@ def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = N
     """
     source = manifest.source
     name = model or source.directory or source.model
-    if model is None and source.directory and not Path(source.directory).is_dir():
+    if model is None and source.directory and not Path(source.directory).exists():
         raise CheckpointError(
             f"the bundle was made from {source.directory}, which is not there any more; name the "
-            "checkpoint's directory with --model"
+            "checkpoint's place with --model"
         )
     revision = source.revision if model is None else None
     checkpoint = open_checkpoint(locate_model(name, revision), name, revision)
     if checkpoint.config_sha256 != source.config_sha256:
+        what = "file" if is_gguf(checkpoint.directory) else "config.json"
         raise CheckpointError(
             f"{checkpoint.directory} is not the checkpoint that the bundle was made from "
-            f"({source.model}): its config.json differs; name the right one with --model"
+            f"({source.model}): its {what} differs; name the right one with --model"
         )
     return _with_adapter(checkpoint, source, adapter)
 

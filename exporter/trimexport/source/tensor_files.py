@@ -102,6 +102,19 @@ def _read_tensor(
 ) -> torch.Tensor:
     """Read `size` bytes as a float32 tensor."""
     check_dtype(name, entry)
+    buffer = read_bytes(stream, size, entry, name)
+    if not size:
+        return torch.empty(shape, dtype=torch.float32)
+    tensor = torch.frombuffer(buffer, dtype=_DTYPES[entry.dtype]).reshape(shape)
+    return tensor.to(torch.float32)
+
+
+def read_bytes(stream: Any, size: int, entry: TensorEntry, name: str) -> bytearray:
+    """The next `size` bytes of the tensor's file.
+
+    Raises:
+        CheckpointError: it ends before.
+    """
     buffer = bytearray(size)
     view, done = memoryview(buffer), 0
     while done < size:
@@ -109,7 +122,4 @@ def _read_tensor(
         if not count:
             raise CheckpointError(f"{entry.file} ends inside tensor {name}; download it again")
         done += count
-    if not size:
-        return torch.empty(shape, dtype=torch.float32)
-    tensor = torch.frombuffer(buffer, dtype=_DTYPES[entry.dtype]).reshape(shape)
-    return tensor.to(torch.float32)
+    return buffer
