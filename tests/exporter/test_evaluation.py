@@ -153,6 +153,8 @@ def test_a_comparison(sentiment: Path, tmp_path: Path) -> None:
     again = run(
         sentiment, data, "-o", tmp_path / "b.html", "--json", "--compare", tmp_path / "first.json"
     )
+    shown = run(sentiment, data, "-o", tmp_path / "b.html", "--compare", tmp_path / "first.json")
+    assert "p = 1; 0 texts are right only now, 0 were right only then" in shown.stdout
     (variant,) = json.loads(again.stdout)["variants"]
     assert variant["comparison"]["difference"] == 0
     assert variant["comparison"]["p_value"] == 1

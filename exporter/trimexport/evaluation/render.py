@@ -68,8 +68,8 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
             (
                 "against the earlier",
                 f"{other.difference:+.2%} (95 %: {low:+.2%} to {high:+.2%}), p = "
-                f"{other.p_value:.3g}; {other.only_second:,} texts are right now alone, "
-                f"{other.only_first:,} were",
+                f"{other.p_value:.3g}; {other.only_second:,} texts are right only now, "
+                f"{other.only_first:,} were right only then",
             )
         )
     return pairs

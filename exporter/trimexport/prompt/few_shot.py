@@ -118,7 +118,7 @@ def refuse_control(
         control: ids of added tokens that are control tokens besides those marked special.
     """
     added = tokenizer.definition["added_tokens"]
-    tokens = [it["content"] for it in added if it["special"] or it["id"] in control]
+    tokens = [own["content"] for own in added if own["special"] or own["id"] in control]
     for shot in shots:
         if inside := [token for token in tokens if token in shot.text]:
             raise SpecError(
