@@ -24,7 +24,7 @@ from trimexport.source.hub import locate_model
 LOCATE = """
 import sys
 from trimexport.errors import TrimexportError
-from trimexport.hub import locate_model
+from trimexport.source.hub import locate_model
 try:
     print(locate_model(sys.argv[1], sys.argv[2] or None))
 except TrimexportError as error:
@@ -33,7 +33,7 @@ except TrimexportError as error:
 ADAPTER = """
 import sys
 from trimexport.errors import TrimexportError
-from trimexport.hub import locate_adapter
+from trimexport.source.hub import locate_adapter
 try:
     print(locate_adapter(sys.argv[1]))
 except TrimexportError as error:
