@@ -188,6 +188,7 @@ def _fill(raw: dict[str, Any]) -> None:
     raw["labels"][0]["sequences"] = [[4, 5], [6]]
     raw["prompt"] |= {"rendered": True, "examples": ["3" * 64]}
     raw["source"] |= {"directory": "checkpoint", "adapter": "lora", "adapter_sha256": "4" * 64}
+    raw["source"] |= {"tokenizer": "tokenizer.json", "tokenizer_sha256": "5" * 64}
     raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}
     raw["variants"][0]["parity"]["agreement_tolerance"] = 0.99
     raw |= {"calibration": CALIBRATION, "fit": FIT}
