@@ -40,7 +40,7 @@ def test_a_split(
     bundle = build(spec, tmp_path / "bundle", engines=False).directory
     with forced("on"):
         report = _report(bundle, rows)
-    given = [row["text"] for row in rows]
+    given = [row["text"] for row in rows[::10]]
     both_ways(lambda: Classifier.load(bundle, variant="int8").logits(given))
     assert report.logit_deviation >= 1
     assert report.gap.different == 0
