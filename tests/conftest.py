@@ -1,8 +1,9 @@
-"""Bundles that many tests share; each costs a trace, so it is built once."""
+"""What many tests share: traced graphs, and bundles."""
 
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 from collections import Counter
@@ -17,7 +18,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 from guards import GUARDS, forced
 from tasks import SENTIMENT
+from traced_graphs import share
 from trimexport import build
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _traced_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one worker has traced the others read: see `traced_graphs`."""
+    base = tmp_path_factory.getbasetemp()
+    share((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced-graphs")
 
 
 @pytest.fixture(autouse=True, scope="module")
