@@ -1,4 +1,4 @@
-"""Bundles that many tests share; each costs a trace, so it is built once."""
+"""What many tests share: traced graphs, and bundles."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import gc
 import os
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
-import traced_graphs
 from guards import GUARDS, forced
 from tasks import SENTIMENT
+from traced_graphs import share
 from trimexport import build
 
+# How fast a machine is decides no test.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let all processes of this run share the graphs that they trace."""
-    if traced_graphs.DIRECTORY not in os.environ:
-        directory = tempfile.TemporaryDirectory(prefix="trimexport-graphs-")
-        config.add_cleanup(directory.cleanup)
-        os.environ[traced_graphs.DIRECTORY] = directory.name
-    traced_graphs.share(Path(os.environ[traced_graphs.DIRECTORY]))
+
+@pytest.fixture(autouse=True, scope="session")
+def _traced_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one worker has traced the others read: see `traced_graphs`."""
+    base = tmp_path_factory.getbasetemp()
+    share((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced-graphs")
 
 
 @pytest.fixture(autouse=True, scope="module")

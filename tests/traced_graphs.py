@@ -1,11 +1,11 @@
-"""Graphs that one run of the tests traces once: a trace takes seconds, and most tests that build a
-bundle build it from an architecture that another test has traced already.
+"""Each graph is traced once in a run of the tests: a trace takes seconds, and most bundles are
+built from an architecture that another test has traced already.
 
-The first test that needs a graph traces it and leaves it in a directory that every process of the
-run sees; whoever needs the same afterwards reads it. "The same" is everything that the tracer can
-see (`description`): the module's classes, their settings, the shapes and types of their tensors.
-Their numbers it cannot see: `trace` makes them fake. Nothing outlives the run, so each run proves
-anew that the installed PyTorch and transformers can be traced.
+The first test that needs a graph traces it and leaves it in a directory of the run, for every
+process; whoever needs the same afterwards reads it. "The same" is everything that the tracer can
+see (`description`): the modules' classes, their settings, the shapes and types of their tensors.
+Their numbers it cannot see, for `trace` makes them fake. Nothing outlives the run, so each run
+proves anew that the installed PyTorch and transformers can be traced.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from transformers import PretrainedConfig
 from trimexport.graph import compile as compilation
 from trimexport.graph.compile import CompiledClassifier
 
-DIRECTORY = "TRIMEXPORT_TEST_GRAPHS"  # the environment variable that names it to each process
+DIRECTORY = "TRIMEXPORT_TEST_GRAPHS"  # the environment variable by which children find it
 
-# What a configuration says that no forward reads: where it lies and what its labels are called.
-_NAMES = ("_name_or_path", "id2label", "label2id", "architectures", "transformers_version")
+# What models and configurations say that no forward reads: where they lie, how labels are called.
+_NAMES = ("name_or_path", "_name_or_path", "id2label", "label2id", "transformers_version")
 _NOWHERE = "nowhere"  # the external file of initializers that have no numbers
 
 Trace = Callable[[CompiledClassifier], ir.Model]
@@ -48,8 +48,15 @@ class Unknown(Exception):
 
 
 def share(directory: Path) -> None:
-    """Let `build` read and leave traced graphs there, in this process."""
+    """Let every build of this process read and leave traced graphs there."""
+    directory.mkdir(exist_ok=True)
+    os.environ[DIRECTORY] = str(directory)
     compilation.trace = shared(compilation.trace, directory)
+
+
+def share_with_parent() -> None:
+    """Let every build of this process read and leave them where the tests do that started it."""
+    share(Path(os.environ[DIRECTORY]))
 
 
 def shared(trace: Trace, directory: Path) -> Trace:
@@ -118,16 +125,21 @@ def _describe(value: Any, seen: dict[int, int]) -> Any:
     if isinstance(value, dict):
         return [[_describe(key, seen), _describe(it, seen)] for key, it in value.items()]
     if isinstance(value, PretrainedConfig):
-        settings = {key: it for key, it in vars(value).items() if key not in _NAMES}
-        return [_name(type(value)), _describe(settings, seen)]
+        return _described_object(value, seen)
     if isinstance(value, torch.Tensor | nn.Module):
         if id(value) in seen:
             return ["again", seen[id(value)]]
         seen[id(value)] = len(seen)
         if isinstance(value, nn.Module):
-            return [_name(type(value)), _describe(vars(value), seen)]
+            return _described_object(value, seen)
         return ["tensor", list(value.shape), str(value.dtype), value.requires_grad]
     raise Unknown(type(value))
+
+
+def _described_object(value: Any, seen: dict[int, int]) -> Any:
+    """Its class and all that it holds."""
+    held = {name: it for name, it in vars(value).items() if name not in _NAMES}
+    return [_name(type(value)), _describe(held, seen)]
 
 
 def _name(thing: type | FunctionType | BuiltinFunctionType) -> str:
