@@ -281,8 +281,8 @@ def test_a_calibration_of_other_labels_makes_a_damaged_manifest(capped: Path) ->
     calibrate(capped)
     for change, message in (
         ({"bias": [1.0]}, "the calibration has 1 numbers, not 3"),
-        ({"bias": ["1", "2", "3"]}, "calibration.bias\[0\] is"),
-        ({"prior": {"positive": "much"}}, "Calibration.prior is"),
+        ({"bias": ["1", "2", "3"]}, r"calibration\.bias\[0\] is"),
+        ({"prior": {"positive": "much"}}, r'calibration\.prior\["positive"\] is'),
     ):
         raw = json.loads((capped / "trimexport.json").read_text())
         raw["calibration"] |= change

@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 import families
 from models import gemma, llama, save
-from trimexport import CheckpointError, ExportError
+from trimexport import CheckpointError, ExportError, UnsupportedError
 from trimexport.model import layerwise, streamed
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.shared_prefix import SharedPrefix, common_prefix
 from trimexport.source.checkpoint import open_checkpoint
+from trimexport.source.empty_model import attention_of, body_of
 
 SEQUENCES = [[2, 900, 17, 4], [2], [2, *range(500, 560)], [2, 7, 7, 7, 7, 31]]
 TOKENS = [5, 7999, 923]
@@ -131,3 +132,10 @@ def test_the_single_file_wins_over_an_index(tmp_path: Path) -> None:
     expected = model(torch.tensor([SEQUENCES[0]])).logits[0, -1, TOKENS]
     found = engine(tmp_path).reference(SEQUENCES[:1], TOKENS).token_logits[0]
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_model_that_transformers_writes_in_another_way() -> None:
+    whole = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    for find, what in ((body_of, "list of layers"), (attention_of, "causal attention")):
+        with pytest.raises(UnsupportedError, match=rf"^Sequential of .* has no {what}"):
+            find(whole)  # type: ignore[operator]

@@ -8,10 +8,11 @@ computes them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
+import transformers
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import (
@@ -26,6 +27,8 @@ from .checkpoint import Checkpoint
 from .families import fix_rope
 from .gguf_blocks import GgufEntry
 from .tensor_files import check_dtype
+
+Part = TypeVar("Part")
 
 _ROWS = 8192  # rows of an embedding that are compared at once
 
@@ -73,7 +76,8 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
 def body_of(model: PreTrainedModel) -> Any:
     """The decoder without its output layer: the module that holds the list of layers. In some
     families and versions `base_model` is the whole model instead."""
-    return next(module for module in model.modules() if _module_lists(module))
+    holders = (module for module in model.modules() if _module_lists(module))
+    return _first(holders, model, "list of layers")
 
 
 def layers_of(body: nn.Module) -> nn.ModuleList:
@@ -83,7 +87,7 @@ def layers_of(body: nn.Module) -> nn.ModuleList:
 
 def layers_name(body: nn.Module) -> str:
     """The family's name for the list of layers: `layers`, or `h` in GPT-2."""
-    return next(iter(_module_lists(body)))
+    return _first(iter(_module_lists(body)), body, "list of layers")
 
 
 def _module_lists(module: nn.Module) -> dict[str, nn.ModuleList]:
@@ -94,7 +98,22 @@ def _module_lists(module: nn.Module) -> dict[str, nn.ModuleList]:
 
 def attention_of(layer: nn.Module) -> nn.Module:
     """A layer's self-attention, which is its only module with `is_causal`."""
-    return next(module for module in layer.modules() if getattr(module, "is_causal", False))
+    causal = (module for module in layer.modules() if getattr(module, "is_causal", False))
+    return _first(causal, layer, "causal attention")
+
+
+def _first(parts: Iterator[Part], whole: nn.Module, what: str) -> Part:
+    """The first of a module's parts.
+
+    Raises:
+        UnsupportedError: there is none, so transformers writes the family in another way.
+    """
+    for part in parts:
+        return part
+    raise UnsupportedError(
+        f"{type(whole).__name__} of transformers {transformers.__version__} has no {what}; install "
+        "a version that this release was tested with"
+    )
 
 
 def output_layer(model: PreTrainedModel) -> nn.Module:
