@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def _traced_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What one worker has traced the others read: see `traced_graphs`."""
     base = tmp_path_factory.getbasetemp()
     share((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced-graphs")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _listening() -> Iterator[None]:
+    """Tests and the processes that they start hear Ctrl-C, also where the run is a job in the
+    background, whose processes inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -139,12 +139,4 @@ def snapshot(directory: Path) -> dict[str, bytes]:
     }
 
 
-MAIN = "from trimexport.cli import main; main(prog_name='trimexport')"
-PROGRAM = [sys.executable, "-c", MAIN]
-# The same, which does not trace again what a test has traced.
-PROGRAM_TRACED = [
-    sys.executable,
-    "-c",
-    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-    f"from traced_graphs import share_with_parent; share_with_parent(); {MAIN}",
-]
+PROGRAM = [sys.executable, "-c", "from trimexport.cli import main; main(prog_name='trimexport')"]

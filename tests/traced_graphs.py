@@ -34,8 +34,6 @@ from transformers import PretrainedConfig
 from trimexport.graph import compile as compilation
 from trimexport.graph.compile import CompiledClassifier
 
-DIRECTORY = "TRIMEXPORT_TEST_GRAPHS"  # the environment variable by which children find it
-
 # What models and configurations say that no forward reads: where they lie, how labels are called.
 _NAMES = ("name_or_path", "_name_or_path", "id2label", "label2id", "transformers_version")
 _NOWHERE = "nowhere"  # the external file of initializers that have no numbers
@@ -50,13 +48,7 @@ class Unknown(Exception):
 def share(directory: Path) -> None:
     """Let every build of this process read and leave traced graphs there."""
     directory.mkdir(exist_ok=True)
-    os.environ[DIRECTORY] = str(directory)
     compilation.trace = shared(compilation.trace, directory)
-
-
-def share_with_parent() -> None:
-    """Let every build of this process read and leave them where the tests do that started it."""
-    share(Path(os.environ[DIRECTORY]))
 
 
 def shared(trace: Trace, directory: Path) -> Trace:
