@@ -39,7 +39,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 from tokenizers import Tokenizer
-from trimexport.evaluation.data import Labelled
 
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.onnx_file import write_onnx
@@ -49,6 +48,7 @@ from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.graph.compile import compile_graphs
 from trimexport.graph.passes.lower import lower
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.numerics import Places
 from trimexport.planning import Plan, plan
 from trimexport.progress import Silent
 from trimexport.prompt.template import unescape
@@ -56,7 +56,7 @@ from trimexport.quantize.activation_ranges import activation_ranges
 from trimexport.quantize.smooth import largest_weights
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
-from trimexport.tuning.examples import folds
+from trimexport.tuning.examples import fold_numbers
 from trimexport.tuning.regression import fit_head, logits_of
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within
@@ -176,8 +176,9 @@ def _table(
     subject: Subject,
     names: Sequence[str],
     rows: Sequence[Ids],
-    learned: tuple[Sequence[Ids], Labelled] | None,
-    gold: Sequence[int],
+    learned: tuple[Sequence[Ids], Texts] | None,
+    labels: Sequence[str],
+    gold: Places,
 ) -> None:
     """Print each scheme's row as it is measured; float32's first."""
     head: Head | None = None
@@ -193,7 +194,8 @@ def _table(
             if expected is None and learned is not None:
                 shots, examples = learned
                 known = answers(file, shots)
-                head = fit_head(known.hidden, examples.gold, known.head, folds(examples)).head
+                places, fold = examples.places(labels), fold_numbers(examples, labels)
+                head = fit_head(known.hidden, places, known.head, fold).head
         logits = found.logits if head is None else logits_of(head, found.hidden)
         expected = logits if expected is None else expected
         click.echo(line(name, logits, expected, gold, found.milliseconds))
@@ -224,17 +226,15 @@ def main(
     seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
 
-    def encoded(file: Path) -> tuple[list[Ids], Labelled]:
+    def encoded(file: Path) -> tuple[list[Ids], Texts]:
         read = read_texts(file)
-        places = [spec.labels.index(label) for label in read.gold or ()]
         encodings = [tokenizer.encode(text, add_special_tokens=False) for text in read.texts]
-        found = [np.array(it.ids, dtype=np.int64) for it in encodings]
-        return found, Labelled(read.texts, np.array(places, dtype=np.int64))
+        return [np.array(it.ids, dtype=np.int64) for it in encodings], read
 
     rows, gold = encoded(texts)
     learned = encoded(examples) if examples else None
     chosen = [name for name in SCHEMES if name == "fp32" or not names or name in names]
-    _table(compiled(planned, seen), chosen, rows, learned, gold.gold)
+    _table(compiled(planned, seen), chosen, rows, learned, spec.labels, gold.places(spec.labels))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,9 @@ def test_names_that_tell_nothing_apart(make: Make, names: dict[str, str], messag
 
 def test_fewer_names_than_rows(make: Make) -> None:
     found = planned(make(id2label=numbered("bad", "good")))
-    with pytest.raises(CheckpointError, match=r"score.weight .* is \[3, 64\], config.json makes"):
+    with pytest.raises(
+        CheckpointError, match=r"score.weight .* is \[3, 64\], the configuration makes"
+    ):
         inspect_plan(found)
 
 

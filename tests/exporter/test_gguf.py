@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from families import make
 from gguf_models import write_gguf
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.source.adapter import merged
+from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.gguf_config import ARCHITECTURES
 
@@ -223,7 +223,7 @@ def test_an_adapter_is_merged(tmp_path: Path) -> None:
     a, b = torch.randn(2, 64), torch.randn(64, 2)
     pair = {f"base_model.model.{module}.lora_{it}.weight": v for it, v in (("A", a), ("B", b))}
     save_file(pair, directory / "adapter_model.safetensors")
-    found = merged(base, directory, str(directory))
+    found = merge_adapter(base, directory, str(directory))
     name = f"{module}.weight"
     expected = base.read(name) + 2.0 * (b @ a)
     assert torch.allclose(found.read(name), expected, atol=1e-6)
