@@ -125,13 +125,13 @@ def written(subject: Subject, scheme: Precision, file: Path) -> None:
     write_onnx(model, file, file.with_suffix(".data"))
 
 
-def answers(file: Path, rows: Sequence[Ids]) -> Answers:
+def answers(file: Path, rows: Sequence[Ids], scheme: str) -> Answers:
     """Run texts in batches of like lengths, and the first of them one after the other for the time
     it takes; in one thread."""
     model = onnx.load(file, load_external_data=False)
     head, name = read_head(model), give_hidden(model)
     onnx.save(model, file)
-    session = ort.InferenceSession(str(file), session_options(1))
+    session = ort.InferenceSession(str(file), session_options(scheme.partition(",")[0], 1))
     hidden: list[Any] = [None] * len(rows)
     logits: list[Any] = [None] * len(rows)
     for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
@@ -190,10 +190,10 @@ def _table(
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
             written(subject, SCHEMES[name], file)
-            found = answers(file, rows)
+            found = answers(file, rows, name)
             if expected is None and learned is not None:
                 shots, examples = learned
-                known = answers(file, shots)
+                known = answers(file, shots, name)
                 places, fold = examples.places(labels), fold_numbers(examples, labels)
                 head = fit_head(known.hidden, places, known.head, fold).head
         logits = found.logits if head is None else logits_of(head, found.hidden)
