@@ -17,7 +17,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,24 +24,15 @@ import click
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
 from trimexport import BuildSpec, Texts
-from trimexport.bundle.onnx_file import write_onnx
-from trimexport.bundle.variants import SCHEMES, STATIC, Measure, Precision, Seen, prepare
-from trimexport.graph.compile import compile_graphs
-from trimexport.graph.passes.lower import lower
-from trimexport.graph.prefix_attention import PLAIN, STEADY
-from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
-from trimexport.progress import Silent
-from trimexport.quantize.activation_ranges import activation_ranges
-from trimexport.quantize.smooth import largest_weights
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
 from trimexport_runtime.backends.onnxruntime import session_options
@@ -51,15 +41,7 @@ LABELS = ("positive", "negative")
 PROMPT = "Review: {text}\nSentiment:"
 FACTORS = (1, 50, 100)
 CHANNELS = 3
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Graphs by kind of attention, and their calibration by the texts that ship."""
-
-    graphs: Mapping[str, ir.Model]
-    measure: Measure
-    seen: Seen
+DYNAMIC = "quantize_dynamic"
 
 
 def plant(source: Path, target: Path, factor: float, seed: int = 0) -> Path:
@@ -102,39 +84,21 @@ def logits(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Label logits [texts, labels] of a checkpoint's graph in each of `ways`, keys of `WAYS`."""
     planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
-    model = LayerwiseModel(planned.checkpoint)
-    graphs = compile_graphs(planned, model, Silent(), (STEADY, PLAIN))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    texts_that_ship = Texts(tuple(sample_texts()))
-    measure = partial(activation_ranges, planned, model, texts_that_ship, Silent())
-    seen = Seen(measure({}), largest_weights(graphs[STEADY]))
-    subject = Subject(graphs, measure, seen)
+    subject = compiled(planned, Texts(tuple(sample_texts())))
     found = {}
     for way in ways:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
             WAYS[way](subject, file)
-            found[way] = _run(file, _precision(way), rows)
+            precision = "int8" if way == DYNAMIC else precision_of(way)
+            found[way] = _run(file, precision, rows)
     return found
 
 
-def _write(model: ir.Model, file: Path) -> None:
-    write_onnx(model, file, file.with_suffix(".data"))
-
-
-def _quantised(scheme: Precision, subject: Subject, file: Path) -> None:
-    """A variant as a build writes it."""
-    model = subject.graphs[scheme.attention].clone()
-    factors = prepare(model, scheme, subject.seen)
-    scheme.quantize(model, factors, subject.measure(factors) if scheme.static else {})
-    if scheme.lowered:
-        lower(model)
-    _write(model, file)
-
-
 def _dynamic(subject: Subject, file: Path) -> None:
-    _write(subject.graphs[STEADY].clone(), file)
+    write_scheme("fp32", subject, file)
     whole = onnx.load(file)
     del whole.graph.value_info[:]  # the tool makes new shapes under old names
     onnx.save(whole, file)
@@ -142,26 +106,10 @@ def _dynamic(subject: Subject, file: Path) -> None:
 
 
 WAYS: Mapping[str, Callable[[Subject, Path], None]] = {
-    "fp32": partial(_quantised, SCHEMES["fp32"]),
-    "quantize_dynamic": _dynamic,
-    **{
-        f"{name}{more}": partial(
-            _quantised, replace(SCHEMES[name], smoothed=smoothed, rotated=rotated)
-        )
-        for name in ("int8", STATIC)
-        for more, smoothed, rotated in (
-            ("", False, False),
-            (", smoothed", True, False),
-            (", rotated", False, True),
-            (", smoothed and rotated", True, True),
-        )
-    },
+    "fp32": partial(write_scheme, "fp32"),
+    DYNAMIC: _dynamic,
+    **{name: partial(write_scheme, name) for name in SCHEMES if name != "fp32"},
 }
-
-
-def _precision(way: str) -> str:
-    """The precision that a way's products are of; those of `quantize_dynamic` are int8's."""
-    return "int8" if way == "quantize_dynamic" else way.removesuffix(", not smoothed")
 
 
 def _run(file: Path, precision: str, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:

@@ -25,9 +25,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +34,15 @@ import click
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
-from onnx_ir.passes import common
 from tokenizers import Tokenizer
 
+from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
 from trimexport import BuildSpec, Texts
-from trimexport.bundle.onnx_file import write_onnx
-from trimexport.bundle.variants import SCHEMES as PRECISIONS
-from trimexport.bundle.variants import STATIC, Measure, Precision, Seen, prepare
 from trimexport.bundle.written_head import Head, give_hidden, read_head
-from trimexport.graph.compile import compile_graphs
-from trimexport.graph.passes.lower import lower
-from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Places
-from trimexport.planning import Plan, plan
-from trimexport.progress import Silent
+from trimexport.planning import plan
 from trimexport.prompt.template import unescape
-from trimexport.quantize.activation_ranges import activation_ranges
-from trimexport.quantize.smooth import largest_weights
 from trimexport.source.shipped import sample_texts
 from trimexport.texts import read_texts
 from trimexport.tuning.examples import fold_numbers
@@ -68,31 +57,6 @@ TOKENS = 1024  # of a batch
 TIMED = 50  # texts
 
 
-SCHEMES: Mapping[str, Precision] = {
-    "fp32": PRECISIONS["fp32"],
-    **{
-        f"{variant}{more}": replace(PRECISIONS[variant], smoothed=smoothed, rotated=rotated)
-        for variant in ("int8", STATIC)
-        for more, smoothed, rotated in (
-            ("", False, False),
-            (", smoothed", True, False),
-            (", rotated", False, True),
-            (", smoothed and rotated", True, True),
-        )
-    },
-}
-"""The release's variants, with parts left out."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is compiled once: the graphs by kind of attention, and the calibration."""
-
-    graphs: Mapping[str, ir.Model]
-    measure: Measure
-    seen: Seen
-
-
 @dataclass(frozen=True)
 class Answers:
     """What a graph makes of texts: hidden states float64 [texts, hidden] and logits float64 [texts,
@@ -104,34 +68,13 @@ class Answers:
     head: Head
 
 
-def compiled(planned: Plan, calibration: Texts) -> Subject:
-    """Compile the prompt, and calibrate."""
-    model = LayerwiseModel(planned.checkpoint)
-    kinds = {scheme.attention for scheme in SCHEMES.values()}
-    graphs = compile_graphs(planned, model, Silent(), sorted(kinds))
-    measure = partial(activation_ranges, planned, model, calibration, Silent())
-    seen = Seen(measure({}), largest_weights(next(iter(graphs.values()))))
-    return Subject(graphs, measure, seen)
-
-
-def written(subject: Subject, scheme: Precision, file: Path) -> None:
-    """Write a graph as a build does."""
-    model = subject.graphs[scheme.attention].clone()
-    factors = prepare(model, scheme, subject.seen)
-    scheme.quantize(model, factors, subject.measure(factors) if scheme.static else {})
-    if scheme.lowered:
-        lower(model)
-    common.RemoveUnusedNodesPass()(model)
-    write_onnx(model, file, file.with_suffix(".data"))
-
-
 def answers(file: Path, rows: Sequence[Ids], scheme: str) -> Answers:
     """Run texts in batches of like lengths, and the first of them one after the other for the time
     it takes; in one thread."""
     model = onnx.load(file, load_external_data=False)
     head, name = read_head(model), give_hidden(model)
     onnx.save(model, file)
-    session = ort.InferenceSession(str(file), session_options(scheme.partition(",")[0], 1))
+    session = ort.InferenceSession(str(file), session_options(precision_of(scheme), 1))
     hidden: list[Any] = [None] * len(rows)
     logits: list[Any] = [None] * len(rows)
     for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
@@ -189,7 +132,7 @@ def _table(
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
-            written(subject, SCHEMES[name], file)
+            write_scheme(name, subject, file)
             found = answers(file, rows, name)
             if expected is None and learned is not None:
                 shots, examples = learned

@@ -123,13 +123,8 @@ def write_variants(
     variants: list[Variant] = []
     seen = _seen(graphs, measures, progress)
     for name in names:
-        scheme = SCHEMES[name]
-        model = graphs[scheme.attention].clone()
-        factors = prepare(model, scheme, seen if name in measures else None)
-        weights = scheme.quantize(model, factors, measures[name](factors) if scheme.static else {})
-        if scheme.lowered:
-            lower(model)
-        common.RemoveUnusedNodesPass()(model)
+        measure = measures.get(name)
+        model, weights = quantised(graphs, SCHEMES[name], seen if measure else None, measure)
         release()
         variant, sha256 = _write(model, name, not variants, work, written, progress)
         if name.startswith(FOR_TENSORRT):
@@ -150,16 +145,34 @@ class Seen:
     weights: Weights
 
 
-def prepare(model: ir.Model, scheme: Precision, seen: Seen | None) -> dict[str, Factors]:
-    """Smooth and rotate a graph's activations, in place, as a precision asks for.
+def quantised(
+    graphs: Mapping[str, ir.Model],
+    scheme: Precision,
+    seen: Seen | None,
+    measure: Measure | None,
+) -> tuple[ir.Model, Sequence[Requantized]]:
+    """A graph in a precision: smoothed, rotated, quantised and lowered, as the precision asks for.
+
+    Args:
+        graphs: kind of attention -> the graph; they are left as they are.
+        seen: what smoothing goes by; None smoothes nothing.
+        measure: calibration, which a `static` precision needs.
 
     Returns:
-        weight name -> what it must be multiplied with when it is quantised.
+        the graph, and the weights in their new numbers.
     """
-    factors = {}
+    model = graphs[scheme.attention].clone()
+    factors: dict[str, Factors] = {}
     if scheme.smoothed and seen is not None:
         factors = smooth(model, seen.activations, seen.weights)
-    return rotate(model, factors) if scheme.rotated else factors
+    if scheme.rotated:
+        factors = rotate(model, factors)
+    ranges = measure(factors) if scheme.static and measure is not None else {}
+    weights = scheme.quantize(model, factors, ranges)
+    if scheme.lowered:
+        lower(model)
+    common.RemoveUnusedNodesPass()(model)
+    return model, weights
 
 
 def _seen(

@@ -1,0 +1,65 @@
+"""int8 with parts of its scheme left out, written as a build writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trimexport import Texts
+from trimexport.bundle.onnx_file import write_onnx
+from trimexport.bundle.variants import SCHEMES as PRECISIONS
+from trimexport.bundle.variants import STATIC, Measure, Precision, Seen, quantised
+from trimexport.graph.compile import compile_graphs
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.planning import Plan
+from trimexport.progress import Silent
+from trimexport.quantize.activation_ranges import activation_ranges
+from trimexport.quantize.smooth import largest_weights
+
+SCHEMES: Mapping[str, Precision] = {
+    "fp32": PRECISIONS["fp32"],
+    **{
+        f"{variant}{more}": replace(PRECISIONS[variant], smoothed=smoothed, rotated=rotated)
+        for variant in ("int8", STATIC)
+        for more, smoothed, rotated in (
+            ("", False, False),
+            (", smoothed", True, False),
+            (", rotated", False, True),
+            (", smoothed and rotated", True, True),
+        )
+    },
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compiled once: the graphs by kind of attention, and the calibration."""
+
+    graphs: Mapping[str, ir.Model]
+    measure: Measure
+    seen: Seen
+
+
+def compiled(planned: Plan, calibration: Texts) -> Subject:
+    """Compile the prompt, and calibrate."""
+    model = LayerwiseModel(planned.checkpoint)
+    kinds = {scheme.attention for scheme in SCHEMES.values()}
+    graphs = compile_graphs(planned, model, Silent(), sorted(kinds))
+    measure = partial(activation_ranges, planned, model, calibration, Silent())
+    seen = Seen(measure({}), largest_weights(next(iter(graphs.values()))))
+    return Subject(graphs, measure, seen)
+
+
+def write_scheme(name: str, subject: Subject, file: Path) -> None:
+    """Write a graph in one of `SCHEMES`, its data beside it."""
+    model, _ = quantised(subject.graphs, SCHEMES[name], subject.seen, subject.measure)
+    write_onnx(model, file, file.with_suffix(".data"))
+
+
+def precision_of(name: str) -> str:
+    """The precision that a scheme's products are of."""
+    return name.partition(",")[0]
