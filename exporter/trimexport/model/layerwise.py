@@ -35,8 +35,7 @@ from .streamed import Weights, blocks_of, stream, stream_embedding
 TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 VOCABULARY_BLOCK = 8_192
 ROWS_PER_HEAD = 1_024  # that a block of the vocabulary is multiplied with at once
-# Sequences that are read whole too, and how far they may then be apart, by the norm.
-CHECKED, CLOSE = 2, 1e-3
+CLOSE = 1e-3  # how far states may be apart, by the norm, of sequences that are read whole too
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,13 @@ class LayerwiseModel:
         shared = common_prefix(sequences)
         cache = self._read_prefix(shared, SharedPrefix())
         rests = [sequence[len(shared) :] for sequence in sequences]
-        order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
-        for group in _passes(order, rests):
+        for group in _passes(rests):
             states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
         if shared:
-            some = list(dict.fromkeys((order[-1], order[0])))[:CHECKED]
+            lengths = [len(rest) for rest in rests]
+            some = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
             self._check_cache([sequences[i] for i in some], states[some])
         return states
 
@@ -203,8 +202,7 @@ class LayerwiseModel:
             for name, module in self.body.named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         ]
-        order = sorted(range(len(rests)), key=lambda i: len(rests[i]))
-        for group in _passes(order, rests):
+        for group in _passes(rests):
             self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
         for hook in hooks:
@@ -248,8 +246,9 @@ class LayerwiseModel:
             ids[row] = sequence[-1]
             ids[row, : len(sequence)] = torch.tensor(list(sequence))
         self._lengths = torch.tensor([len(sequence) for sequence in sequences])
-        past = {"past_key_values": cache, "use_cache": True} if cache.get_seq_length() else {}
-        hidden = self.body(input_ids=ids, **{"use_cache": False, **past}).last_hidden_state
+        past = cache if cache.get_seq_length() else None
+        output = self.body(input_ids=ids, past_key_values=past, use_cache=past is not None)
+        hidden = output.last_hidden_state
         return hidden[torch.arange(len(sequences)), self._lengths - 1]  # type: ignore[no-any-return]
 
     def _head(
@@ -267,10 +266,11 @@ class LayerwiseModel:
         return gathered, normaliser
 
 
-def _passes(order: list[int], sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Cut indices sorted by length into groups whose padded size stays under the budget."""
+def _passes(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The places of sequences, the short ones first, in groups whose padded size stays under the
+    budget."""
     group: list[int] = []
-    for index in order:
+    for index in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
         if group and (len(group) + 1) * len(sequences[index]) > TOKENS_PER_PASS:
             yield group
             group = []

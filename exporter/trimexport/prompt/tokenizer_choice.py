@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from trimexport.errors import CheckpointError, SpecError, UnsupportedError
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import short
 from trimexport_runtime.bundle import Source
+from trimexport_runtime.integrity import sha256_of
 
 from .tokenizer import FILES, SourceTokenizer, load_tokenizer
 
@@ -34,8 +34,7 @@ def tokenizer_sha256(place: Path) -> str:
     """Hash of the file that a tokenizer is read from."""
     if place.is_dir():
         place = next(place / name for name in FILES if (place / name).is_file())
-    with place.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(place)
 
 
 def tokenizer_of(source: Source, checkpoint: Checkpoint, given: str | None) -> Path:
