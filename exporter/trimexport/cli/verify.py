@@ -63,7 +63,7 @@ def verify(
     from trimexport.parity.backends import BACKENDS
     from trimexport.parity.json_report import as_dict
     from trimexport.parity.render import table
-    from trimexport.parity.report import require
+    from trimexport.parity.verdict import require
     from trimexport.texts import read_texts
     from trimexport.verification import verify as run
 
