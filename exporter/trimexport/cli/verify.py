@@ -47,8 +47,8 @@ def verify(
     """Compare every variant of BUNDLE with the untrimmed PyTorch model.
 
     Prints a table and writes reports/parity.html into the bundle. Exits 1 if a variant is outside
-    its tolerance, naming the texts, or did not run on a backend that was named; with all, what
-    cannot run here is shown as not run.
+    its tolerance, naming the texts, unless the build was told to keep it; or if one did not run on
+    a backend that was named. With all, what cannot run here is shown as not run.
 
     \b
     Example:
