@@ -52,21 +52,21 @@ class PartialBuildError(ParityError):
     def __init__(self, built: Built, failed: Mapping[str, Sequence[str]]) -> None:
         self.built, self.dropped = built, tuple(failed)
         held = ", ".join(variant.name for variant in built.manifest.variants)
-        lines = failure_lines(built.report, failed)
-        names = ", ".join(failed)
-        super().__init__(
-            "\n".join(
-                [f"{built.directory} holds {held}, without {names}:", *lines, _keeping(failed)]
-            )
-        )
+        first = f"{built.directory} holds {held}, without {', '.join(failed)}:"
+        super().__init__("\n".join([first, *_reasons(built.report, failed)]))
 
 
-def _keeping(failed: Mapping[str, Sequence[str]]) -> str:
-    """What helps where variants failed."""
-    return (
-        f"give other texts with --texts, calibrate with --calibration, or keep it all the same "
-        f"with --keep {','.join(failed)}"
-    )
+def _reasons(report: ParityReport, failed: Mapping[str, Sequence[str]]) -> list[str]:
+    """The lines that say how variants failed, and what helps those outside their tolerance."""
+    lines = failure_lines(report, failed)
+    outside = {each.name: None for each in report.variants if not each.within and not each.kept}
+    if not outside:
+        return lines
+    names = ",".join(outside)
+    return [
+        *lines,
+        f"judge by other texts with --texts, or keep it all the same with --keep {names}",
+    ]
 
 
 def build(
@@ -154,7 +154,7 @@ def _conclude(
     """
     if failed:
         if not {variant.name for variant in manifest.variants} - set(failed):
-            raise ParityError("\n".join([*failure_lines(report, failed), _keeping(failed)]))
+            raise ParityError("\n".join(_reasons(report, failed)))
         manifest = drop_variants(work, manifest, failed)
         report = replace(
             report,

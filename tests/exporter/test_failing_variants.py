@@ -14,10 +14,19 @@ import torch
 from click.testing import CliRunner
 
 import tiny
-from trimexport import BuildSpec, ParityError, PartialBuildError, SpecError, Texts, build, verify
+from trimexport import (
+    BuildSpec,
+    ParityError,
+    PartialBuildError,
+    SpecError,
+    Texts,
+    build,
+    verify,
+)
 from trimexport.bundle.drop import drop_variants
 from trimexport.cli import main
-from trimexport.parity.verdict import require
+from trimexport.parity.report import NotRun
+from trimexport.parity.verdict import failures, require
 from trimexport.source.shipped import sample_texts
 from trimexport_runtime import Classifier, Manifest, check_files, read_manifest
 from trimexport_runtime.bundle import Engine
@@ -124,10 +133,7 @@ def test_what_failed_is_named(failed: PartialBuildError) -> None:
     assert second.endswith("; allowed: under 0.25)")
     assert "  text " in str(failed)
     assert "these texts cannot judge" in doubt
-    assert last == (
-        "give other texts with --texts, calibrate with --calibration, or keep it all the same "
-        "with --keep int4"
-    )
+    assert last == "judge by other texts with --texts, or keep it all the same with --keep int4"
     assert _measured(failed) == {"int4": False, "fp32": True, "int8": True}
     card = (failed.built.directory / "README.md").read_text(encoding="utf-8")
     page = (failed.built.directory / "reports/parity.html").read_text(encoding="utf-8")
@@ -240,6 +246,22 @@ def test_the_command_shows_all_and_fails(planted: Path, tmp_path: Path, as_json:
     else:
         assert "OUTSIDE TOLERANCE" in done.stdout
         assert f"try: trimexport-run classify {bundle} TEXT" in done.stdout
+
+
+def test_an_engine_that_did_not_run_is_not_kept(failed: PartialBuildError) -> None:
+    """Nothing is known of it, so --keep is no help."""
+    built, row = failed.built, NotRun("tensorrt-int8", "tensorrt", "no GPU")
+    passed = tuple(variant for variant in built.report.variants if variant.within)
+    report = replace(built.report, variants=passed, not_run=(row,))
+    assert failures(report, ("onnxruntime",)) == {}
+    expected = {"tensorrt-int8": ["tensorrt-int8 on tensorrt did not run: no GPU"]}
+    assert failures(report, ("onnxruntime", "tensorrt")) == expected
+    error = PartialBuildError(replace(built, report=report), expected)
+    assert str(error).splitlines()[:2] == [
+        f"{built.directory} holds fp32, int8, without tensorrt-int8:",
+        *expected["tensorrt-int8"],
+    ]
+    assert "--keep" not in str(error)
 
 
 def test_to_keep_what_is_not_built(tmp_path: Path, tiny_model: Path) -> None:
