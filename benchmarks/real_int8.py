@@ -40,7 +40,7 @@ from tokenizers import Tokenizer
 from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.written_head import Head, give_hidden, read_head
-from trimexport.numerics import Places
+from trimexport.numerics import Floats, Places, margin_error
 from trimexport.planning import plan
 from trimexport.prompt.template import unescape
 from trimexport.source.shipped import sample_texts
@@ -51,7 +51,6 @@ from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within
 from trimexport_runtime.bundle import OUTPUT
 
-Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 TOKENS = 1024  # of a batch
 TIMED = 50  # texts
@@ -96,23 +95,14 @@ def answers(file: Path, rows: Sequence[Ids], scheme: str) -> Answers:
     )
 
 
-def margin_error(found: Floats, expected: Floats) -> float:
-    """The standard deviation of the error of the margin between the two labels that `expected`
-    finds most probable, by that of the margin between the same two. Both [texts, labels]."""
-    second, first = np.argsort(expected, axis=1)[:, -2:].T
-    every = np.arange(len(expected))
-    margins = [it[every, first] - it[every, second] for it in (expected, found)]
-    signs = np.where(first < second, 1, -1)  # a margin of two labels has two signs over the texts
-    return float(np.std(signs * (margins[1] - margins[0])) / np.std(signs * margins[0]))
-
-
 def line(name: str, found: Floats, expected: Floats, gold: Sequence[int], spent: float) -> str:
     """A row of the table."""
     chosen = found.argmax(1)
     same = (chosen == expected.argmax(1)).mean()
     right = (chosen == np.array(gold)).mean()
-    error = margin_error(found, expected)
-    return f"| {name} | {same:.2%} | {error:.3f} | {right:.2%} | {spent:.1f} |"
+    error = margin_error(expected, found)
+    shown = "—" if error is None else f"{error:.3f}"
+    return f"| {name} | {same:.2%} | {shown} | {right:.2%} | {spent:.1f} |"
 
 
 def _table(

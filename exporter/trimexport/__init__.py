@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .evaluation.run import Evaluated
     from .model.head import TrimmedHead, trim_head
     from .parity.report import ParityReport
-    from .pipeline import Built, build
+    from .pipeline import Built, PartialBuildError, build
     from .planning import plan
     from .suggestion.suggest import Suggestion, suggest
     from .texts import Columns, Texts
@@ -44,6 +44,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Built": ".pipeline",
+    "PartialBuildError": ".pipeline",
     "build": ".pipeline",
     "plan": ".planning",
     "TrimmedHead": ".model.head",
@@ -77,6 +78,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "ParityReport",
+    "PartialBuildError",
     "SpecError",
     "Suggestion",
     "Texts",

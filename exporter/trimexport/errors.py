@@ -8,6 +8,7 @@
     |- ExportError            the traced graph is not what the next stage requires
     |- OutputError            the bundle cannot be written where it was asked for
     |- ParityError            a variant does not answer as the untrimmed model does
+    |  '- PartialBuildError   the bundle holds the other variants (in `pipeline`)
     |- BenchError             a subject of a measurement cannot run, or ended by itself
     '- EvaluationError        a library that evaluation needs is not installed
 

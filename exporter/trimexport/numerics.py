@@ -13,3 +13,24 @@ def softmax(logits: Floats) -> Floats:
     """The probabilities of logits: both float64 [n, labels], each row of the result sums to 1."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def margins(reference: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """By how many logits the one of two labels is ahead of the other on each text, in `reference`
+    and in `other`, both float64 [n, labels], so that each result is [n].
+
+    The two labels are those that `reference` finds most probable on that text. The sign goes by
+    their order and not by which is ahead, so that of two labels all texts have one axis.
+    """
+    pair = np.sort(np.argsort(reference, axis=1)[:, -2:], axis=1)
+    first, second = (np.take_along_axis(it, pair, axis=1).T for it in (reference, other))
+    return first[0] - first[1], second[0] - second[1]
+
+
+def margin_error(reference: Floats, other: Floats) -> float | None:
+    """The standard deviation over texts of the error of `margins`, by that of the margin itself.
+    Both arguments are logits, float64 [n, labels]. None where the margin hardly varies, as on one
+    text: by less than 0.001 logits, of which float32 arithmetic alone may be the cause."""
+    expected, found = margins(reference, other)
+    spread = float(expected.std())
+    return None if spread < 1e-3 else float((found - expected).std()) / spread

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimexport_runtime import BackendError
@@ -12,33 +13,60 @@ from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from .atomic import check_output, staged
+from .bundle.drop import drop_variants
 from .bundle.files import first_manifest, save_manifest, write_client_files
 from .bundle.variants import SCHEMES, STATIC, Measure, write_variants
-from .errors import SpecError
+from .errors import ParityError, SpecError
 from .graph.compile import compile_graphs
 from .memory import keep_large_blocks_apart, release
 from .model.layerwise import LayerwiseModel
-from .parity import report as parity
 from .parity.measure import measure
 from .parity.model_card import model_card
 from .parity.record import save_report, with_parity
 from .parity.report import ParityReport
+from .parity.verdict import failure_lines, failures
+from .parity.warnings import warnings
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
 from .quantize.activation_ranges import activation_ranges
 from .source.shipped import sample_texts
-from .spec import BuildSpec
-from .texts import Texts, check_sample
+from .spec import BuildSpec, check_keep
+from .texts import Texts, check_sample, poor_calibration
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished bundle."""
+    """A finished bundle. `report` is of every variant that was built, also of those that the bundle
+    lacks because they failed."""
 
     directory: Path
     manifest: Manifest
     report: ParityReport
+
+
+class PartialBuildError(ParityError):
+    """Some variants failed, and the bundle `built` holds the others; `dropped` names those that
+    failed."""
+
+    def __init__(self, built: Built, failed: Mapping[str, Sequence[str]]) -> None:
+        self.built, self.dropped = built, tuple(failed)
+        held = ", ".join(variant.name for variant in built.manifest.variants)
+        first = f"{built.directory} holds {held}, without {', '.join(failed)}:"
+        super().__init__("\n".join([first, *_reasons(built.report, failed)]))
+
+
+def _reasons(report: ParityReport, failed: Mapping[str, Sequence[str]]) -> list[str]:
+    """The lines that say how variants failed, and what helps those outside their tolerance."""
+    lines = failure_lines(report, failed)
+    outside = {each.name: None for each in report.variants if not each.within and not each.kept}
+    if not outside:
+        return lines
+    names = ",".join(outside)
+    return [
+        *lines,
+        f"judge by other texts with --texts, or keep it all the same with --keep {names}",
+    ]
 
 
 def build(
@@ -49,6 +77,7 @@ def build(
     sample: Texts | None = None,
     calibration: Texts | None = None,
     engines: bool = True,
+    keep: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Built:
     """Build the bundle `output` and prove it against the untrimmed model.
@@ -63,18 +92,23 @@ def build(
             and tensorrt-int8 takes the texts that ship.
         engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
             GPU that will run them.
+        keep: names of variants that the bundle gets even if they are outside their tolerance; the
+            manifest and all that is shown of them says so.
 
     Raises:
-        TrimexportError: see `errors`; a bundle outside its tolerance is a ParityError and is not
-            kept.
+        PartialBuildError: variants failed: they are outside their tolerance, or an engine did not
+            run. The bundle `output` is there and holds the others.
+        TrimexportError: see `errors`; where every variant fails it is a ParityError. Nothing is
+            left of the bundle.
     """
     progress = progress or Silent()
+    check_keep(keep, spec)
     keep_large_blocks_apart()
     check_output(output, force)
     engines = engines and bool(spec.tensorrt)
     if engines:
         _require_builder()
-    _check_calibration(spec, calibration)
+    _check_calibration(spec, calibration, progress)
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
         check_sample(sample, spec.labels)
@@ -92,16 +126,47 @@ def build(
             manifest = _build_engines(manifest, work, progress)
         release()
         backends = (DEFAULT, "tensorrt") if engines else (DEFAULT,)
-        report = measure(work, model, planned.tokenizer, sample, progress, backends)
-        for line in parity.warnings(report):
+        measured = measure(work, model, planned.tokenizer, sample, progress, backends)
+        report = _with_kept(measured, keep)
+        for line in warnings(report):
             progress.say(line)
-        parity.require(report, backends)
-        manifest = with_parity(manifest, report)
-        save_manifest(manifest, work)
-        # The card and the report are outside the hashes: people edit one, `verify` the other.
-        (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
-        save_report(report, work)
-    return Built(output, manifest, report)
+        failed = failures(report, backends)
+        manifest = _conclude(work, manifest, report, failed)
+    built = Built(output, manifest, report)
+    if failed:
+        raise PartialBuildError(built, failed)
+    return built
+
+
+def _with_kept(report: ParityReport, keep: Sequence[str]) -> ParityReport:
+    """The report, whose variants are marked that are kept even if they are outside."""
+    variants = tuple(replace(each, kept=each.name in keep) for each in report.variants)
+    return replace(report, variants=variants)
+
+
+def _conclude(
+    work: Path, manifest: Manifest, report: ParityReport, failed: Mapping[str, Sequence[str]]
+) -> Manifest:
+    """Take away the variants that failed, and write what was measured of the others.
+
+    Raises:
+        ParityError: none is left.
+    """
+    if failed:
+        if not {variant.name for variant in manifest.variants} - set(failed):
+            raise ParityError("\n".join(_reasons(report, failed)))
+        manifest = drop_variants(work, manifest, failed)
+        report = replace(
+            report,
+            variants=tuple(each for each in report.variants if each.name not in failed),
+            not_run=tuple(row for row in report.not_run if row.name not in failed),
+        )
+    manifest = with_parity(manifest, report)
+    save_manifest(manifest, work)
+    # The card and the report are outside the hashes: people edit one, `verify` the other.
+    (work / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
+    save_report(report, work)
+    return manifest
 
 
 def _write(
@@ -124,12 +189,16 @@ def _write(
     return manifest
 
 
-def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
-    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
+def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Progress) -> None:
+    if calibration is None:
+        return
+    if not any(SCHEMES[name].smoothed for name in spec.variants):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
             "or build int8 or int4"
         )
+    if (poor := poor_calibration(calibration)) is not None:
+        progress.say(f"warning: {poor}")
 
 
 def _measures(

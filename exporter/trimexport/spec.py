@@ -108,6 +108,19 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
+def check_keep(keep: Sequence[str], spec: BuildSpec) -> None:
+    """Refuse to keep variants that the spec does not build.
+
+    Raises:
+        SpecError: there are some.
+    """
+    if unknown := [name for name in keep if name not in spec.variants]:
+        raise SpecError(
+            f"{', '.join(map(repr, unknown))} cannot be kept, for it is not built; the build's "
+            f"variants are {', '.join(spec.variants)}"
+        )
+
+
 def read_recipe(path: Path) -> BuildSpec:
     """Read a recipe: a TOML file that names a build completely.
 

@@ -18,6 +18,9 @@ from trimexport_runtime.tokenize import problem_of
 from .errors import SpecError
 from .numerics import Places
 
+FEW = 10
+"""Fewer texts than these are too few to calibrate on."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -235,6 +238,28 @@ def check_sample(sample: Texts, labels: Sequence[str]) -> None:
             f"the texts are labelled {', '.join(strange[:5])}, the bundle's labels are "
             f"{', '.join(labels)}; the file's label column must use those"
         )
+
+
+def poor_calibration(calibration: Texts) -> str | None:
+    """Why texts show hardly anything of the activations that others will cause, in a line; None
+    where there is no such reason.
+
+    Raises:
+        SpecError: there is no text.
+    """
+    texts = calibration.texts
+    if not texts:
+        raise SpecError("there is no text to calibrate on; give a file with one text a line")
+    empty = sum(not text.strip() for text in texts)
+    if len(set(texts)) == 1 and len(texts) > 1:
+        reason = f"all {len(texts):,} calibration texts are alike"
+    elif empty:
+        reason = f"{empty:,} of {len(texts):,} calibration texts are empty"
+    elif len(texts) < FEW:
+        reason = f"there are few calibration texts, {len(texts):,}"
+    else:
+        return None
+    return f"{reason}; give at least {FEW}, better a hundred, like those to be classified"
 
 
 def labels_without_texts(sample: Texts, labels: Sequence[str]) -> list[str]:

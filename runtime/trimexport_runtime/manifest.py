@@ -95,8 +95,11 @@ class Parity:
     """How a variant agreed with the reference on `texts` texts, as the build measured it.
 
     Logit differences are absolute, in the logits' own unit; `agreement` is a share in [0, 1].
-    `tolerance` is what the largest logit difference had to stay under, None where only the
-    agreement counts, of which at least `agreement_tolerance` was asked.
+    `margin_error` is the standard deviation over the texts of the error of the margin between the
+    reference's two best labels, by that of the margin itself; None where the margin hardly varied.
+    `tolerance` is what the largest logit difference had to stay under, None where it does not
+    count. An agreement of `agreement_tolerance` at least was asked, and a margin error under
+    `margin_error_tolerance`, if that is not None, as far as so many texts could tell.
     """
 
     texts: int
@@ -106,6 +109,8 @@ class Parity:
     agreement: float
     tolerance: float | None
     agreement_tolerance: float = 1.0
+    margin_error: float | None = None
+    margin_error_tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,8 @@ class Variant:
     `weight_error` is the largest relative error of a weight matrix, the norm of the difference by
     the norm of the matrix; None where weights were not quantised. `parity` is None while the build
     is measuring it, and where `trimexport fit` put another head since. `engine` is what was built
-    of the graph for TensorRT, if anything was.
+    of the graph for TensorRT, if anything was. `outside_tolerance` says that the build measured it
+    outside its tolerance and kept it all the same, because that was asked for.
     """
 
     name: str
@@ -158,6 +164,7 @@ class Variant:
     weight_error: float | None = None
     parity: Parity | None = None
     engine: Engine | None = None
+    outside_tolerance: bool = False
 
 
 @dataclass(frozen=True)

@@ -159,12 +159,12 @@ def _variant_text(variant: Variant) -> str:
             f", engine for TensorRT {engine.tensorrt} on compute capability "
             f"{engine.compute_capability} ({engine.gpu})"
         )
-    if parity is None:
-        return text
-    return (
-        f"{text}; on {parity.texts:,} texts {parity.agreement:.2%} as the reference, "
-        f"logits within {parity.max_logit_difference:.2g}"
-    )
+    if parity is not None:
+        text += f"; on {parity.texts:,} texts {parity.agreement:.2%} as the reference, "
+        if parity.margin_error is not None:
+            text += f"margin error {parity.margin_error:.2g}, "
+        text += f"logits within {parity.max_logit_difference:.2g}"
+    return f"{text}; OUTSIDE ITS TOLERANCE, kept" if variant.outside_tolerance else text
 
 
 def _share(name: str, value: float | None) -> list[tuple[str, str]]:

@@ -28,7 +28,14 @@ def test_a_prompt_file_may_have_a_byte_order_mark(tmp_path: Path, mark: bytes) -
 def test_every_option_that_names_a_build_is_a_field_of_a_spec() -> None:
     """One that is not would be given and never read."""
     names = {option.name for option in build.params}
-    others = {"texts", "calibration", "output", "force", "as_json"}  # what is done with the build
+    others = {
+        "texts",
+        "calibration",
+        "keep",
+        "output",
+        "force",
+        "as_json",
+    }  # what is done with the build
     read = {"recipe", "prompt_file", "verbalize", "tensorrt_onnx_only"}
     assert others | read <= names
     assert names - others - read <= {field.name for field in fields(BuildSpec)}

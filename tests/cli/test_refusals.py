@@ -143,6 +143,36 @@ def test_wrong_values(
     assert message in tiny_refused(*command, *option)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("int3", "--keep: 'int3' cannot be kept, for it is not built; the build's variants are"),
+        ("int8,fp32,", "--keep: 'fp32', '' cannot be kept, for it is not built; the build's"),
+    ],
+)
+def test_to_keep_what_is_not_built(
+    tiny_refused: Refused, tiny_model: Path, names: str, message: str
+) -> None:
+    command = ("build", "--model", tiny_model, *LABELS, *PROMPT, "-o", "out")
+    command += ("--tensorrt", "fp16", "--tensorrt-onnx-only", "--keep", names)
+    said = tiny_refused(*command, code=2)
+    assert message in said
+    assert "variants are int8, tensorrt-fp16." in said
+
+
+def test_poor_calibration_texts_are_warned_of(
+    tiny_refused: Refused, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Before a model is read, so that a build need not be waited for."""
+    (tmp_path / "one.txt").write_text("dull\n", encoding="utf-8")
+    (tmp_path / "wrong.jsonl").write_text('{"text": "a", "label": "x"}\n', encoding="utf-8")
+    command = ("build", "--model", tiny_model, *LABELS, *PROMPT, "-o", "out")
+    command += ("--calibration", tmp_path / "one.txt", "--texts", tmp_path / "wrong.jsonl")
+    said = tiny_refused(*command)
+    assert "warning: there are few calibration texts, 1; give at least 10, better a" in said
+    assert "labelled x" in said
+
+
 def _truncate(model: Path) -> None:
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])

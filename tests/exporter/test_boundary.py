@@ -14,7 +14,8 @@ from trimexport.parity.boundary import (
     with_clean_suffix,
     with_suffix,
 )
-from trimexport.parity.report import GAP_WARNING, LabelMass, ParityReport, TokenisationGap, warnings
+from trimexport.parity.report import LabelMass, ParityReport, TokenisationGap
+from trimexport.parity.warnings import GAP_WARNING, warnings
 from trimexport.prompt.template import parse_template, shell_prompt, unescape
 
 TEXTS = [
@@ -80,6 +81,7 @@ def _report(gap: TokenisationGap) -> ParityReport:
         reference_accuracy=None,
         reference_probabilities=np.full((1, 2), 0.5),
         logit_deviation=1.0,
+        margin_deviation=1.0,
         variants=(),
         gap=gap,
         mass=LabelMass(1.0, 1.0),

@@ -27,6 +27,7 @@ def test_the_public_surface() -> None:
         "OutputError",
         "ParityError",
         "ParityReport",
+        "PartialBuildError",
         "SpecError",
         "Suggestion",
         "Texts",

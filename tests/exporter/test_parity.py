@@ -10,7 +10,12 @@ import pytest
 
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
-from trimexport.parity.report import TOLERANCES, Disagreement, require, warnings
+from trimexport.evaluation.intervals import of_ratio
+from trimexport.numerics import margin_error, margins
+from trimexport.parity.report import Disagreement
+from trimexport.parity.tolerance import TOLERANCES
+from trimexport.parity.verdict import require
+from trimexport.parity.warnings import warnings
 from trimexport.planning import plan
 from trimexport.texts import check_sample
 
@@ -52,24 +57,111 @@ def test_every_text_outside_is_named(report) -> None:  # type: ignore[no-untyped
 
 
 @pytest.mark.parametrize(
-    ("precision", "margin", "flips", "within"),
+    ("precision", "texts", "flips", "within"),
     [
-        ("fp32", 0.01, 1, False),
-        ("int8", 0.5, 1, True),
-        ("int8", 0.5, 2, False),
-        ("int8", 0.05, 5, True),
-        ("int4", 0.15, 5, True),
-        ("int4", 0.25, 2, False),
+        ("fp32", 32, 0, True),
+        ("fp32", 5000, 1, False),
+        ("fp16", 32, 1, True),
+        ("fp16", 1000, 15, False),
+        ("int8", 5, 1, True),
+        ("int8", 5, 2, False),
+        ("int8", 32, 3, True),
+        ("int8", 32, 4, False),
+        ("int8", 1000, 32, True),
+        ("int8", 1000, 45, False),
+        ("int4", 32, 16, False),
+        ("int4", 1000, 90, True),
+        ("int4", 1000, 100, False),
     ],
 )
-def test_what_may_flip(  # type: ignore[no-untyped-def]
-    report, precision: str, margin: float, flips: int, within: bool
+def test_labels_that_may_change(  # type: ignore[no-untyped-def]
+    report, precision: str, texts: int, flips: int, within: bool
 ) -> None:
-    """One text, for a share below one text shows nothing; and those that are hardly decided."""
+    """So many as are not too many for the share that is allowed, by how many texts there are."""
     (variant,) = report.variants
-    flip = Disagreement(1, "bad film", "negative", "positive", margin, 0.25)
-    bad = replace(variant, tolerance=TOLERANCES[precision], disagreements=(flip,) * flips)
-    assert bad.within is within
+    flip = Disagreement(1, "bad film", "negative", "positive", 0.01, 0.25)
+    changed = replace(
+        variant,
+        tolerance=TOLERANCES[precision],
+        disagreements=(flip,) * flips,
+        probabilities=np.full((texts, 2), 0.5),
+    )
+    assert changed.within is within
+
+
+@pytest.mark.parametrize(
+    ("precision", "texts", "error", "within"),
+    [
+        ("fp32", 32, 0.2, True),  # it has its largest difference
+        ("fp16", 32, 0.02, True),
+        ("fp16", 32, 0.1, False),
+        ("int8", 32, None, True),
+        ("int8", 32, 0.14, True),
+        ("int8", 32, 0.15, False),
+        ("int8", 1821, 0.11, False),
+        ("int8", 2, 0.5, True),  # two texts show little
+        ("int4", 32, 0.35, True),
+        ("int4", 32, 0.36, False),
+        ("tensorrt-int8", 1821, 0.2, True),
+        ("tensorrt-int8", 1821, 0.22, False),
+    ],
+)
+def test_the_margin_error_that_may_be(  # type: ignore[no-untyped-def]
+    report, precision: str, texts: int, error: float | None, within: bool
+) -> None:
+    (variant,) = report.variants
+    changed = replace(
+        variant,
+        tolerance=TOLERANCES[precision],
+        margin_error=error,
+        probabilities=np.full((texts, 2), 0.5),
+    )
+    assert changed.within is within
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "tensorrt-int8", "fp16"])
+def test_answers_by_chance_are_refused(precision: str) -> None:
+    """Whatever the texts that ship say."""
+    for seed in range(50):
+        draw = np.random.default_rng(seed)
+        reference, found = draw.normal(size=(2, 32, 2))
+        error = margin_error(reference, found)
+        assert error is not None
+        assert of_ratio(error, 32)[0] > TOLERANCES[precision].margin_error
+
+
+def test_the_labels_that_a_margin_error_may_change() -> None:
+    """Among margins that are normal around 0."""
+    draw = np.random.default_rng(0)
+    for limits in TOLERANCES.values():
+        if limits.margin_error is not None:
+            margins = draw.normal(size=400_000)
+            errors = limits.margin_error * draw.normal(size=400_000)
+            kept = (np.sign(margins) == np.sign(margins + errors)).mean()
+            assert kept == pytest.approx(limits.agreement, abs=1e-3)
+
+
+def test_the_margin_is_between_the_reference_s_two_best_labels() -> None:
+    reference = np.array([[5.0, 3.0, -9.0], [-9.0, 1.0, 2.0], [4.0, -9.0, 0.0]])
+    other = np.array([[5.5, 3.0, 90.0], [90.0, 1.0, 2.5], [4.0, 90.0, 1.0]])
+    expected, found = margins(reference, other)
+    assert expected.tolist() == [2.0, -1.0, 4.0]
+    assert found.tolist() == [2.5, -1.5, 3.0]
+    error = np.std([0.5, -0.5, -1.0]) / np.std([2.0, -1.0, 4.0])
+    assert margin_error(reference, other) == pytest.approx(error)
+
+
+def test_where_a_margin_error_is_undefined() -> None:
+    one = np.array([[1.0, 2.0]])
+    assert margin_error(one, one + 1) is None
+    alike = np.repeat(one, 5, axis=0)
+    assert margin_error(alike + np.eye(5, 2) * 1e-5, alike) is None
+    assert margin_error(alike + np.eye(5, 2), alike + np.eye(5, 2)) == 0.0
+
+
+def test_a_shift_of_all_margins_is_seen_by_the_labels_and_not_by_the_margin_error() -> None:
+    reference = np.random.default_rng(1).normal(size=(32, 2))
+    assert margin_error(reference, reference + np.array([3.0, 0.0])) == pytest.approx(0, abs=1e-12)
 
 
 def test_thousands_of_texts_are_counted(report) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimexport import ParityReport
+from trimexport import ParityError, ParityReport
 from trimexport.parity.json_report import as_dict
 from trimexport.parity.model_card import model_card
 from trimexport.parity.page import html_page
@@ -20,10 +20,11 @@ from trimexport.parity.report import (
     Disagreement,
     LabelMass,
     TokenisationGap,
-    Tolerance,
     VariantParity,
-    warnings,
 )
+from trimexport.parity.tolerance import TOLERANCES
+from trimexport.parity.verdict import measured, require
+from trimexport.parity.warnings import doubts, warnings
 from trimexport_runtime import read_manifest
 
 VOID = {"meta", "link", "br", "img", "circle", "rect", "line"}
@@ -42,12 +43,13 @@ def _report(flips: int = 0, texts: int = 4, **change: object) -> ParityReport:
         mean_logit_difference=1e-6,
         max_probability_difference=0.8 if flips else 1e-6,
         agreement=1 - flips / texts,
+        margin_error=0.0312 if texts > 1 else None,
         accuracy=0.75,
         outside=tuple(range(flips)),
         disagreements=tuple(
             Disagreement(i, names[i], "positive", "negative", 2.2, 1.25) for i in range(flips)
         ),
-        tolerance=Tolerance(1e-3, 1.0),
+        tolerance=TOLERANCES["fp32"],
         probabilities=ours,
     )
     made = ParityReport(
@@ -57,6 +59,7 @@ def _report(flips: int = 0, texts: int = 4, **change: object) -> ParityReport:
         reference_accuracy=0.5,
         reference_probabilities=reference,
         logit_deviation=1.5,
+        margin_deviation=2.5,
         variants=(variant,),
         gap=TokenisationGap(texts, 0, 0, None),
         mass=LabelMass(0.97, 0.91),
@@ -135,7 +138,8 @@ def test_the_table() -> None:
     assert lines[0].split("  ")[0] == "variant"
     assert lines[1].split() == ["reference", "50.00%"]
     assert lines[2].split() == [
-        "fp32", "75.00%", "2.50e+00", "1.00e-06", "8.00e-01", "75.00%", "OUTSIDE", "TOLERANCE",
+        "fp32", "75.00%", "19.41%", "to", "99.37%", "0.031", "2.50e+00", "1.00e-06", "8.00e-01",
+        "75.00%", "OUTSIDE", "TOLERANCE",
     ]  # fmt: skip
     text = "\n".join(lines)
     assert "tokenisation gap: 0 of 4 texts (0.00%)" in text
@@ -156,14 +160,25 @@ def test_json_holds_what_the_table_shows() -> None:
     assert found["labels"] == ["positive", "negative"]
     assert found["reference"] == {"accuracy": 0.5}
     assert found["logit_standard_deviation"] == 1.5
+    assert found["margin_standard_deviation"] == 2.5
+    assert found["cannot_judge"] is None
     (variant,) = found["variants"]
     assert variant["name"] == "fp32"
     assert variant["agreement"] == 0.25
+    assert variant["agreement_interval"] == pytest.approx([0.1269, 0.4120], abs=1e-4)
+    assert variant["margin_error"] == 0.0312
+    low, high = variant["margin_error_interval"]
+    assert low < 0.0312 < high
+    assert variant["kept"] is False
     assert variant["max_logit_difference"] == 2.5
     assert variant["mean_logit_difference"] == 1e-6
     assert variant["max_probability_difference"] == 0.8
     assert variant["accuracy"] == 0.75
-    assert variant["tolerance"] == {"max_logit_difference": 1e-3, "agreement": 1.0, "tie": 0.0}
+    assert variant["tolerance"] == {
+        "max_logit_difference": 1e-3,
+        "agreement": 1.0,
+        "margin_error": None,
+    }
     assert len(variant["disagreements"]) == 30
     assert variant["disagreements"][0]["reference_margin"] == 2.2
     assert found["tokenisation_gap"] == {
@@ -179,7 +194,80 @@ def test_json_holds_what_the_table_shows() -> None:
 def test_markdown_is_one_table_with_as_many_cells_in_every_line() -> None:
     lines = [line for line in markdown(_report()).splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {8}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {10}
+
+
+def test_a_margin_error_that_is_undefined() -> None:
+    variant = replace(_quantised(_report()).variants[0], margin_error=None)
+    found = _report(variants=(variant,))
+    assert "  —  " in table(found)
+    (shown,) = json.loads(json.dumps(as_dict(found), allow_nan=False))["variants"]
+    assert shown["margin_error"] is shown["margin_error_interval"] is None
+    assert measured(variant).endswith("margin error undefined, for the texts' margins hardly vary")
+
+
+def _quantised(report: ParityReport) -> ParityReport:
+    """The report, its variant called int8 and judged as such, on texts that can judge it."""
+    half = len(report.texts) // 2
+    reference = np.concatenate([np.tile([0.9, 0.1], (half, 1)), np.tile([0.1, 0.9], (half, 1))])
+    (variant,) = report.variants
+    variant = replace(variant, name="int8", tolerance=TOLERANCES["int8"])
+    return replace(report, variants=(variant,), reference_probabilities=reference)
+
+
+def test_texts_that_cannot_judge() -> None:
+    good = _quantised(_report(texts=20))
+    assert doubts(good) is None
+    assert warnings(good) == []
+    alike = np.tile([0.9, 0.1], (20, 1))
+    for changed, reason in (
+        ({"mass": LabelMass(0.4, 0.1)}, "the labels hold too little of the model's probability"),
+        (
+            {"reference_probabilities": alike},
+            "the untrimmed model answers 'positive' to 20 of 20 texts",
+        ),
+        (
+            {"margin_deviation": 0.2},
+            "the margin between its two best labels hardly varies (standard deviation 0.20 logits)",
+        ),
+    ):
+        found = replace(good, **changed)
+        said = doubts(found)
+        assert said == (
+            f"these texts cannot judge the quantised variants: {reason}; give texts of the task "
+            "with --texts, behind a prompt that the model answers"
+        )
+        assert warnings(found)[-1] == f"warning: {said}"
+        assert as_dict(found)["cannot_judge"] == said
+        for shown in (table(found), markdown(found), _parsed(html_page(found)).text):
+            assert said in shown
+        assert doubts(replace(found, variants=_report().variants)) is None, "float32 needs no more"
+
+
+def test_the_verdict_names_what_cannot_be_judged() -> None:
+    good = _quantised(_report(texts=20))
+    bad = replace(good.variants[0], margin_error=0.9)
+    with pytest.raises(ParityError) as caught:
+        require(replace(good, variants=(bad,), mass=LabelMass(0.4, 0.1)))
+    first, last = str(caught.value).splitlines()
+    assert first == (
+        "variant int8 is outside its tolerance: label agreement 100.00% (95 %: 83.16% to 100.00%; "
+        "allowed: 96.83% or more), margin error 0.900 (95 %: 0.574 to 1.411; allowed: under 0.1)"
+    )
+    assert last.startswith("these texts cannot judge the quantised variants: the labels hold too")
+
+
+def test_a_variant_that_is_kept_although_it_is_outside() -> None:
+    good = _quantised(_report(texts=20))
+    kept = replace(good.variants[0], margin_error=0.9, kept=True)
+    found = replace(good, variants=(kept,))
+    require(found)
+    assert not found.within
+    for shown in (table(found), markdown(found), _parsed(html_page(found)).text):
+        assert "OUTSIDE, KEPT" in shown
+        assert "int8 is outside its tolerance and was kept: label agreement 100.00%" in shown
+    assert as_dict(found)["variants"][0]["kept"] is True
+    assert "KEPT" not in table(good)
 
 
 def test_a_bad_prompt_is_told() -> None:

@@ -17,7 +17,13 @@ from click.testing import CliRunner, Result
 
 from trimexport import Columns, SpecError, Texts, evaluate
 from trimexport.cli import main
-from trimexport.texts import check_sample, labelled_texts, labels_without_texts, read_texts
+from trimexport.texts import (
+    check_sample,
+    labelled_texts,
+    labels_without_texts,
+    poor_calibration,
+    read_texts,
+)
 
 LABELS = ("positive", "negative")
 KINDS = ("csv", "jsonl", "parquet")
@@ -348,3 +354,24 @@ def test_calibrating_passes_labels_over(
     path = write_rows(tmp_path / f"t.{kind}", labels)
     done = run("calibrate", tiny_bundle_copy, "--texts", path, "--json")
     assert json.loads(done.stdout)["texts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        (("a",), "there are few calibration texts, 1; give at least 10, better a hundred"),
+        (tuple("abcdefghi"), "there are few calibration texts, 9; "),
+        (("a",) * 3000, "all 3,000 calibration texts are alike; "),
+        (("", "a", "  \n", *"bcdefghi"), "2 of 11 calibration texts are empty; "),
+        (("", ""), "all 2 calibration texts are alike; "),
+        (tuple("abcdefghij"), None),
+    ],
+)
+def test_texts_that_show_little_of_activations(texts: tuple[str, ...], reason: str | None) -> None:
+    found = poor_calibration(Texts(texts))
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_calibrating_on_no_text() -> None:
+    with pytest.raises(SpecError, match="there is no text to calibrate on; give a file with one"):
+        poor_calibration(Texts(()))

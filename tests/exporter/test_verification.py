@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 import tiny
 from trimexport import CheckpointError, ParityError, SpecError, Texts, verify
-from trimexport.parity.report import require
+from trimexport.parity.verdict import require
 from trimexport_runtime import Classifier, IntegrityError, check_files, read_manifest
 from trimexport_runtime.bundle import MANIFEST, BundleFile, to_json
 from trimexport_runtime.integrity import sha256_of

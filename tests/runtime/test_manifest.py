@@ -190,7 +190,9 @@ def _fill(raw: dict[str, Any]) -> None:
     raw["source"] |= {"directory": "checkpoint", "adapter": "lora", "adapter_sha256": "4" * 64}
     raw["source"] |= {"tokenizer": "tokenizer.json", "tokenizer_sha256": "5" * 64}
     raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}
-    raw["variants"][0]["parity"]["agreement_tolerance"] = 0.99
+    raw["variants"][0]["outside_tolerance"] = True
+    parity = {"agreement_tolerance": 0.99, "margin_error": 0.03, "margin_error_tolerance": 0.1}
+    raw["variants"][0]["parity"] |= parity
     raw |= {"calibration": CALIBRATION, "fit": FIT}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import tiny
 from server.conftest import Serve, Server
 from trimexport_runtime import Classifier
 
@@ -108,8 +110,18 @@ def test_metadata(server: Server) -> None:
         assert server.ask("GET", path)[0] == 200
     _, info, _ = server.ask("GET", "/info")
     assert info["models"][0]["labels"] == ["positive", "negative"]
+    assert info["models"][0]["outside_tolerance"] is False
     _, description, _ = server.ask("GET", "/openapi.json")
     assert "/predict" in description["paths"]
+
+
+def test_a_variant_outside_its_tolerance_says_so(serve: Serve, tiny_bundle_copy: Path) -> None:
+    def mark(raw: dict[str, Any]) -> None:
+        raw["variants"][0]["outside_tolerance"] = True
+
+    tiny.edit_json(tiny_bundle_copy / "trimexport.json", mark)
+    _, info, _ = serve(tiny_bundle_copy).ask("GET", "/info")
+    assert info["models"][0]["outside_tolerance"] is True
 
 
 def test_several_bundles(serve: Serve, bundle: Path, tiny_bundle: Path) -> None:

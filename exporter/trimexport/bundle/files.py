@@ -32,7 +32,9 @@ from .variants import SCHEMES
 
 _TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
 _CONTEXT = "max_position_embeddings"
-_CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+CONFIG = "config.json"
+_CLIENT_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json")
+_JAVASCRIPT = "transformers.js_config"
 
 
 def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
@@ -48,19 +50,29 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
         "label2id": {label: i for i, label in enumerate(labels)},
         **dict.fromkeys(context, planned.limit),
         "pad_token_id": planned.tokenizer.pad_token_id,
-        "transformers.js_config": _transformers_js_config(variants),
+        _JAVASCRIPT: _transformers_js_config(variants),
     }
     files = {
-        "config.json": config,
+        CONFIG: config,
         "tokenizer.json": planned.text_tokenizer,
         "tokenizer_config.json": tokenizer_config(
             planned.tokenizer, planned.limit, planned.spec.truncate
         ),
     }
     for name, value in files.items():
-        indent = None if name == "tokenizer.json" else 2
-        text = json.dumps(value, ensure_ascii=False, indent=indent)
-        (work / name).write_text(text + "\n", encoding="utf-8")
+        _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+
+
+def name_variants(variants: Sequence[Variant], work: Path) -> None:
+    """Write into a bundle's `config.json` that these are its variants, the first one foremost."""
+    path = work / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _write_json(path, {**config, _JAVASCRIPT: _transformers_js_config(variants)}, indent=2)
+
+
+def _write_json(path: Path, value: object, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _transformers_js_config(variants: Sequence[Variant]) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trimexport.atomic import check_output
-from trimexport.spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec
+from trimexport.errors import SpecError
+from trimexport.spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, check_keep, parse_names
 
 from .console import ConsoleProgress
 from .options import JSON, TEXTS, names_a_classifier
 from .spec_from_options import make_spec
+
+if TYPE_CHECKING:
+    from trimexport.pipeline import Built
 
 
 @click.command()
@@ -54,6 +59,12 @@ from .spec_from_options import make_spec
     "scales activations.",
 )
 @click.option(
+    "--keep",
+    metavar="VARIANTS",
+    help="Variants that the bundle gets even if they are outside their tolerance; it says so of "
+    "them.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -64,12 +75,16 @@ from .spec_from_options import make_spec
 def build(
     texts: Path | None,
     calibration: Path | None,
+    keep: str | None,
     output: Path | None,
     force: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Build a bundle and prove that it answers as the untrimmed model does.
+
+    A variant outside its tolerance is left out, unless --keep names it: the bundle holds the
+    others, and the exit status is 1. Where none is left there is no bundle.
 
     \b
     Example:
@@ -81,32 +96,55 @@ def build(
     spec = make_spec(given, progress.say)
     target = output or Path("build") / _bundle_name(spec)
     check_output(target, force)
+    kept = () if keep is None else parse_names(keep)
+    try:
+        check_keep(kept, spec)
+    except SpecError as error:
+        raise click.UsageError(f"--keep: {error}.") from None
 
     # PyTorch takes its time, so what can be refused without it is
-    from trimexport.parity.json_report import as_dict
-    from trimexport.parity.render import table
+    from trimexport.pipeline import PartialBuildError
     from trimexport.pipeline import build as run
-    from trimexport.tensorrt.trtexec import trtexec_commands
     from trimexport.texts import read_texts
 
     sample = None if texts is None else read_texts(texts)
     balance = None if calibration is None else read_texts(calibration, labels=False)
-    built = run(
-        spec,
-        target,
-        force=force,
-        sample=sample,
-        calibration=balance,
-        engines=not given["tensorrt_onnx_only"],
-        progress=progress,
-    )
-    commands = trtexec_commands(built.manifest)
+    commands = given["tensorrt_onnx_only"]
+    try:
+        built = run(
+            spec,
+            target,
+            force=force,
+            sample=sample,
+            calibration=balance,
+            engines=not commands,
+            keep=kept,
+            progress=progress,
+        )
+    except PartialBuildError as error:
+        _show(error.built, error.dropped, commands, as_json)
+        raise
+    _show(built, (), commands, as_json)
+
+
+def _show(built: Built, dropped: Sequence[str], commands: bool, as_json: bool) -> None:
+    """Print what was built. `commands`: with those that build its engines."""
+    from trimexport.parity.json_report import as_dict
+    from trimexport.parity.render import table
+    from trimexport.tensorrt.trtexec import trtexec_commands
+
+    target, trtexec = built.directory, trtexec_commands(built.manifest)
     if as_json:
-        value = {"bundle": str(target), **as_dict(built.report), "trtexec": commands}
+        value = {
+            "bundle": str(target),
+            "dropped": list(dropped),
+            **as_dict(built.report),
+            "trtexec": trtexec,
+        }
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
         return
     click.echo(table(built.report))
-    for name, versions in commands.items() if given["tensorrt_onnx_only"] else ():
+    for name, versions in trtexec.items() if commands else ():
         click.echo(f"\n{name}: build the engine where it will run:")
         click.echo(f"  trimexport-run build-engines {target} --variant {name}")
         for version, command in versions.items():

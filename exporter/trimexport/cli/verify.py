@@ -47,8 +47,8 @@ def verify(
     """Compare every variant of BUNDLE with the untrimmed PyTorch model.
 
     Prints a table and writes reports/parity.html into the bundle. Exits 1 if a variant is outside
-    its tolerance, naming the texts, or did not run on a backend that was named; with all, what
-    cannot run here is shown as not run.
+    its tolerance, naming the texts, unless the build was told to keep it; or if one did not run on
+    a backend that was named. With all, what cannot run here is shown as not run.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def verify(
     from trimexport.parity.backends import BACKENDS
     from trimexport.parity.json_report import as_dict
     from trimexport.parity.render import table
-    from trimexport.parity.report import require
+    from trimexport.parity.verdict import require
     from trimexport.texts import read_texts
     from trimexport.verification import verify as run
 

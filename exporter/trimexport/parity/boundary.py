@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from trimexport.prompt.template import PromptTemplate, join, literal_template, tokenise_prompt
 from trimexport.prompt.tokenizer import SourceTokenizer, text_tokenizer
 
-from .report import GAP_WARNING
+from .warnings import GAP_WARNING
 
 _MOST_TEXTS = 500
 _Ids = Sequence[Sequence[int]]

@@ -17,7 +17,8 @@ from trimexport_runtime import Manifest
 
 from .boundary import find_gap_cause
 from .reference import sequences_per_prompt, trie_of, tuned_reference
-from .report import GAP_WARNING, TokenisationGap
+from .report import TokenisationGap
+from .warnings import GAP_WARNING
 
 Ids = tuple[int, ...]
 

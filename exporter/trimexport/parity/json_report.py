@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .report import ParityReport, VariantParity
+from .warnings import doubts
 
 
 def as_dict(report: ParityReport) -> dict[str, Any]:
@@ -15,6 +16,8 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "texts": len(report.texts),
         "labels": list(report.labels),
         "logit_standard_deviation": report.logit_deviation,
+        "margin_standard_deviation": report.margin_deviation,
+        "cannot_judge": doubts(report),
         "reference": {"accuracy": report.reference_accuracy},
         "variants": [_variant_dict(variant) for variant in report.variants],
         "not_run": [asdict(row) for row in report.not_run],
@@ -30,16 +33,25 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
 
 
 def _variant_dict(variant: VariantParity) -> dict[str, Any]:
+    margins = variant.margin_interval
     return {
         "name": variant.name,
         "backend": variant.backend,
         "within_tolerance": variant.within,
+        "kept": variant.kept,
         "agreement": variant.agreement,
+        "agreement_interval": list(variant.agreement_interval),
+        "margin_error": variant.margin_error,
+        "margin_error_interval": None if margins is None else list(margins),
         "max_logit_difference": variant.max_logit_difference,
         "mean_logit_difference": variant.mean_logit_difference,
         "max_probability_difference": variant.max_probability_difference,
         "accuracy": variant.accuracy,
-        "tolerance": asdict(variant.tolerance),
+        "tolerance": {
+            "max_logit_difference": variant.tolerance.max_logit_difference,
+            "agreement": variant.tolerance.agreement,
+            "margin_error": variant.tolerance.margin_error,
+        },
         "disagreements": [asdict(item) for item in variant.disagreements],
         "texts_outside_tolerance": list(variant.outside),
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trimexport.errors import SpecError
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.numerics import Floats, softmax
+from trimexport.numerics import Floats, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
 from trimexport.texts import Texts, check_sample
@@ -22,15 +22,8 @@ from trimexport_runtime.tokenize import Encoded, TextEncoder
 from .backends import TRIMMED, RowInputs, rows, run_row
 from .gap import measure_gap
 from .reference import sequences_per_prompt, tuned_reference
-from .report import (
-    TOLERANCES,
-    Disagreement,
-    LabelMass,
-    NotRun,
-    ParityReport,
-    Tolerance,
-    VariantParity,
-)
+from .report import Disagreement, LabelMass, NotRun, ParityReport, VariantParity
+from .tolerance import TOLERANCES, Tolerance
 
 
 def measure(
@@ -76,6 +69,7 @@ def measure(
         reference_accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         reference_probabilities=softmax(logits),
         logit_deviation=float(logits.std(axis=0).mean()),
+        margin_deviation=float(margins(logits, logits)[0].std()),
         variants=variants,
         gap=measure_gap(bundle, model, manifest, tokenizer, texts, uncut, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
@@ -147,11 +141,13 @@ def _compare(
         mean_logit_difference=float(difference.mean()),
         max_probability_difference=float(np.abs(probabilities - softmax(reference)).max()),
         agreement=float((logits.argmax(1) == reference.argmax(1)).mean()),
+        margin_error=margin_error(reference, logits),
         accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         outside=_outside(difference.max(axis=1), tolerance),
         disagreements=_disagreements(logits, reference, sample.texts, manifest.label_names),
         tolerance=tolerance,
         probabilities=probabilities,
+        kept=any(it.outside_tolerance for it in manifest.variants if it.name == name),
     )
 
 

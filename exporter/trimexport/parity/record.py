@@ -14,8 +14,8 @@ from .report import ParityReport
 
 
 def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
-    """The manifest with each variant's parity on the CPU, the label mass and the tokenisation
-    gap."""
+    """The manifest with each variant's parity on the CPU, which of them are outside their tolerance
+    on any backend, the label mass and the tokenisation gap."""
     measured = {
         item.name: Parity(
             texts=len(report.texts),
@@ -25,11 +25,17 @@ def with_parity(manifest: Manifest, report: ParityReport) -> Manifest:
             agreement=item.agreement,
             tolerance=item.tolerance.max_logit_difference,
             agreement_tolerance=item.tolerance.agreement,
+            margin_error=item.margin_error,
+            margin_error_tolerance=item.tolerance.margin_error,
         )
         for item in report.variants
         if item.backend == DEFAULT
     }
-    variants = tuple(replace(item, parity=measured[item.name]) for item in manifest.variants)
+    outside = {item.name for item in report.variants if not item.within}
+    variants = tuple(
+        replace(item, parity=measured[item.name], outside_tolerance=item.name in outside)
+        for item in manifest.variants
+    )
     return replace(
         manifest,
         variants=variants,

@@ -7,14 +7,27 @@ from collections.abc import Sequence
 from trimexport.prompt.template import shell_prompt
 from trimexport.tables import columns
 
-from .report import GAP_WARNING, LISTED, MASS_WARNING, ParityReport, VariantParity
+from .report import LISTED, ParityReport, VariantParity
+from .verdict import measured
+from .warnings import GAP_WARNING, MASS_WARNING, doubts
 
-_HEADER = ("variant", "agreement", "max |Δlogit|", "mean |Δlogit|", "max |Δp|", "accuracy", "")
+_HEADER = (
+    "variant",
+    "agreement",
+    "95 %",
+    "margin error",
+    "max |Δlogit|",
+    "mean |Δlogit|",
+    "max |Δp|",
+    "accuracy",
+    "",
+)
 
 
 def rows(report: ParityReport) -> list[tuple[str, ...]]:
     """The parity table: a header, the reference, and a row for each variant on each backend."""
-    reference = ("reference", "", "", "", "", _percent(report.reference_accuracy), "")
+    accuracy = _percent(report.reference_accuracy)
+    reference = ("reference", *[""] * (len(_HEADER) - 3), accuracy, "")
     absent = [(row.title, *[""] * (len(_HEADER) - 2), "NOT RUN") for row in report.not_run]
     return [_HEADER, reference, *(_row(variant) for variant in report.variants), *absent]
 
@@ -40,7 +53,8 @@ def facts(report: ParityReport) -> list[str]:
     rows are missing."""
     count, gap = len(report.texts), report.gap
     lines = [
-        f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}",
+        f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}, "
+        f"of the margin: {report.margin_deviation:.2f}",
         f"tokenisation gap: {gap.different} of {gap.compared} texts ({gap.share:.2%}) are "
         f"tokenised differently as one joined string, {gap.flips} answers change"
         + (" (above 1 %: see the docs on prompts)" if gap.share > GAP_WARNING else "")
@@ -53,7 +67,13 @@ def facts(report: ParityReport) -> list[str]:
             f"{mass.least:.1%} at least"
             + (" (low: the prompt does not ask for these labels)" if low else "")
         )
+    if (doubt := doubts(report)) is not None:
+        lines.append(doubt)
     for variant in report.variants:
+        if variant.kept and not variant.within:
+            lines.append(
+                f"{variant.title} is outside its tolerance and was kept: {measured(variant)}"
+            )
         lines += [
             f"{variant.title} answers {flip.variant!r} for {flip.reference!r} on text "
             f"{flip.index + 1} (margins {flip.variant_margin:.4f} and {flip.reference_margin:.4f})"
@@ -66,15 +86,25 @@ def facts(report: ParityReport) -> list[str]:
 
 
 def _row(variant: VariantParity) -> tuple[str, ...]:
+    low, high = variant.agreement_interval
+    outside = "OUTSIDE, KEPT" if variant.kept else "OUTSIDE TOLERANCE"
     return (
         variant.title,
         f"{variant.agreement:.2%}",
+        f"{low:.2%} to {high:.2%}",
+        _margin_error(variant.margin_error),
         f"{variant.max_logit_difference:.2e}",
         f"{variant.mean_logit_difference:.2e}",
         f"{variant.max_probability_difference:.2e}",
         _percent(variant.accuracy),
-        "ok" if variant.within else "OUTSIDE TOLERANCE",
+        "ok" if variant.within else outside,
     )
+
+
+def _margin_error(value: float | None) -> str:
+    if value is None:
+        return "—"
+    return "<0.001" if value < 5e-4 else f"{value:.3f}"
 
 
 def _percent(share: float | None) -> str:

@@ -8,49 +8,15 @@ mass says how much of the whole vocabulary's probability the label tokens hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimexport.errors import ParityError
+from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
-from trimexport.prompt.template import shell_prompt
-from trimexport.texts import short
 from trimexport_runtime.backends import DEFAULT
 
+from .tolerance import Tolerance
+
 LISTED = 20
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The limits of a variant: its largest logit difference must be below `max_logit_difference`,
-    if there is one, and its agreement at least `agreement`.
-
-    A text that the reference decides by less than `tie` logits may go either way: its flip counts
-    in the agreement that is reported, and not against the tolerance.
-    """
-
-    max_logit_difference: float | None
-    agreement: float
-    tie: float = 0.0
-
-    def flips(self, texts: int) -> int:
-        """How many of so many texts may change their answer. If `agreement` is below 1, one always
-        may: among few texts, one is already more than the share that is allowed."""
-        return 0 if self.agreement == 1 else max(1, int(texts * (1 - self.agreement) + 1e-9))
-
-
-TOLERANCES = {
-    "fp32": Tolerance(max_logit_difference=1e-3, agreement=1.0),
-    # No answer of 1,821 changed where every result was rounded, the logits by 0.0034 at most; with
-    # other weights and more layers they move further, so only the answers count.
-    "fp16": Tolerance(max_logit_difference=None, agreement=0.998),
-    "int8": Tolerance(max_logit_difference=None, agreement=0.995, tie=0.1),
-    "int4": Tolerance(max_logit_difference=None, agreement=0.98, tie=0.2),
-    "tensorrt-fp16": Tolerance(max_logit_difference=None, agreement=0.998),
-    "tensorrt-int8": Tolerance(max_logit_difference=None, agreement=0.98, tie=0.2),
-}
-GAP_WARNING = 0.01
-MASS_WARNING = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,7 +38,9 @@ class Disagreement:
 @dataclass(frozen=True)
 class VariantParity:
     """How one variant on one backend compares with the reference. Logit differences are absolute;
-    `outside` are the texts whose difference is not below the tolerance, the largest first."""
+    `margin_error` is None where the texts' margins hardly vary (see `numerics.margin_error`);
+    `outside` are the texts whose difference is not below the tolerance, the largest first. `kept`
+    says that the bundle has the variant even if it is outside its tolerance."""
 
     name: str
     backend: str
@@ -80,11 +48,13 @@ class VariantParity:
     mean_logit_difference: float
     max_probability_difference: float
     agreement: float
+    margin_error: float | None
     accuracy: float | None
     outside: tuple[int, ...]
     disagreements: tuple[Disagreement, ...]
     tolerance: Tolerance
     probabilities: Floats
+    kept: bool = False
 
     @property
     def title(self) -> str:
@@ -92,12 +62,28 @@ class VariantParity:
         return title(self.name, self.backend)
 
     @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the agreement on texts like these."""
+        count = len(self.probabilities)
+        return exact(count - len(self.disagreements), count)
+
+    @property
+    def margin_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the margin error, if there is one."""
+        if self.margin_error is None:
+            return None
+        return of_ratio(self.margin_error, len(self.probabilities))
+
+    @property
     def within(self) -> bool:
-        """Whether the variant keeps to its tolerance."""
-        limit = self.tolerance.max_logit_difference
-        near = limit is None or self.max_logit_difference < limit
-        flips = sum(flip.reference_margin >= self.tolerance.tie for flip in self.disagreements)
-        return near and flips <= self.tolerance.flips(len(self.probabilities))
+        """Whether the variant keeps to its tolerance, as far as the texts can tell."""
+        limits, margins = self.tolerance, self.margin_interval
+        largest = limits.max_logit_difference
+        near = largest is None or self.max_logit_difference < largest
+        agrees = self.agreement_interval[1] >= limits.agreement
+        if limits.margin_error is None or margins is None:
+            return near and agrees
+        return near and agrees and margins[0] < limits.margin_error
 
 
 @dataclass(frozen=True)
@@ -158,7 +144,8 @@ class LabelMass:
 class ParityReport:
     """Everything that `verify` measures. Probabilities are float64 [texts, labels];
     `logit_deviation` is the standard deviation over the texts of the reference's logits, averaged
-    over the labels; `mass` is None for a fine-tuned classifier."""
+    over the labels, `margin_deviation` that of the margin between its two best labels; `mass` is
+    None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
     texts: tuple[str, ...]
@@ -166,6 +153,7 @@ class ParityReport:
     reference_accuracy: float | None
     reference_probabilities: Floats
     logit_deviation: float
+    margin_deviation: float
     variants: tuple[VariantParity, ...]
     gap: TokenisationGap
     mass: LabelMass | None
@@ -175,81 +163,3 @@ class ParityReport:
     def within(self) -> bool:
         """Whether every variant that ran keeps to its tolerance."""
         return all(variant.within for variant in self.variants)
-
-
-def require(report: ParityReport, backends: Sequence[str] = ()) -> None:
-    """Raise ParityError, naming the texts, unless every variant that ran keeps to its tolerance
-    and no row of these backends is missing."""
-    failed = [variant for variant in report.variants if not variant.within]
-    missing = [row for row in report.not_run if row.backend in backends]
-    lines = [line for variant in failed for line in _verdict(report, variant)]
-    lines += [f"{row.title} did not run: {row.reason}" for row in missing]
-    if lines:
-        raise ParityError("\n".join(lines))
-
-
-def _verdict(report: ParityReport, variant: VariantParity) -> list[str]:
-    """The lines that say how a variant is outside its tolerance, and on which texts."""
-    flips = [
-        f"  text {flip.index + 1}: {flip.reference} (by {flip.reference_margin:.4f}) became "
-        f"{flip.variant} (by {flip.variant_margin:.4f}): {short(flip.text)}"
-        for flip in variant.disagreements
-    ]
-    outside = [
-        f"  text {index + 1} is outside: {short(report.texts[index])}" for index in variant.outside
-    ]
-    limit = variant.tolerance.max_logit_difference
-    return [
-        f"variant {variant.title} is outside its tolerance: largest logit difference "
-        f"{variant.max_logit_difference:.3g} "
-        f"(allowed: {'any' if limit is None else f'under {limit:g}'}), "
-        f"label agreement {variant.agreement:.2%} "
-        f"(allowed: {variant.tolerance.agreement:.2%} or more)",
-        *_first(flips, "answers that changed"),
-        *_first(outside, "texts outside"),
-    ]
-
-
-def _first(lines: list[str], what: str) -> list[str]:
-    """The first `LISTED` lines, and a line that counts the others."""
-    hidden = len(lines) - LISTED
-    return lines if hidden <= 0 else [*lines[:LISTED], f"  and {hidden:,} more {what}"]
-
-
-def warnings(report: ParityReport) -> list[str]:
-    """The warnings about the prompt, a line each."""
-    lines = []
-    gap = report.gap
-    if gap.share > GAP_WARNING:
-        lines.append(
-            f"warning: {gap.share:.1%} of the texts are tokenised differently when prompt and text "
-            f"are one string ({gap.flips} of {gap.compared} answers change), for example "
-            f"{gap.example}; {_remedy(gap)}"
-        )
-    if report.mass is not None and report.mass.mean < MASS_WARNING:
-        lines.append(
-            f"warning: the labels hold only {report.mass.mean:.1%} of the model's probability; "
-            "the model would rather say something else, so try a prompt that asks more plainly, "
-            "or words it prefers with --verbalize"
-        )
-    return lines
-
-
-def _remedy(gap: TokenisationGap) -> str:
-    """The part of a warning that says what to do about a gap."""
-    if gap.proposal is not None:
-        return f"this prompt avoids it: {shell_prompt(gap.proposal)}"
-    if gap.fixed:
-        return (
-            "the prompt is the one that the model was trained with, so no other is proposed; where "
-            "answers change, trim the texts"
-        )
-    if gap.at_prefix:
-        return (
-            "what stands before {text} fuses with the texts; end it with a line break, or with a "
-            "word or sign and one space, and trim the texts"
-        )
-    return (
-        "no other white space behind {text} avoids it; trim the texts, or begin what follows "
-        "{text} with a word of its own"
-    )

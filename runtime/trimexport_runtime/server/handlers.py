@@ -119,6 +119,7 @@ class Handlers:
                 "name": model.name,
                 "labels": model.classifier.labels,
                 "variant": model.classifier.variant.name,
+                "outside_tolerance": model.classifier.variant.outside_tolerance,
                 "provider": model.classifier.provider,
                 "text_limit": asdict(model.classifier.manifest.text_limit),
                 "source": model.classifier.manifest.source.model,
