@@ -78,7 +78,7 @@ class CompiledClassifier(nn.Module):
         ).last_hidden_state
         places = (last + self.picks).clamp(min=0)
         index = places.unsqueeze(2).expand(-1, -1, hidden.shape[2])
-        logits = self.head(hidden.gather(1, index).flatten(0, 1))
+        logits = self.head(hidden.gather(1, index).reshape(-1, hidden.shape[-1]))
         logits = logits.unflatten(0, (-1, len(self.picks)))
         scores = logits.select(1, 0) if self.tree is None else self.tree.scores(logits)
         return combine_words(scores, self.group_sizes)
@@ -100,7 +100,7 @@ class CompiledClassifier(nn.Module):
         count = real.sum(1, keepdim=True)
         lead, behind = self.lead_ids.shape[1], self.behind_ids.shape[1]
         kept = real.cumsum(1) - 1
-        padding = count + behind - 1 + (1 - real).cumsum(1)
+        padding = count + behind - 1 + torch.arange(real.shape[1]) - kept
         target = torch.where(real != 0, kept, padding)
         ids = input_ids
         if behind:

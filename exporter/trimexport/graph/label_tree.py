@@ -55,12 +55,12 @@ class LabelTree(nn.Module):
             the prompt, the text and its own ancestors.
         """
         behind = position - last
-        node = torch.where((behind > 0) & (behind <= self.nodes), behind, 0)
+        node = torch.where(torch.logical_and(behind > 0, behind <= self.nodes), behind, 0)
         pairs = node.unsqueeze(2) * (self.nodes + 1) + node.unsqueeze(1)
         own = self.seen[pairs] != 0
         # Padding, which no token sees, must have a position that the model has.
         places = torch.where(behind > self.nodes, 0, position + self.shift[node])
-        return places, seen & own.unsqueeze(1)
+        return places, torch.logical_and(seen, own.unsqueeze(1))
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
         """The log-probability of each sequence, float32 [batch, S], from the logits of every row of

@@ -129,7 +129,7 @@ def _all_scores(
     query = (query * scaling).reshape(query.shape[0], key.shape[1], -1, size)
     own = _scores(query, key.transpose(2, 3), heads, softcap)
     if window is not None:
-        attention_mask = attention_mask & _near(window, window.positions)
+        attention_mask = torch.logical_and(attention_mask, _near(window, window.positions))
     own = _masked(own, attention_mask)
     prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
     if prefix_key is None:

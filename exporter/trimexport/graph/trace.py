@@ -19,6 +19,7 @@ from trimexport.errors import ExportError
 from trimexport_runtime.bundle import INPUTS, OUTPUT
 
 from .classifier import CompiledClassifier
+from .undecomposed import to_onnx
 
 OPSET = 23
 
@@ -39,7 +40,7 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     # The cache keys of fake results cost more than the results: a quarter of a trace.
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), _rare_collections(), uncached:
+    with _quiet(), _rare_collections(), uncached, torch.no_grad():
         try:
             program = torch.export.export(
                 classifier,
@@ -49,7 +50,7 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
                 # Guards on strides hold for every size, but not every one is proved to.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-            exported = torch.onnx.export(
+            exported = to_onnx(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
