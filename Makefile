@@ -40,12 +40,14 @@ demo: $(READY)
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
 
+# Each of the workers has a core: threads of PyTorch beyond that wait for each other.
 test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready $(CLIENTS)/ready \
     $(patsubst tests/wheels/%.txt,$(WHEELS)/%/ready,$(wildcard tests/wheels/*.txt))
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
 	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
 	TRIMEXPORT_WHEELS="$(CURDIR)/$(WHEELS)" \
 	TRIMEXPORT_NODE_MODULES="$(CURDIR)/$(CLIENTS)/node_modules" \
+	OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)

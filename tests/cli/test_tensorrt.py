@@ -105,7 +105,7 @@ def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=("positive", "negative"),
         prompt=tiny.PROMPT,
         precision=("fp32", "int8"),
-        tensorrt=("fp16", "int8"),
+        tensorrt=("int8", "fp16"),
     )
     target = tmp_path_factory.mktemp("gpu") / "bundle"
     return build_bundle(spec, target, engines=False).directory
