@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,8 +69,7 @@ def test_safetensors_give_the_same_bundle(
     bundle: Path, recipe: BuildSpec, judge: Judge, tmp_path: Path
 ) -> None:
     """The checkpoint that transformers makes of the GGUF."""
-    model = shutil.copytree(recipe.tokenizer or "", tmp_path / "model")
-    judge.model.save_pretrained(model)
+    model = judge.save(tmp_path / "model")
     spec = replace(recipe, model=str(model), tokenizer=None, precision=("int8",))
     build(spec, tmp_path / "bundle", sample=Texts(SAMPLE.texts[:1]))
     ours, other = (_logits(it, "int8", REVIEWS) for it in (bundle, tmp_path / "bundle"))
