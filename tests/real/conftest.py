@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clients.conftest import node as node
@@ -43,7 +44,16 @@ class Judge:
 
     def save(self, directory: Path) -> Path:
         """Write it as a checkpoint in safetensors, float32."""
-        self.model.save_pretrained(directory)
+        directory.mkdir()
+        config, tensors = self.model.config, self.model.state_dict()
+        if config.tie_word_embeddings:
+            tensors.pop("lm_head.weight", None)
+        if hasattr(config, "quantization_config"):  # of the GGUF
+            del config.quantization_config
+        config.architectures = [type(self.model).__name__]
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, directory / "model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         return directory
 
