@@ -18,7 +18,7 @@ the share of texts with the same label, every flip counted, and the margin error
 DATA has `sst2/train.jsonl`, `sst2/test.jsonl` and the same of `agnews`. What the graphs make of the
 texts is kept in `--cache`, so that a run that was cut off goes on; it knows the checkpoint, the
 prompt, the precision and the texts, and not the program: give another directory after a change.
-Choose prompts with `--split dev`, never on the test split.
+Choose prompts on other texts than the test split's.
 """
 
 from __future__ import annotations
@@ -222,7 +222,11 @@ def line(
 @click.option("--split", default="test", show_default=True)
 @click.option("--first", type=int, help="Only so many texts of the split.")
 @click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(list(AS_BUILT)), default=AS_BUILT
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(list(AS_BUILT)),
+    default=("fp32", "int8"),
 )
 @click.option("--calibration", type=click.Path(path_type=Path, exists=True))
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("build/decoder-trimming"))
