@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,16 @@ SCHEMES: Mapping[str, Precision] = {
             (", smoothed and rotated", True, True),
         )
     },
+    "int4": replace(PRECISIONS["int4"], smoothed=False),
 }
+
+AS_BUILT: Mapping[str, str] = {
+    "fp32": "fp32",
+    "int8": "int8, rotated",
+    STATIC: f"{STATIC}, smoothed and rotated",
+    "int4": "int4",
+}
+"""Precision -> the scheme that a build without `--calibration` writes."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +49,19 @@ class Subject:
     """What is compiled once: the graphs by kind of attention, and the calibration."""
 
     graphs: Mapping[str, ir.Model]
-    measure: Measure
-    seen: Seen
+    measure: Measure | None = None
+    seen: Seen | None = None
 
 
-def compiled(planned: Plan, calibration: Texts) -> Subject:
-    """Compile the prompt, and calibrate."""
+def compiled(planned: Plan, calibration: Texts, names: Collection[str] = tuple(SCHEMES)) -> Subject:
+    """Compile the prompt, and calibrate if one of the schemes that are named needs it."""
     model = LayerwiseModel(planned.checkpoint)
-    kinds = {scheme.attention for scheme in SCHEMES.values()}
-    graphs = compile_graphs(planned, model, Silent(), sorted(kinds))
+    schemes = [SCHEMES[name] for name in names]
+    graphs = compile_graphs(
+        planned, model, Silent(), sorted({scheme.attention for scheme in schemes})
+    )
+    if not any(scheme.smoothed or scheme.static for scheme in schemes):
+        return Subject(graphs)
     measure = partial(activation_ranges, planned, model, calibration, Silent())
     seen = Seen(measure({}), largest_weights(next(iter(graphs.values()))))
     return Subject(graphs, measure, seen)
