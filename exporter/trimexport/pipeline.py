@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from .atomic import check_output, staged
 from .bundle.files import first_manifest, save_manifest, write_client_files
-from .bundle.variants import SCHEMES, STATIC, Measure, write_variants
+from .bundle.variants import SCHEMES, write_variants
 from .errors import SpecError
 from .graph.compile import compile_graphs
 from .memory import keep_large_blocks_apart, release
@@ -26,7 +26,7 @@ from .parity.report import ParityReport
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
-from .quantize.activation_ranges import activation_ranges
+from .quantize.calibration import Calibration
 from .source.shipped import sample_texts
 from .spec import BuildSpec
 from .texts import Texts, check_sample
@@ -115,9 +115,14 @@ def _write(
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
-    measures = _measures(planned, model, calibration, progress)
-    release()
-    variants, hashes = write_variants(graphs, names, work, progress, measures)
+    with tempfile.TemporaryDirectory(dir=work) as room:
+        texts = _calibrations(planned, calibration, progress)
+        calibrations = {
+            name: Calibration(planned, model, each, Path(room), progress)
+            for name, each in texts.items()
+        }
+        release()
+        variants, hashes = write_variants(graphs, names, work, progress, calibrations)
     write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
@@ -125,31 +130,26 @@ def _write(
 
 
 def _check_calibration(spec: BuildSpec, calibration: Texts | None) -> None:
-    if calibration is not None and not any(SCHEMES[name].smoothed for name in spec.variants):
+    if calibration is not None and not any(SCHEMES[name].takes_texts for name in spec.variants):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
             "or build int8 or int4"
         )
 
 
-def _measures(
-    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
-) -> dict[str, Measure]:
-    """How each variant is calibrated that needs it: all that are smoothed where texts are given,
-    and tensorrt-int8, which always needs some texts, where none are."""
-    names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
+def _calibrations(planned: Plan, calibration: Texts | None, progress: Progress) -> dict[str, Texts]:
+    """The texts of each variant that takes some: those that are given; or where none are, those
+    that ship, for variants that cannot do without."""
+    names = [name for name in planned.spec.variants if SCHEMES[name].takes_texts]
     if calibration is None:
-        names = [name for name in names if name == STATIC]
-        if not names:
-            return {}
+        names = [name for name in names if SCHEMES[name].calibrated]
         calibration = Texts(tuple(sample_texts()))
-        progress.say(
-            f"calibrating {STATIC} on the {len(calibration.texts)} texts that ship; give it texts "
-            "like yours with --calibration, whose activations it will meet"
-        )
-    return dict.fromkeys(
-        names, functools.partial(activation_ranges, planned, model, calibration, progress)
-    )
+        if names:
+            progress.say(
+                f"calibrating {' and '.join(names)} on the {len(calibration.texts)} texts that "
+                "ship; give texts like yours with --calibration, whose activations it will meet"
+            )
+    return dict.fromkeys(names, calibration)
 
 
 def _require_builder() -> None:
