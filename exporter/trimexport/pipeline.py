@@ -58,9 +58,9 @@ def build(
         output: the bundle's directory; it appears whole or not at all.
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
-        calibration: texts by which int8 and int4 balance activations and weights, and by which
-            tensorrt-int8 scales activations. Without them int8 and int4 go by the weights alone,
-            and tensorrt-int8 takes the texts that ship.
+        calibration: texts by which int8 balances activations and weights, int4 makes up for its
+            errors, and tensorrt-int8 scales activations. Without them int8 goes by the weights
+            alone, and the others take the texts that ship.
         engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
             GPU that will run them.
 

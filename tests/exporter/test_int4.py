@@ -5,6 +5,7 @@ from __future__ import annotations
 # ruff: noqa: UP037, F821 (dimensions have names, which are no types)
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,13 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Kind
 from onnx import numpy_helper
 from onnxscript import FLOAT, INT64, script
 from onnxscript import opset23 as op
 
+from families import make
+from gguf_models import write_gguf
 from models import gemma, save
 from tasks import SENTIMENT
 from tiny import TEXTS
@@ -25,13 +29,20 @@ from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.pipeline import Built
 from trimexport.quantize import second_moments, widths
-from trimexport.quantize.blocks import BLOCK, compensated, nearest, pack
+from trimexport.quantize.blocks import BLOCK, Form, compensated, nearest, pack
 from trimexport.quantize.int4 import to_int4
 from trimexport.quantize.second_moments import SecondMoments
+from trimexport.quantize.taken_over import form_in_file
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport_runtime import Classifier
 
 HIDDEN = 72  # two blocks and a quarter
+WIDE: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "vocab_size": 512,
+    "rope_parameters": None,
+}
 TABLE, WEIGHT = "model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight"
 
 
@@ -51,14 +62,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @script()
 def look_up_and_multiply(
-    ids: INT64["n"], table: FLOAT[8000, 72], weight: FLOAT[72, 150]
-) -> FLOAT["n", 150]:
+    ids: INT64["n"], table: FLOAT["tokens", "inputs"], weight: FLOAT["inputs", "outputs"]
+) -> FLOAT["n", "outputs"]:
     return op.Identity(op.MatMul(op.Gather(table, ids, axis=0), weight))
 
 
-def one_product(checkpoint: Checkpoint) -> ir.Model:
+def one_product(checkpoint: Checkpoint, matrix: str = WEIGHT) -> ir.Model:
     graph = ir.from_proto(look_up_and_multiply.to_model_proto())
-    for source, transposed in ((WEIGHT, True), (TABLE, False)):
+    for source, transposed in ((matrix, True), (TABLE, False)):
         value = graph.graph.inputs.pop()
         assert value.name is not None
         value.const_value = StreamedWeight(checkpoint, source, transposed, value.name)
@@ -98,7 +109,7 @@ def test_the_written_file_holds_the_weights(
     graph = one_product(checkpoint)
     ids = list(range(300, 500))
     seen = checkpoint.read_rows(TABLE, ids)
-    changed = to_int4(graph, moments_of("weight", seen, tmp_path))
+    changed = to_int4(graph, lambda: moments_of("weight", seen, tmp_path))
     write_onnx(graph, tmp_path / "graph.onnx", tmp_path / "graph.data")
     weight = checkpoint.read(WEIGHT).numpy()
     found = dequantised(onnx.load(tmp_path / "graph.onnx"))
@@ -115,7 +126,7 @@ def test_the_written_file_holds_the_weights(
 def test_what_calibration_did_not_see_is_refused(model: Path, tmp_path: Path) -> None:
     graph = one_product(open_checkpoint(model, "hard", None))
     with pytest.raises(ExportError, match=r"calibration saw no input of weight, so int4 cannot be"):
-        to_int4(graph, SecondMoments(tmp_path))
+        to_int4(graph, lambda: SecondMoments(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +205,51 @@ def test_blocks_of_zeros_and_of_one_sign() -> None:
 
 
 def test_packing() -> None:
-    assert pack(torch.tensor([[1, 2, 15, 0]], dtype=torch.uint8)).tolist() == [[0x21, 0x0F]]
+    codes = torch.tensor([[1, 2, 15, 0]], dtype=torch.uint8)
+    assert pack(codes, 4).tolist() == [[0x21, 0x0F]]
+    assert pack(codes, 8) is codes
+
+
+def refuse() -> SecondMoments:
+    raise AssertionError("nothing is rounded, so no text is needed")
+
+
+@pytest.mark.parametrize("kind", [Kind.Q4_0, Kind.Q5_0, Kind.Q8_0, Kind.Q6_K])
+def test_a_gguf_s_blocks_are_taken_over(kind: Kind, tmp_path: Path) -> None:
+    """Bit by bit the numbers that the library reads, in transformers' order of a head's rows; ONNX
+    Runtime multiplies with them and looks them up."""
+    directory = make("smollm", tmp_path / "model", layers=1, **WIDE)
+    file = write_gguf(directory, tmp_path / "model.gguf", kind, tokenizer=False)
+    checkpoint = open_checkpoint(file, str(file), None)
+    matrix = "model.layers.0.self_attn.q_proj.weight"
+    assert checkpoint.tensors[matrix].head  # type: ignore[attr-defined]
+    graph = one_product(checkpoint, matrix)
+    changed = to_int4(graph, refuse)
+    write_onnx(graph, tmp_path / "graph.onnx", tmp_path / "graph.data")
+    assert [tensor.error for tensor in changed] == [0.0, 0.0]
+    written = onnx.load(tmp_path / "graph.onnx")
+    weight, table = (checkpoint.read(name).numpy() for name in (matrix, TABLE))
+    assert np.array_equal(dequantised(written), weight)
+    (lookup,) = [node for node in written.graph.node if node.op_type == "GatherBlockQuantized"]
+    written.graph.output.append(onnx.helper.make_empty_tensor_value_info(lookup.output[0]))
+    onnx.save(written, tmp_path / "both.onnx")
+    ids = np.arange(512)
+    session = ort.InferenceSession(str(tmp_path / "both.onnx"))
+    result, found = session.run(None, {"ids": ids})
+    assert np.array_equal(found, table)
+    expected = table @ weight.T
+    assert np.linalg.norm(result - expected) < 0.015 * np.linalg.norm(expected)
+
+
+def test_what_is_not_taken_over(tmp_path: Path) -> None:
+    """Blocks with minima."""
+    directory = make("smollm", tmp_path / "model", layers=1, **WIDE)
+    forms = {}
+    for kind in (Kind.Q4_1, Kind.Q8_0):
+        file = write_gguf(directory, tmp_path / f"{kind.name}.gguf", kind, tokenizer=False)
+        checkpoint = open_checkpoint(file, str(file), None)
+        forms[kind] = form_in_file(StreamedWeight(checkpoint, WEIGHT, True, "weight"))
+    assert forms == {Kind.Q4_1: None, Kind.Q8_0: Form(8)}
 
 
 def test_the_variant(built: Built) -> None:

@@ -77,7 +77,7 @@ def _int4(
     model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
 ) -> Sequence[Requantized]:
     assert calibration is not None
-    return to_int4(model, calibration.second_moments(factors))
+    return to_int4(model, lambda: calibration.second_moments(factors))
 
 
 def _static_int8(

@@ -31,8 +31,16 @@ LEAST = 1e-30
 
 
 @dataclass(frozen=True)
+class Form:
+    """Codes of so many `bits`, and a scale for each `block` of them."""
+
+    bits: int
+    block: int = BLOCK
+
+
+@dataclass(frozen=True)
 class Blocks:
-    """Rows in blocks: codes uint8 [n, blocks, BLOCK] of so many bits, and scales float32 [n,
+    """Rows in blocks: codes uint8 [n, blocks, block] of so many bits, and scales float32 [n,
     blocks]."""
 
     codes: torch.Tensor
@@ -110,7 +118,7 @@ def _codes(values: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor
     return torch.round(values / scale).add_(_zero(bits)).clamp_(0, 2**bits - 1)
 
 
-def pack(codes: torch.Tensor) -> torch.Tensor:
-    """Codes uint8 of four bits [..., n] -> two in a byte [..., n / 2], the first in the lower
-    half."""
-    return codes[..., ::2] | (codes[..., 1::2] << 4)
+def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes uint8 [..., n] of eight bits as they are; of four, two in a byte [..., n / 2], the
+    first in the lower half."""
+    return codes if bits == 8 else codes[..., ::2] | (codes[..., 1::2] << 4)

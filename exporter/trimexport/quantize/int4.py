@@ -1,24 +1,29 @@
 """int4: weights in blocks along the inputs, of four bits or eight; activations stay float32 in the
 graph.
 
-    y[t, n] = sum_k x[t, k] * scale[n, k // BLOCK] * (codes[n, k] - 2 ** (bits - 1))
+    y[t, n] = sum_k x[t, k] * scale[n, k // block] * (codes[n, k] - 2 ** (bits - 1))
 
 The product is ONNX Runtime's own `MatMulNBits`, and tokens are looked up by `GatherBlockQuantized`.
+Blocks of a GGUF file that are of this form are taken over as they are (see `taken_over`). All
+others are of 32: the embedding's of four bits to the nearest, the matrices' of four bits so that
+later inputs make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from trimexport.graph.nodes import initializer
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
-from .blocks import BLOCK, nearest, pack
+from .blocks import Blocks, Form, nearest, pack
 from .matrices import Error, Product, Requantized, embedding, products, rows
 from .second_moments import SecondMoments
+from .taken_over import as_stored, form_in_file
 from .widths import FOUR, rounded, widths
 
 ACCURACY_LEVEL = 4
@@ -26,57 +31,72 @@ DOMAIN = "com.microsoft"
 # Numbers that are quantised at a time, which keeps what is made on the way small.
 STEP = 2**21
 
+Made = Iterator[tuple[torch.Tensor, Blocks]]
+"""Rows of a weight, float32 [n, inputs] some at a time, and what becomes of them."""
+
 
 class _BlockTensor(Requantized):
     """Packed codes that a weight becomes, and the scales of their blocks."""
 
-    def __init__(self, weight: StreamedWeight, shape: tuple[int, ...], scales: tuple[int, ...]):
+    def __init__(
+        self,
+        weight: StreamedWeight,
+        shape: tuple[int, ...],
+        scales: tuple[int, ...],
+        made: Callable[[], Made],
+    ) -> None:
         super().__init__(ir.DataType.UINT8, shape, f"{weight.name}.int4")
         self.scales = _Scales(self, scales)
+        self._made = made
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        self.scales.made = []
+        error = Error()
+        for part, found in self._made():
+            error.add(part, part - found.numbers(part.shape[1]))
+            self.scales.made.append(self._scales(found).numpy())
+            yield self._codes(found).numpy()
+        self.error = error.relative()
+
+    def _codes(self, found: Blocks) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _scales(self, found: Blocks) -> torch.Tensor:
+        raise NotImplementedError
 
 
 class BlockMatrix(_BlockTensor):
     """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, bytes]."""
 
-    def __init__(self, product: Product, bits: int, moments: SecondMoments) -> None:
-        inputs, outputs = product.weight.shape.numpy()
-        blocks = -(-inputs // BLOCK)
-        shape = (outputs, blocks, BLOCK * bits // 8)
-        super().__init__(product.weight, shape, (outputs * blocks,))
-        self.bits = bits
-        self._product = product
-        self._moments = moments
+    def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
+        inputs, outputs = weight.shape.numpy()
+        blocks = -(-inputs // form.block)
+        shape = (outputs, blocks, form.block * form.bits // 8)
+        super().__init__(weight, shape, (outputs * blocks,), made)
+        self.form = form
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        self.scales.made = []
-        error = Error()
-        for stored in rows(self._product.weight):
-            for part in stored.split(max(1, STEP // stored.shape[1])):
-                found = rounded(self._product, part, self.bits, self._moments)
-                error.add(part, part - found.numbers(part.shape[1]))
-                self.scales.made.append(found.scales.flatten().numpy())
-                yield (pack(found.codes) if self.bits == FOUR else found.codes).numpy()
-        self.error = error.relative()
+    def _codes(self, found: Blocks) -> torch.Tensor:
+        return pack(found.codes, self.form.bits)
+
+    def _scales(self, found: Blocks) -> torch.Tensor:
+        return found.scales.flatten()
 
 
 class BlockTable(_BlockTensor):
-    """A quantised embedding, in four bits: uint8 [tokens, hidden / 2]."""
+    """A quantised embedding: uint8 [tokens, bytes]."""
 
-    def __init__(self, weight: StreamedWeight) -> None:
+    def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
         tokens, hidden = weight.shape.numpy()
-        super().__init__(weight, (tokens, hidden // 2), (tokens, -(-hidden // BLOCK)))
-        self._weight = weight
+        shape = (tokens, hidden * form.bits // 8)
+        super().__init__(weight, shape, (tokens, -(-hidden // form.block)), made)
+        self.form = form
+        self._hidden = hidden
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        self.scales.made = []
-        error = Error()
-        for stored in self._weight.stored():
-            for part in stored.split(max(1, STEP // stored.shape[1])):
-                found = nearest(part, FOUR)
-                error.add(part, part - found.numbers(part.shape[1]))
-                self.scales.made.append(found.scales.numpy())
-                yield pack(found.codes.flatten(1)[:, : part.shape[1]]).numpy()
-        self.error = error.relative()
+    def _codes(self, found: Blocks) -> torch.Tensor:
+        return pack(found.codes.flatten(1)[:, : self._hidden], self.form.bits)
+
+    def _scales(self, found: Blocks) -> torch.Tensor:
+        return found.scales
 
 
 class _Scales(StreamedTensor):
@@ -96,28 +116,60 @@ class _Scales(StreamedTensor):
         yield from made
 
 
-def to_int4(model: ir.Model, moments: SecondMoments) -> list[Requantized]:
+def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Requantized]:
     """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
-        moments: of what the matrices read on calibration texts.
+        calibrate: gives the second moments of what the matrices read on calibration texts; called
+            where there are some to round.
 
     Raises:
         ExportError: calibration did not see an input.
     """
-    tensors: list[Requantized] = []
     found = products(model)
-    for product, bits in zip(found, widths(found, moments), strict=True):
-        matrix = BlockMatrix(product, bits, moments)
-        tensors.append(matrix)
-        _multiply(model.graph, product, matrix)
-    tensors.append(_look_up(model))
+    tensors: list[Requantized] = []
+    left = []
+    for product in found:
+        form = form_in_file(product.weight) if product.weight.transposed else None
+        if form is None:
+            left.append(product)
+        else:
+            tensors.append(_multiply(model.graph, product, form, _stored(product.weight)))
+    if left:
+        moments = calibrate()
+        for product, bits in zip(left, widths(left, moments), strict=True):
+            made = _rounded(product, bits, moments)
+            tensors.append(_multiply(model.graph, product, Form(bits), made))
     model.opset_imports[DOMAIN] = 1
-    return tensors
+    return [*tensors, _look_up(model)]
 
 
-def _multiply(graph: ir.Graph, product: Product, matrix: BlockMatrix) -> None:
+def _stored(weight: StreamedWeight) -> Callable[[], Made]:
+    return lambda: as_stored(weight)
+
+
+def _rounded(product: Product, bits: int, moments: SecondMoments) -> Callable[[], Made]:
+    def made() -> Made:
+        for part in _steps(rows(product.weight)):
+            yield part, rounded(product, part, bits, moments)
+
+    return made
+
+
+def _nearest(weight: StreamedWeight) -> Callable[[], Made]:
+    return lambda: ((part, nearest(part, FOUR)) for part in _steps(weight.stored()))
+
+
+def _steps(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for part in parts:
+        yield from part.split(max(1, STEP // part.shape[1]))
+
+
+def _multiply(
+    graph: ir.Graph, product: Product, form: Form, made: Callable[[], Made]
+) -> BlockMatrix:
     """Replace a product by the one with packed weights."""
+    matrix = BlockMatrix(product.weight, form, made)
     inputs, outputs = product.weight.shape.numpy()
     new = ir.node(
         "MatMulNBits",
@@ -125,26 +177,37 @@ def _multiply(graph: ir.Graph, product: Product, matrix: BlockMatrix) -> None:
         attributes={
             "K": inputs,
             "N": outputs,
-            "bits": matrix.bits,
-            "block_size": BLOCK,
+            "bits": form.bits,
+            "block_size": form.block,
             "accuracy_level": ACCURACY_LEVEL,
         },
         domain=DOMAIN,
         outputs=[_like(product.result)],
     )
     _replace(graph, product.node, new, product.name)
+    return matrix
 
 
 def _look_up(model: ir.Model) -> BlockTable:
     """Look tokens up in a quantised table."""
     graph, lookup = model.graph, embedding(model)
-    weight = lookup.inputs[0].const_value  # type: ignore[union-attr]
+    assert lookup.inputs[0] is not None
+    weight = lookup.inputs[0].const_value
     assert isinstance(weight, StreamedWeight)
-    table = BlockTable(weight)
+    form = None if weight.transposed else form_in_file(weight)
+    if form is None:
+        table = BlockTable(weight, Form(FOUR), _nearest(weight))
+    else:
+        table = BlockTable(weight, form, _stored(weight))
     new = ir.node(
         "GatherBlockQuantized",
         [initializer(graph, table), lookup.inputs[1], initializer(graph, table.scales)],
-        attributes={"bits": FOUR, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1},
+        attributes={
+            "bits": table.form.bits,
+            "block_size": table.form.block,
+            "gather_axis": 0,
+            "quantize_axis": 1,
+        },
         domain=DOMAIN,
         outputs=[_like(lookup.outputs[0])],
     )
