@@ -32,24 +32,30 @@ LEAST = 1e-30
 
 @dataclass(frozen=True)
 class Form:
-    """Codes of so many `bits`, and a scale for each `block` of them."""
+    """Codes of so many `bits`, and a scale for each `block` of them; and whether there is an offset
+    besides."""
 
     bits: int
     block: int = BLOCK
+    offset: bool = False
 
 
 @dataclass(frozen=True)
 class Blocks:
     """Rows in blocks: codes uint8 [n, blocks, block] of so many bits, and scales float32 [n,
-    blocks]."""
+    blocks]. `offsets`, of blocks that were taken over, are float32 [n, blocks] too, and added to
+    each number of a block."""
 
     codes: torch.Tensor
     scales: torch.Tensor
     bits: int
+    offsets: torch.Tensor | None = None
 
     def numbers(self, inputs: int) -> torch.Tensor:
         """What the codes stand for, float32 [n, inputs]."""
         values = (self.codes.float() - _zero(self.bits)) * self.scales[..., None]
+        if self.offsets is not None:
+            values += self.offsets[..., None]
         return values.flatten(1)[:, :inputs]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from trimexport.graph.nodes import initializer
+from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
 from .blocks import Blocks, Form, nearest, pack
@@ -36,50 +36,65 @@ Made = Iterator[tuple[torch.Tensor, Blocks]]
 
 
 class _BlockTensor(Requantized):
-    """Packed codes that a weight becomes, and the scales of their blocks."""
+    """Packed codes that a weight becomes. `scales` are those of their blocks, float32."""
 
     def __init__(
         self,
         weight: StreamedWeight,
+        form: Form,
         shape: tuple[int, ...],
         scales: tuple[int, ...],
         made: Callable[[], Made],
     ) -> None:
         super().__init__(ir.DataType.UINT8, shape, f"{weight.name}.int4")
-        self.scales = _Scales(self, scales)
+        self.form = form
+        self.scales = _Companion(self, scales, "scale")
         self._made = made
 
     def blocks(self) -> Iterator[np.ndarray]:
-        self.scales.made = []
         error = Error()
+        self.begin()
         for part, found in self._made():
             error.add(part, part - found.numbers(part.shape[1]))
-            self.scales.made.append(self._scales(found).numpy())
-            yield self._codes(found).numpy()
+            self.note(found)
+            yield self.packed(found).numpy()
         self.error = error.relative()
 
-    def _codes(self, found: Blocks) -> torch.Tensor:
-        raise NotImplementedError
+    def begin(self) -> None:
+        """Forget what was kept."""
+        self.scales.made = []
 
-    def _scales(self, found: Blocks) -> torch.Tensor:
-        raise NotImplementedError
+    def note(self, found: Blocks) -> None:
+        """Keep what belongs to the codes."""
+        self.scales.made.append(found.scales.numpy())
+
+    def packed(self, found: Blocks) -> torch.Tensor:
+        """The codes as the graph reads them."""
+        return pack(found.codes, self.form.bits)
 
 
 class BlockMatrix(_BlockTensor):
-    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, bytes]."""
+    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, bytes]; and
+    where its form has them, `offsets` float32 [blocks, outputs]."""
 
     def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
         inputs, outputs = weight.shape.numpy()
         blocks = -(-inputs // form.block)
         shape = (outputs, blocks, form.block * form.bits // 8)
-        super().__init__(weight, shape, (outputs * blocks,), made)
-        self.form = form
+        super().__init__(weight, form, shape, (outputs * blocks,), made)
+        self.offsets: _Companion | None = None
+        if form.offset:
+            self.offsets = _Companion(self, (blocks, outputs), "offset", turned=True)
 
-    def _codes(self, found: Blocks) -> torch.Tensor:
-        return pack(found.codes, self.form.bits)
+    def begin(self) -> None:
+        super().begin()
+        if self.offsets is not None:
+            self.offsets.made = []
 
-    def _scales(self, found: Blocks) -> torch.Tensor:
-        return found.scales.flatten()
+    def note(self, found: Blocks) -> None:
+        super().note(found)
+        if self.offsets is not None and found.offsets is not None:
+            self.offsets.made.append(found.offsets.numpy())
 
 
 class BlockTable(_BlockTensor):
@@ -87,33 +102,33 @@ class BlockTable(_BlockTensor):
 
     def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
         tokens, hidden = weight.shape.numpy()
-        shape = (tokens, hidden * form.bits // 8)
-        super().__init__(weight, shape, (tokens, -(-hidden // form.block)), made)
-        self.form = form
+        scales = (tokens, -(-hidden // form.block))
+        super().__init__(weight, form, (tokens, hidden * form.bits // 8), scales, made)
         self._hidden = hidden
 
-    def _codes(self, found: Blocks) -> torch.Tensor:
+    def packed(self, found: Blocks) -> torch.Tensor:
         return pack(found.codes.flatten(1)[:, : self._hidden], self.form.bits)
 
-    def _scales(self, found: Blocks) -> torch.Tensor:
-        return found.scales
 
+class _Companion(StreamedTensor):
+    """A weight's scales or offsets. They are made with its codes, [n, blocks] some rows at a time,
+    and kept until they are written, after it; so it is read once, and one weight's are in memory
+    at a time."""
 
-class _Scales(StreamedTensor):
-    """A weight's scales. They are made with its codes and kept until they are written, after it; so
-    it is read once, and one weight's are in memory at a time."""
-
-    def __init__(self, codes: _BlockTensor, shape: tuple[int, ...]) -> None:
-        super().__init__(ir.DataType.FLOAT, shape, f"{codes.name}.scale")
+    def __init__(
+        self, codes: _BlockTensor, shape: tuple[int, ...], name: str, *, turned: bool = False
+    ) -> None:
+        super().__init__(ir.DataType.FLOAT, shape, f"{codes.name}.{name}")
         self._codes = codes
+        self._turned = turned
         self.made: list[np.ndarray] = []
 
     def blocks(self) -> Iterator[np.ndarray]:
         if not self.made:
             for _ in self._codes.blocks():
                 pass
-        made, self.made = self.made, []
-        yield from made
+        whole, self.made = np.concatenate(self.made), []
+        yield whole.T if self._turned else whole.reshape(self.shape.numpy())
 
 
 def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Requantized]:
@@ -129,17 +144,21 @@ def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Req
     found = products(model)
     tensors: list[Requantized] = []
     left = []
+    sums: dict[ir.Value, ir.Value] = {}
     for product in found:
         form = form_in_file(product.weight) if product.weight.transposed else None
         if form is None:
             left.append(product)
         else:
-            tensors.append(_multiply(model.graph, product, form, _stored(product.weight)))
+            matrix = BlockMatrix(product.weight, form, _stored(product.weight))
+            tensors.append(matrix)
+            _multiply(model.graph, product, matrix, sums)
     if left:
         moments = calibrate()
         for product, bits in zip(left, widths(left, moments), strict=True):
-            made = _rounded(product, bits, moments)
-            tensors.append(_multiply(model.graph, product, Form(bits), made))
+            matrix = BlockMatrix(product.weight, Form(bits), _rounded(product, bits, moments))
+            tensors.append(matrix)
+            _multiply(model.graph, product, matrix, sums)
     model.opset_imports[DOMAIN] = 1
     return [*tensors, _look_up(model)]
 
@@ -166,10 +185,10 @@ def _steps(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _multiply(
-    graph: ir.Graph, product: Product, form: Form, made: Callable[[], Made]
-) -> BlockMatrix:
-    """Replace a product by the one with packed weights."""
-    matrix = BlockMatrix(product.weight, form, made)
+    graph: ir.Graph, product: Product, matrix: BlockMatrix, sums: dict[ir.Value, ir.Value]
+) -> None:
+    """Replace a product by the one with packed weights; `sums` are of the blocks of activations,
+    each made once."""
     inputs, outputs = product.weight.shape.numpy()
     new = ir.node(
         "MatMulNBits",
@@ -177,15 +196,35 @@ def _multiply(
         attributes={
             "K": inputs,
             "N": outputs,
-            "bits": form.bits,
-            "block_size": form.block,
+            "bits": matrix.form.bits,
+            "block_size": matrix.form.block,
             "accuracy_level": ACCURACY_LEVEL,
         },
         domain=DOMAIN,
         outputs=[_like(product.result)],
     )
-    _replace(graph, product.node, new, product.name)
-    return matrix
+    if matrix.offsets is None:
+        _replace(graph, product.node, [new], product.name)
+        return
+    if product.source not in sums:
+        sums[product.source] = _block_sums(graph, product.source, inputs, matrix.form.block)
+    offsets = initializer(graph, matrix.offsets)
+    more = node("MatMul", [sums[product.source], offsets], shape=product.result.shape)
+    both = node("Add", [new.outputs[0], more.outputs[0]], shape=product.result.shape)
+    _replace(graph, product.node, [new, more, both], product.name)
+
+
+def _block_sums(graph: ir.Graph, source: ir.Value, inputs: int, block: int) -> ir.Value:
+    """The sum over each block of an activation [batch, T, inputs]: [batch, T, blocks]."""
+    apart = constant(graph, f"blocks_of_{inputs}", np.array([0, 0, inputs // block, block]))
+    axis = constant(graph, "int_-1", np.array([-1]))
+    lead = [None, None] if source.shape is None else list(source.shape[:2])
+    cut = node("Reshape", [source, apart], shape=[*lead, inputs // block, block])
+    total = node("ReduceSum", [cut.outputs[0], axis], shape=[*lead, inputs // block], keepdims=0)
+    producer = source.producer()
+    assert producer is not None
+    graph.insert_after(producer, [cut, total])
+    return total.outputs[0]
 
 
 def _look_up(model: ir.Model) -> BlockTable:
@@ -195,7 +234,7 @@ def _look_up(model: ir.Model) -> BlockTable:
     weight = lookup.inputs[0].const_value
     assert isinstance(weight, StreamedWeight)
     form = None if weight.transposed else form_in_file(weight)
-    if form is None:
+    if form is None or form.offset:  # a lookup has no room for one
         table = BlockTable(weight, Form(FOUR), _nearest(weight))
     else:
         table = BlockTable(weight, form, _stored(weight))
@@ -211,7 +250,7 @@ def _look_up(model: ir.Model) -> BlockTable:
         domain=DOMAIN,
         outputs=[_like(lookup.outputs[0])],
     )
-    _replace(graph, lookup, new, weight.name or "")
+    _replace(graph, lookup, [new], weight.name or "")
     return table
 
 
@@ -220,9 +259,10 @@ def _like(value: ir.Value) -> ir.Value:
     return ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
 
 
-def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node, weight: str) -> None:
-    """Put a node in the place of another, whose weight nobody reads any more."""
+def _replace(graph: ir.Graph, old: ir.Node, new: list[ir.Node], weight: str) -> None:
+    """Put nodes, the last of which makes the result, in the place of another, whose weight nobody
+    reads any more."""
     graph.insert_after(old, new)
-    old.outputs[0].replace_all_uses_with(new.outputs[0])
+    old.outputs[0].replace_all_uses_with(new[-1].outputs[0])
     graph.remove(old, safe=True)
     graph.initializers.pop(weight, None)

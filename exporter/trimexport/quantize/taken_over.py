@@ -1,5 +1,5 @@
 """Blocks that a GGUF file holds as the graph multiplies with them: they are taken over with the
-same codes and scales, and nothing is rounded again."""
+same codes, scales and minima, and nothing is rounded again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP = 2**21  # numbers that are read at a time
 
 def form_in_file(weight: StreamedWeight) -> Form | None:
     """How the checkpoint holds a tensor's rows, if it does so in blocks that can be taken over: a
-    GGUF's, of a type without minima, that no adapter changes."""
+    GGUF's, of types of four bits and more, that no adapter changes."""
     entry = _entry(weight)
     adapter = weight.checkpoint.adapter
     if entry is None or entry.dtype not in FORMS or entry.transposed or entry.added:
@@ -26,7 +26,7 @@ def form_in_file(weight: StreamedWeight) -> Form | None:
     if adapter is not None and weight.source in adapter.changes:
         return None
     known = FORMS[entry.dtype]
-    return Form(known.bits, known.block)
+    return Form(known.bits, known.block, known.minima is not None)
 
 
 def as_stored(weight: StreamedWeight) -> Iterator[tuple[torch.Tensor, Blocks]]:
@@ -37,10 +37,11 @@ def as_stored(weight: StreamedWeight) -> Iterator[tuple[torch.Tensor, Blocks]]:
     step = max(1, STEP // inputs)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
-        numbers, codes, scales = (
-            torch.from_numpy(part) for part in read_codes(entry, weight.source, start, stop)
-        )
-        yield numbers, Blocks(codes, scales, FORMS[entry.dtype].bits)
+        found = read_codes(entry, weight.source, start, stop)
+        offsets = None if found.offsets is None else torch.from_numpy(found.offsets)
+        codes, scales = torch.from_numpy(found.codes), torch.from_numpy(found.scales)
+        blocks = Blocks(codes, scales, FORMS[entry.dtype].bits, offsets)
+        yield torch.from_numpy(found.numbers), blocks
 
 
 def _entry(weight: StreamedWeight) -> GgufEntry | None:

@@ -1,9 +1,10 @@
-"""The codes and scales of which GGUF blocks are made, where a number is a scale times a code."""
+"""The codes, scales and minima of which GGUF blocks are made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,38 +17,66 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CodeForm:
-    """How a type's codes can be held: in so many `bits` (4 or 8), around the middle of what these
-    can tell, with a scale for each `block` of numbers. `scales` gets float32 [..., scales] out of
-    ggml's blocks of `size` bytes, uint8 [..., size]."""
+    """How a type's codes can be held: in so many `bits` (4 or 8), with a scale for each `block` of
+    numbers. `scales` gets float32 [..., scales] out of ggml's blocks of `size` bytes, uint8 [...,
+    size]. A number is scale * (code - 2 ** (bits - 1)), and where ggml has `minima`, plus an
+    offset: the minimum and as many scales as the `middle` of ggml's own codes, which are counted
+    from there, so that they are small.
+    """
 
     bits: int
     block: int
     size: int
     scales: Callable[[Bytes], Floats]
+    minima: Callable[[Bytes], Floats] | None = None
+    middle: int = 0
 
 
-def _first_half(blocks: Bytes) -> Floats:
-    return np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+@dataclass(frozen=True)
+class Codes:
+    """Rows of a matrix: its numbers float32 [rows, columns], their codes uint8 [rows, blocks,
+    block], the scales and, where there are minima, the offsets, float32 [rows, blocks]."""
+
+    numbers: Floats
+    codes: Bytes
+    scales: Floats
+    offsets: Floats | None
+
+
+def _half(blocks: Bytes, at: int) -> Floats:
+    """The float16 at a byte of each block, float32 [..., 1]."""
+    return np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16).astype(np.float32)
 
 
 def _sixteen(blocks: Bytes) -> Floats:
-    whole = np.ascontiguousarray(blocks[..., 208:]).view(np.float16).astype(np.float32)
-    return whole * np.ascontiguousarray(blocks[..., 192:208]).view(np.int8).astype(np.float32)
+    each = np.ascontiguousarray(blocks[..., 192:208]).view(np.int8)
+    return _half(blocks, 208) * each.astype(np.float32)
+
+
+def _eight(blocks: Bytes, place: int) -> Floats:
+    """The scales or the minima of a K-quant, of which each is six bits times a float16."""
+    from gguf.quants import Q4_K
+
+    packed = np.ascontiguousarray(blocks[..., 4:16])
+    each = Q4_K.get_scale_min(packed.reshape(-1, 12))[place].reshape(*blocks.shape[:-1], 8)
+    return _half(blocks, 2 * place) * each.astype(np.float32)
 
 
 FORMS: Mapping[str, CodeForm] = {
-    "Q4_0": CodeForm(4, 32, 18, _first_half),
-    "Q5_0": CodeForm(8, 32, 22, _first_half),
-    "Q8_0": CodeForm(8, 32, 34, _first_half),
+    "Q4_0": CodeForm(4, 32, 18, partial(_half, at=0)),
+    "Q4_1": CodeForm(4, 32, 20, partial(_half, at=0), partial(_half, at=2), 8),
+    "Q4_K": CodeForm(4, 32, 144, partial(_eight, place=0), lambda raw: -_eight(raw, 1), 8),
+    "Q5_0": CodeForm(8, 32, 22, partial(_half, at=0)),
+    "Q5_1": CodeForm(8, 32, 24, partial(_half, at=0), partial(_half, at=2), 16),
+    "Q5_K": CodeForm(8, 32, 176, partial(_eight, place=0), lambda raw: -_eight(raw, 1), 16),
     "Q6_K": CodeForm(8, 16, 210, _sixteen),
+    "Q8_0": CodeForm(8, 32, 34, partial(_half, at=0)),
 }
-"""ggml's types whose numbers are scale times code. Those with a minimum besides (Q4_1, Q4_K) are
-none of them."""
+"""By ggml's names of types."""
 
 
-def read_codes(entry: GgufEntry, name: str, start: int, stop: int) -> tuple[Floats, Bytes, Floats]:
-    """Rows of a matrix in one of FORMS, which is not transposed: the numbers float32 [rows,
-    columns], their codes uint8 [rows, blocks, block] and scales float32 [rows, blocks].
+def read_codes(entry: GgufEntry, name: str, start: int, stop: int) -> Codes:
+    """Rows of a matrix in one of FORMS, which is not transposed.
 
     Raises:
         CheckpointError: the file is gone or ends early.
@@ -57,8 +86,14 @@ def read_codes(entry: GgufEntry, name: str, start: int, stop: int) -> tuple[Floa
     form = FORMS[entry.dtype]
     raw = read_gguf_rows(entry, name, start, stop)
     numbers = gguf.dequantize(raw, gguf.GGMLQuantizationType[entry.dtype])
-    scales = form.scales(raw.reshape(len(raw), -1, form.size)).reshape(len(raw), -1)
-    # A number over its scale is the code that the library multiplied with, but for the last bit.
-    each = np.where(scales == 0, 1, scales)[..., None]
-    codes = np.rint(numbers.reshape(*scales.shape, form.block) / each) + 2 ** (form.bits - 1)
-    return numbers, codes.astype(np.uint8), scales
+    blocks = raw.reshape(len(raw), -1, form.size)
+    scales = form.scales(blocks).reshape(len(raw), -1)
+    over = numbers.reshape(*scales.shape, form.block)
+    offsets = None
+    if form.minima is not None:
+        minima = form.minima(blocks).reshape(len(raw), -1)
+        over, offsets = over - minima[..., None], minima + form.middle * scales
+    # Over its scale a number is the code that the library multiplied with, but for the last bits.
+    codes = np.rint(over / np.where(scales == 0, 1, scales)[..., None])
+    stored = (codes - form.middle + 2 ** (form.bits - 1)).astype(np.uint8)
+    return Codes(numbers, stored, scales, offsets)
