@@ -292,23 +292,24 @@ def test_the_variant(built: Built) -> None:
     assert int4.graph == "onnx/model_q4.onnx"
     assert int4.weight_error is not None
     assert int8.weight_error is not None
-    assert int8.weight_error * 3 < int4.weight_error < 0.1
+    assert int8.weight_error * 3 < int4.weight_error < 0.2
     parity = built.report.variants[1]
     assert built.report.logit_deviation >= 1
     assert parity.mean_logit_difference < 0.2 * built.report.logit_deviation
     assert parity.agreement >= 0.95
 
 
-def test_the_embedding_is_int8s(built: Built) -> None:
-    """Both variants look tokens up in one data file."""
-    assert "onnx/model_int8.onnx_data" in built.manifest.variants[1].files
-    places = []
-    for variant in built.manifest.variants:
-        graph = onnx.load(built.directory / variant.graph, load_external_data=False).graph
-        tensor = max(graph.initializer, key=lambda item: int(np.prod(item.dims)))
-        places.append({entry.key: entry.value for entry in tensor.external_data})
-    assert places[0] == places[1]
-    assert places[0]["location"] == "model_int8.onnx_data"
+def test_the_budget_is_spent(built: Built) -> None:
+    """Some matrices have eight bits, all together no more than they may."""
+    graph = onnx.load(built.directory / "onnx/model_q4.onnx", load_external_data=False).graph
+    sizes = {4: 0, 8: 0}
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            attributes = {item.name: item.i for item in node.attribute}
+            sizes[attributes["bits"]] += attributes["K"] * attributes["N"]
+    assert sizes[8]
+    spent = sum(widths.SIZES[bits] * size for bits, size in sizes.items()) / sum(sizes.values())
+    assert spent <= widths.BITS
 
 
 def test_a_text_answers_alike_in_any_batch(built: Built) -> None:
