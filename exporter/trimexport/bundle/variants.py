@@ -16,7 +16,7 @@ from trimexport.memory import release
 from trimexport.progress import Progress
 from trimexport.quantize.calibration import Calibration
 from trimexport.quantize.fp16 import to_fp16
-from trimexport.quantize.int4 import to_int4
+from trimexport.quantize.int4 import stored_form, to_int4
 from trimexport.quantize.int8 import Factors, to_int8
 from trimexport.quantize.matrices import Requantized, products
 from trimexport.quantize.rotation import rotate
@@ -77,6 +77,12 @@ def _int4(
     model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
 ) -> Sequence[Requantized]:
     assert calibration is not None
+    found = products(model)
+    if kept := sum(stored_form(product) is not None for product in found):
+        calibration.progress.say(
+            f"int4 takes {kept} of {len(found)} matrices over from the GGUF file, with its codes "
+            "and scales"
+        )
     return to_int4(model, lambda: calibration.second_moments(factors))
 
 

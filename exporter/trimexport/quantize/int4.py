@@ -146,7 +146,7 @@ def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Req
     left = []
     sums: dict[ir.Value, ir.Value] = {}
     for product in found:
-        form = form_in_file(product.weight) if product.weight.transposed else None
+        form = stored_form(product)
         if form is None:
             left.append(product)
         else:
@@ -161,6 +161,11 @@ def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Req
             _multiply(model.graph, product, matrix, sums)
     model.opset_imports[DOMAIN] = 1
     return [*tensors, _look_up(model)]
+
+
+def stored_form(product: Product) -> Form | None:
+    """How the checkpoint holds a product's weight, if that can be taken over (see `taken_over`)."""
+    return form_in_file(product.weight) if product.weight.transposed else None
 
 
 def _stored(weight: StreamedWeight) -> Callable[[], Made]:
