@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # ruff: noqa: UP037, F821 (dimensions have names, which are no types)
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from families import make
 from gguf_models import write_gguf
 from models import gemma, save
 from tasks import SENTIMENT
-from tiny import TEXTS
-from trimexport import ExportError, build
+from tiny import PROMPT, TEXTS
+from trimexport import BuildSpec, ExportError, Texts, build
 from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.pipeline import Built
+from trimexport.progress import Silent
 from trimexport.quantize import second_moments, widths
 from trimexport.quantize.blocks import BLOCK, Form, compensated, nearest, pack
 from trimexport.quantize.int4 import to_int4
@@ -284,6 +286,28 @@ def test_what_is_not_taken_over(tmp_path: Path) -> None:
     assert form_in_file(StreamedWeight(plain, WEIGHT, True, "weight")) is None
 
 
+class Heard(Silent):
+    """Notes what a build says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_bundle_of_a_gguf(tmp_path: Path) -> None:
+    """Its matrices are the file's, no text is asked for them, and batches change no bit."""
+    saved = make("smollm", tmp_path / "model", layers=1, rope_parameters=None)
+    file = write_gguf(saved, tmp_path / "model.gguf", Kind.Q4_1)
+    spec = BuildSpec(str(file), ("positive", "negative"), PROMPT, precision=("int4",))
+    heard = Heard()
+    bundle = build(spec, tmp_path / "bundle", sample=Texts(tuple(TEXTS)), progress=heard)
+    assert any("int4 takes 7 of 7 matrices over from the GGUF file" in it for it in heard.lines)
+    assert bundle.report.variants[0].agreement >= 0.9
+    assert_alike(bundle, TEXTS)
+
+
 def test_the_variant(built: Built) -> None:
     """It says whose operators it needs, how wrong its weights are, and answers as the model."""
     int8, int4 = built.manifest.variants
@@ -313,7 +337,10 @@ def test_the_budget_is_spent(built: Built) -> None:
 
 
 def test_a_text_answers_alike_in_any_batch(built: Built) -> None:
-    texts = [f"{text} {word}" for text in TEXTS for word in ("plot", "", "42 " * 9)]
+    assert_alike(built, [f"{text} {word}" for text in TEXTS for word in ("plot", "", "42 " * 9)])
+
+
+def assert_alike(built: Built, texts: Sequence[str]) -> None:
     classifier = Classifier.load(built.directory, variant="int4")
     together = classifier.logits(texts)
     alone = np.concatenate([classifier.logits([text]) for text in texts])
