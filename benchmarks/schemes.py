@@ -32,7 +32,6 @@ SCHEMES: Mapping[str, Precision] = {
         )
     },
     "int4": PRECISIONS["int4"],
-    "int4, rotated": replace(PRECISIONS["int4"], rotated=True),
 }
 
 

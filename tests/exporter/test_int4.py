@@ -114,7 +114,7 @@ def test_the_written_file_holds_the_weights(
     graph = one_product(checkpoint)
     ids = list(range(300, 500))
     seen = checkpoint.read_rows(TABLE, ids)
-    changed = to_int4(graph, lambda: moments_of("weight", seen, tmp_path))
+    changed = to_int4(graph, {}, lambda: moments_of("weight", seen, tmp_path))
     write_onnx(graph, tmp_path / "graph.onnx", tmp_path / "graph.data")
     weight = checkpoint.read(WEIGHT).numpy()
     found = dequantised(onnx.load(tmp_path / "graph.onnx"))
@@ -131,7 +131,7 @@ def test_the_written_file_holds_the_weights(
 def test_what_calibration_did_not_see_is_refused(model: Path, tmp_path: Path) -> None:
     graph = one_product(open_checkpoint(model, "hard", None))
     with pytest.raises(ExportError, match=r"calibration saw no input of weight, so int4 cannot be"):
-        to_int4(graph, lambda: SecondMoments(tmp_path))
+        to_int4(graph, {}, lambda: SecondMoments(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_a_gguf_s_blocks_are_taken_over(kind: Kind, tmp_path: Path) -> None:
     checkpoint = stored_as(kind, tmp_path)
     assert checkpoint.tensors[PERMUTED].head  # type: ignore[attr-defined]
     graph = one_product(checkpoint, PERMUTED)
-    changed = to_int4(graph, refuse)
+    changed = to_int4(graph, {}, refuse)
     write_onnx(graph, tmp_path / "graph.onnx", tmp_path / "graph.data")
     assert [tensor.error for tensor in changed] == [0.0, 0.0]
     written = onnx.load(tmp_path / "graph.onnx")
@@ -260,7 +260,7 @@ def test_a_gguf_s_blocks_with_minima_are_taken_over(kind: Kind, tmp_path: Path) 
     minimum and the middle of the codes."""
     checkpoint = stored_as(kind, tmp_path)
     graph = one_product(checkpoint, PERMUTED)
-    changed, _ = to_int4(graph, refuse)
+    changed, _ = to_int4(graph, {}, refuse)
     write_onnx(graph, tmp_path / "graph.onnx", tmp_path / "graph.data")
     weight, table = (checkpoint.read(name).numpy() for name in (PERMUTED, TABLE))
     found = dequantised(onnx.load(tmp_path / "graph.onnx"))

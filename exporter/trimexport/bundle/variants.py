@@ -83,7 +83,8 @@ def _int4(
             f"int4 takes {kept} of {len(found)} matrices over from the GGUF file, with its codes "
             "and scales"
         )
-    return to_int4(model, lambda: calibration.second_moments(factors))
+    turned = rotate(model, factors, stored_form)
+    return to_int4(model, turned, lambda: calibration.second_moments(turned))
 
 
 def _static_int8(

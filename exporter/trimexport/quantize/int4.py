@@ -6,12 +6,13 @@ graph.
 The product is ONNX Runtime's own `MatMulNBits`, and tokens are looked up by `GatherBlockQuantized`.
 Blocks of a GGUF file that are of this form are taken over as they are (see `taken_over`). All
 others are of 32: the embedding's of four bits to the nearest, the matrices' of four bits so that
-later inputs make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`).
+later inputs make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`); what
+these multiply is turned before (see `rotation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -21,10 +22,11 @@ from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
 from .blocks import Blocks, Form, nearest, pack
+from .int8 import Factors
 from .matrices import Error, Product, Requantized, embedding, products, rows
 from .second_moments import SecondMoments
 from .taken_over import as_stored, form_in_file
-from .widths import FOUR, rounded, widths
+from .widths import FOUR, Rounding, widths
 
 ACCURACY_LEVEL = 4
 DOMAIN = "com.microsoft"
@@ -131,10 +133,16 @@ class _Companion(StreamedTensor):
         yield whole.T if self._turned else whole.reshape(self.shape.numpy())
 
 
-def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Requantized]:
+def to_int4(
+    model: ir.Model,
+    factors: Mapping[str, Factors],
+    calibrate: Callable[[], SecondMoments],
+) -> list[Requantized]:
     """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
+        factors: weight name -> whether it is turned (see `rotate`); those that are taken over are
+            not.
         calibrate: gives the second moments of what the matrices read on calibration texts; called
             where there are some to round.
 
@@ -155,8 +163,10 @@ def to_int4(model: ir.Model, calibrate: Callable[[], SecondMoments]) -> list[Req
             _multiply(model.graph, product, matrix, sums)
     if left:
         moments = calibrate()
-        for product, bits in zip(left, widths(left, moments), strict=True):
-            matrix = BlockMatrix(product.weight, Form(bits), _rounded(product, bits, moments))
+        roundings = [Rounding(it, _is_turned(it, factors), moments) for it in left]
+        for rounding, bits in zip(roundings, widths(roundings), strict=True):
+            product = rounding.product
+            matrix = BlockMatrix(product.weight, Form(bits), _rounded(rounding, bits))
             tensors.append(matrix)
             _multiply(model.graph, product, matrix, sums)
     model.opset_imports[DOMAIN] = 1
@@ -172,10 +182,15 @@ def _stored(weight: StreamedWeight) -> Callable[[], Made]:
     return lambda: as_stored(weight)
 
 
-def _rounded(product: Product, bits: int, moments: SecondMoments) -> Callable[[], Made]:
+def _is_turned(product: Product, factors: Mapping[str, Factors]) -> bool:
+    return product.name in factors and factors[product.name].rotated
+
+
+def _rounded(rounding: Rounding, bits: int) -> Callable[[], Made]:
     def made() -> Made:
-        for part in _steps(rows(product.weight)):
-            yield part, rounded(product, part, bits, moments)
+        for part in _steps(rows(rounding.product.weight)):
+            weights = rounding.weights(part)
+            yield weights, rounding.blocks(weights, bits)
 
     return made
 

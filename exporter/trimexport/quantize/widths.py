@@ -8,10 +8,12 @@ of int8's bytes on Gemma-2B's shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from .blocks import Blocks, compensated, nearest
+from .hadamard import rotated_rows
 from .matrices import Product, sample_rows
 from .second_moments import SecondMoments
 
@@ -23,27 +25,38 @@ SAMPLE = 64  # rows of a matrix that are rounded to see what it misses
 _LEAST = 1e-30
 
 
-def rounded(product: Product, part: torch.Tensor, bits: int, moments: SecondMoments) -> Blocks:
-    """Rows float32 [n, inputs] of a product's weight in blocks. In four bits later inputs make up
-    for the errors of earlier ones."""
-    if bits == EIGHT:
-        return nearest(part, bits)
-    return compensated(part, moments.factors(product.parameter), bits)
+@dataclass(frozen=True)
+class Rounding:
+    """What the rows of a product's weight are rounded by: whether they are turned before (see
+    `rotation`), and the second moments of what they are multiplied with then."""
+
+    product: Product
+    rotated: bool
+    moments: SecondMoments
+
+    def weights(self, part: torch.Tensor) -> torch.Tensor:
+        """Rows float32 [n, inputs] of the weight as they are rounded."""
+        return rotated_rows(part) if self.rotated else part
+
+    def blocks(self, weights: torch.Tensor, bits: int) -> Blocks:
+        """Such rows in blocks. In four bits later inputs make up for the errors of earlier ones."""
+        if bits == EIGHT:
+            return nearest(weights, bits)
+        return compensated(weights, self.moments.factors(self.product.parameter), bits)
+
+    def missed(self) -> float:
+        """The square of what the product misses in four bits by that of what it makes, on
+        calibration texts; measured on some of its output channels."""
+        weights = self.weights(sample_rows(self.product.weight, SAMPLE))
+        wrong = weights - self.blocks(weights, FOUR).numbers(weights.shape[1])
+        whole = self.moments.missed(self.product.parameter, weights)
+        return self.moments.missed(self.product.parameter, wrong) / max(whole, _LEAST)
 
 
-def widths(found: Sequence[Product], moments: SecondMoments) -> list[int]:
-    """Four or eight bits for the matrix of each product."""
-    sizes = [product.weight.size for product in found]
-    return spread(sizes, [missed(product, moments) for product in found])
-
-
-def missed(product: Product, moments: SecondMoments) -> float:
-    """The square of what a product misses in four bits by that of what it makes, on calibration
-    texts; measured on some of its output channels."""
-    part = sample_rows(product.weight, SAMPLE)
-    wrong = part - rounded(product, part, FOUR, moments).numbers(part.shape[1])
-    whole = moments.missed(product.parameter, part)
-    return moments.missed(product.parameter, wrong) / max(whole, _LEAST)
+def widths(roundings: Sequence[Rounding]) -> list[int]:
+    """Four or eight bits for each matrix."""
+    sizes = [rounding.product.weight.size for rounding in roundings]
+    return spread(sizes, [rounding.missed() for rounding in roundings])
 
 
 def spread(sizes: Sequence[int], errors: Sequence[float]) -> list[int]:
