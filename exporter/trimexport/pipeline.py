@@ -147,7 +147,7 @@ def _calibrations(planned: Plan, calibration: Texts | None, progress: Progress) 
         if names:
             progress.say(
                 f"calibrating {' and '.join(names)} on the {len(calibration.texts)} texts that "
-                "ship; give texts like yours with --calibration, whose activations it will meet"
+                "ship; give it texts like yours with --calibration, whose activations it will meet"
             )
     return dict.fromkeys(names, calibration)
 
