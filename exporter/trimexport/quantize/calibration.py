@@ -55,25 +55,33 @@ class Calibration:
         """The largest absolute value of each input of every matrix: parameter name -> float32
         [inputs]."""
         largest = Largest()
-        self._show(largest.add, factors)
+        self._show(*self._sequences(), largest.add, factors)
         return largest.found
 
     def second_moments(self, factors: Mapping[str, Factors]) -> SecondMoments:
-        """The second moments of every matrix's inputs."""
+        """The second moments of every matrix's inputs, those of the prompt's own tokens included:
+        it often holds examples, which are more like the texts to come than any that ship. The
+        first token of all is like no other and is left out."""
         found = SecondMoments(self.room)
-        self._show(found.add, factors)
+        sequences, skip = self._sequences()
+        if skip > 1:
+            self._show([sequences[0][:skip]], 1, found.add, factors)
+        self._show(sequences, skip, found.add, factors)
         found.flush()
         return found
 
     def _show(
-        self, see: Callable[[str, torch.Tensor], None], factors: Mapping[str, Factors]
+        self,
+        sequences: Sequence[Sequence[int]],
+        skip: int,
+        see: Callable[[str, torch.Tensor], None],
+        factors: Mapping[str, Factors],
     ) -> None:
         known = {name.removesuffix(TRANSPOSED): each for name, each in factors.items()}
 
         def changed(name: str, inputs: torch.Tensor) -> None:
             see(name, known[name].undo(inputs) if name in known else inputs)
 
-        sequences, skip = self._sequences()
         with self.progress.bar("calibrating", len(sequences)) as tick:
             self.model.show_inputs(sequences, skip, changed, tick)
 
