@@ -77,11 +77,11 @@ def logits(
     planned = plan(BuildSpec(model=str(checkpoint), labels=LABELS, prompt=PROMPT))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    subject = compiled(planned, Texts(tuple(sample_texts())))
     found = {}
-    for way in ways:
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "graph.onnx"
+    with tempfile.TemporaryDirectory() as directory:
+        subject = compiled(planned, Texts(tuple(sample_texts())), Path(directory))
+        for number, way in enumerate(ways):
+            file = Path(directory) / f"graph_{number}.onnx"
             WAYS[way](subject, file)
             precision = "int8" if way == DYNAMIC else precision_of(way)
             found[way] = _run(file, precision, rows)

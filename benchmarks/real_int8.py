@@ -182,7 +182,9 @@ def main(
     rows, gold = encoded(texts)
     learned = encoded(examples) if examples else None
     chosen = [name for name in SCHEMES if name == "fp32" or not names or name in names]
-    _table(compiled(planned, seen), chosen, rows, learned, spec.labels, gold.places(spec.labels))
+    with tempfile.TemporaryDirectory() as room:
+        subject = compiled(planned, seen, Path(room), chosen)
+        _table(subject, chosen, rows, learned, spec.labels, gold.places(spec.labels))
 
 
 if __name__ == "__main__":
