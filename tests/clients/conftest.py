@@ -33,7 +33,8 @@ Node = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of gemma-mini's first task in three forms. Shared: do not change it, copy it."""
+    """The bundle of gemma-mini's first task in three forms; int4 has weights in int8's data file.
+    Shared: do not change it, copy it."""
     spec = replace(SENTIMENT, precision=("fp32", "int8", "int4"))
     return build(spec, tmp_path_factory.mktemp("bundles") / "variants").directory
 

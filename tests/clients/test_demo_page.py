@@ -56,7 +56,7 @@ def opened(node: Node, site: str, queries: list[str], texts: list[str]) -> list[
     [
         ("", "fp32", "fp32", 1e-3),
         ("?bundle=/bundle/&dtype=int8", "int8", "int8", 0.02),
-        ("?dtype=q4", "int4", "q4", 0.02),
+        ("?dtype=q4", "int4", "q4", 0.02),  # with weights in another variant's file
     ],
 )
 def test_the_page(

@@ -269,7 +269,8 @@ def test_a_gguf_s_blocks_with_minima_are_taken_over(kind: Kind, tmp_path: Path) 
     assert changed.error < 1e-6
     session = ort.InferenceSession(str(tmp_path / "graph.onnx"))
     (result,) = session.run(None, {"ids": np.arange(512)[None]})
-    table = nearest(torch.from_numpy(table), 4).numbers(256).numpy()
+    scale = np.abs(table).max(1, keepdims=True) / 127
+    table = np.round(table / scale) * scale
     expected = table @ weight.T
     assert np.linalg.norm(result[0] - expected) < 0.015 * np.linalg.norm(expected)
 

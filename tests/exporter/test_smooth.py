@@ -118,6 +118,14 @@ def test_calibration(calibrated: Built) -> None:
         assert variant.agreement >= 0.95
 
 
+def test_a_shared_table_has_its_error(calibrated: Built) -> None:
+    """int8 takes int4's embedding as it lies there, and still states the worst of its weights."""
+    int4, int8 = calibrated.manifest.variants
+    assert int4.weight_error is not None
+    assert int8.weight_error is not None
+    assert int8.weight_error < int4.weight_error
+
+
 @pytest.mark.parametrize("precision", [("fp32",), ("fp16", "fp32")])
 def test_calibration_of_nothing(tmp_path: Path, precision: tuple[str, ...]) -> None:
     spec = BuildSpec(

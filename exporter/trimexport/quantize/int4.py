@@ -3,11 +3,12 @@ graph.
 
     y[t, n] = sum_k x[t, k] * scale[n, k // block] * (codes[n, k] - 2 ** (bits - 1))
 
-The product is ONNX Runtime's own `MatMulNBits`, and tokens are looked up by `GatherBlockQuantized`.
-Blocks of a GGUF file that are of this form are taken over as they are (see `taken_over`). All
-others are of 32: the embedding's of four bits to the nearest, the matrices' of four bits so that
-later inputs make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`); what
-these multiply is turned before (see `rotation`).
+The product is ONNX Runtime's own `MatMulNBits`. Blocks of a GGUF file that are of this form are
+taken over as they are (see `taken_over`). All others are of 32: of four bits so that later inputs
+make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`); what these
+multiply is turned before (see `rotation`). The embedding is that of `int8`, for four bits there
+would cost as much as in all matrices together; one that is taken over is looked up by
+`GatherBlockQuantized`, which ONNX Runtime has for processors and not for browsers.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import torch
 from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
-from .blocks import Blocks, Form, nearest, pack
-from .int8 import Factors
+from .blocks import Blocks, Form, pack
+from .int8 import Factors, quantize_embedding
 from .matrices import Error, Product, Requantized, embedding, products, rows
 from .second_moments import SecondMoments
 from .taken_over import as_stored, form_in_file
-from .widths import FOUR, Rounding, widths
+from .widths import Rounding, widths
 
 ACCURACY_LEVEL = 4
 DOMAIN = "com.microsoft"
@@ -195,10 +196,6 @@ def _rounded(rounding: Rounding, bits: int) -> Callable[[], Made]:
     return made
 
 
-def _nearest(weight: StreamedWeight) -> Callable[[], Made]:
-    return lambda: ((part, nearest(part, FOUR)) for part in _steps(weight.stored()))
-
-
 def _steps(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
     for part in parts:
         yield from part.split(max(1, STEP // part.shape[1]))
@@ -247,7 +244,7 @@ def _block_sums(graph: ir.Graph, source: ir.Value, inputs: int, block: int) -> i
     return total.outputs[0]
 
 
-def _look_up(model: ir.Model) -> BlockTable:
+def _look_up(model: ir.Model) -> Requantized:
     """Look tokens up in a quantised table."""
     graph, lookup = model.graph, embedding(model)
     assert lookup.inputs[0] is not None
@@ -255,9 +252,8 @@ def _look_up(model: ir.Model) -> BlockTable:
     assert isinstance(weight, StreamedWeight)
     form = None if weight.transposed else form_in_file(weight)
     if form is None or form.offset:  # a lookup has no room for one
-        table = BlockTable(weight, Form(FOUR), _nearest(weight))
-    else:
-        table = BlockTable(weight, form, _stored(weight))
+        return quantize_embedding(model)
+    table = BlockTable(weight, form, _stored(weight))
     new = ir.node(
         "GatherBlockQuantized",
         [initializer(graph, table), lookup.inputs[1], initializer(graph, table.scales)],

@@ -1,8 +1,8 @@
 """Which matrices take eight bits instead of four.
 
 Those do whose product misses most in four, as far as the budget goes: the matrices of a graph may
-take BITS bits a weight on average, scales counted. With the embedding in four bits that makes 0.65
-of int8's bytes on Gemma-2B's shape.
+take BITS bits a weight on average, scales counted. On Gemma-2B's shape, whose embedding is a fifth
+of it and stays in int8, that makes 0.73 of int8's bytes.
 """
 
 from __future__ import annotations
