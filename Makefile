@@ -70,7 +70,8 @@ real: $(READY)
 
 test-real: $(READY) $(CLIENTS)/ready
 	TRIMEXPORT_NODE_MODULES="$(CURDIR)/$(CLIENTS)/node_modules" \
-	  $(BIN)/python -m pytest tests/real
+	OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/real
 
 check: $(READY)
 	$(BIN)/ruff check .
