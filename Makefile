@@ -1,8 +1,10 @@
 # make demo     build two classifiers from the checkpoint that ships, run them, prove them
 # make test     run the tests
+# make real     fetch Gemma 3 270M, build two classifiers from it, run them, prove and measure them
+# make test-real  run the tests that need real models, which it fetches
 # make check    lint, formatting, types
 # make docs     write the command reference again
-# make clean    remove .venv, the demo's two bundles, dist and caches
+# make clean    remove .venv, the bundles of demo and real, the models fetched, dist and caches
 #
 # Each prepares .venv by itself. WORKERS is how many tests run at once. PYTHON names the Python to
 # use (3.11 or later), TORCH_INDEX an index to take PyTorch from:
@@ -23,8 +25,9 @@ VOCABULARIES := $(VENV)/vocabularies
 WHEELS := $(VENV)/wheels
 CLIENTS := $(VENV)/clients
 DEMO := build/sentiment build/topics
+REAL := build/sst2-gemma3-270m build/agnews-gemma3-270m build/agnews-fitted
 
-.PHONY: demo test check docs clean
+.PHONY: demo test real test-real check docs clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -40,13 +43,35 @@ demo: $(READY)
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
 
+# Each of the workers has a core: threads of PyTorch beyond that wait for each other.
 test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready $(CLIENTS)/ready \
     $(patsubst tests/wheels/%.txt,$(WHEELS)/%/ready,$(wildcard tests/wheels/*.txt))
 	TRIMEXPORT_OLDEST_TRANSFORMERS="$(CURDIR)/$(OLDEST)" \
 	TRIMEXPORT_TOKENIZERS="$(CURDIR)/$(VOCABULARIES)" \
 	TRIMEXPORT_WHEELS="$(CURDIR)/$(WHEELS)" \
 	TRIMEXPORT_NODE_MODULES="$(CURDIR)/$(CLIENTS)/node_modules" \
+	OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+real: $(READY)
+	$(BIN)/python models/fetch_real.py gemma3-270m
+	$(BIN)/trimexport build --recipe models/sst2-gemma3-270m.toml \
+	  --texts docs/examples/reviews.csv -o build/sst2-gemma3-270m --force
+	$(BIN)/trimexport build --recipe models/agnews-gemma3-270m.toml \
+	  --texts docs/examples/news.csv -o build/agnews-gemma3-270m --force
+	$(BIN)/trimexport fit build/agnews-gemma3-270m \
+	  --examples docs/examples/news.csv -o build/agnews-fitted --force
+	$(BIN)/trimexport-run classify build/sst2-gemma3-270m \
+	  "a gorgeous, witty, seductive movie" "two hours that feel like five"
+	$(BIN)/trimexport-run classify build/agnews-fitted \
+	  "The striker scored twice in the final minutes of the cup match" \
+	  "Shares fell after the bank reported a loss for the third quarter"
+	$(BIN)/trimexport bench build/sst2-gemma3-270m --texts docs/examples/reviews.csv --rounds 2
+
+test-real: $(READY) $(CLIENTS)/ready
+	TRIMEXPORT_NODE_MODULES="$(CURDIR)/$(CLIENTS)/node_modules" \
+	OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/real
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -57,7 +82,7 @@ docs: $(READY)
 	$(BIN)/python docs/generate_commands.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(REAL) build/real-models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find docs exporter models runtime tests -name __pycache__ -prune -exec rm -rf {} +
 	rmdir build 2>/dev/null || true
 

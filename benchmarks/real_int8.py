@@ -57,42 +57,56 @@ TIMED = 50  # texts
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a graph makes of texts: hidden states float64 [texts, hidden] and logits float64 [texts,
-    labels]; milliseconds of the processor for a text, the median; and the graph's own head."""
+class Opened:
+    """A graph that runs in one thread and gives what its head reads, an output called `hidden`;
+    and the head."""
 
-    hidden: Floats
-    logits: Floats
-    milliseconds: float
+    session: Any
+    hidden: str
     head: Head
 
 
-def answers(file: Path, rows: Sequence[Ids], scheme: str) -> Answers:
-    """Run texts in batches of like lengths, and the first of them one after the other for the time
-    it takes; in one thread."""
+@dataclass(frozen=True)
+class Answers:
+    """What a graph makes of texts: hidden states float64 [texts, hidden] and logits float64 [texts,
+    labels]."""
+
+    hidden: Floats
+    logits: Floats
+
+
+def opened(file: Path, scheme: str) -> Opened:
+    """Open a written graph, which is changed to give hidden states."""
     model = onnx.load(file, load_external_data=False)
     head, name = read_head(model), give_hidden(model)
     onnx.save(model, file)
     session = ort.InferenceSession(str(file), session_options(precision_of(scheme), 1))
+    return Opened(session, name, head)
+
+
+def answers(graph: Opened, rows: Sequence[Ids]) -> Answers:
+    """Run texts in batches of like lengths."""
     hidden: list[Any] = [None] * len(rows)
     logits: list[Any] = [None] * len(rows)
     for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
         ids, mask = pad([rows[place] for place in batch], 0)
-        states, found = session.run([name, OUTPUT], {"input_ids": ids, "attention_mask": mask})
+        feed = {"input_ids": ids, "attention_mask": mask}
+        states, found = graph.session.run([graph.hidden, OUTPUT], feed)
         every = states.reshape(len(batch), -1, states.shape[-1])  # of which the answer's is first
         for place, state, logit in zip(batch, every[:, 0], found, strict=True):
             hidden[place], logits[place] = state, logit
+    return Answers(np.array(hidden, dtype=np.float64), np.array(logits, dtype=np.float64))
+
+
+def milliseconds(graph: Opened, rows: Sequence[Ids]) -> float:
+    """The processor's time for a text, the median of the first of them, one after the other."""
     seconds = []
     for row in rows[:TIMED]:
         began = time.thread_time()
-        session.run(None, {"input_ids": row[None], "attention_mask": np.ones_like(row[None])})
+        feed = {"input_ids": row[None], "attention_mask": np.ones_like(row[None])}
+        graph.session.run(None, feed)
         seconds.append(time.thread_time() - began)
-    return Answers(
-        np.array(hidden, dtype=np.float64),
-        np.array(logits, dtype=np.float64),
-        1000 * statistics.median(seconds),
-        head,
-    )
+    return 1000 * statistics.median(seconds)
 
 
 def line(name: str, found: Floats, expected: Floats, gold: Sequence[int], spent: float) -> str:
@@ -123,15 +137,16 @@ def _table(
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
             write_scheme(name, subject, file)
-            found = answers(file, rows, name)
+            graph = opened(file, name)
+            found = answers(graph, rows)
             if expected is None and learned is not None:
                 shots, examples = learned
-                known = answers(file, shots, name)
+                known = answers(graph, shots)
                 places, fold = examples.places(labels), fold_numbers(examples, labels)
-                head = fit_head(known.hidden, places, known.head, fold).head
+                head = fit_head(known.hidden, places, graph.head, fold).head
         logits = found.logits if head is None else logits_of(head, found.hidden)
         expected = logits if expected is None else expected
-        click.echo(line(name, logits, expected, gold, found.milliseconds))
+        click.echo(line(name, logits, expected, gold, milliseconds(graph, rows)))
 
 
 @click.command()
@@ -167,7 +182,9 @@ def main(
     rows, gold = encoded(texts)
     learned = encoded(examples) if examples else None
     chosen = [name for name in SCHEMES if name == "fp32" or not names or name in names]
-    _table(compiled(planned, seen), chosen, rows, learned, spec.labels, gold.places(spec.labels))
+    with tempfile.TemporaryDirectory() as room:
+        subject = compiled(planned, seen, Path(room), chosen)
+        _table(subject, chosen, rows, learned, spec.labels, gold.places(spec.labels))
 
 
 if __name__ == "__main__":

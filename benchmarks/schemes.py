@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,12 +11,12 @@ import onnx_ir as ir
 from trimexport import Texts
 from trimexport.bundle.onnx_file import write_onnx
 from trimexport.bundle.variants import SCHEMES as PRECISIONS
-from trimexport.bundle.variants import STATIC, Measure, Precision, Seen, quantised
+from trimexport.bundle.variants import STATIC, Precision, Seen, quantised
 from trimexport.graph.compile import compile_graphs
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan
 from trimexport.progress import Silent
-from trimexport.quantize.activation_ranges import activation_ranges
+from trimexport.quantize.calibration import Calibration
 from trimexport.quantize.smooth import largest_weights
 
 SCHEMES: Mapping[str, Precision] = {
@@ -32,7 +31,16 @@ SCHEMES: Mapping[str, Precision] = {
             (", smoothed and rotated", True, True),
         )
     },
+    "int4": PRECISIONS["int4"],
 }
+
+AS_BUILT: Mapping[str, str] = {
+    "fp32": "fp32",
+    "int8": "int8, rotated",
+    STATIC: f"{STATIC}, smoothed and rotated",
+    "int4": "int4",
+}
+"""Precision -> the scheme that a build without `--calibration` writes."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +48,30 @@ class Subject:
     """What is compiled once: the graphs by kind of attention, and the calibration."""
 
     graphs: Mapping[str, ir.Model]
-    measure: Measure
-    seen: Seen
+    calibration: Calibration
+    seen: Seen | None = None
 
 
-def compiled(planned: Plan, calibration: Texts) -> Subject:
-    """Compile the prompt, and calibrate."""
+def compiled(
+    planned: Plan, texts: Texts, room: Path, names: Collection[str] = tuple(SCHEMES)
+) -> Subject:
+    """Compile the prompt, and calibrate if one of the schemes that are named is smoothed; `room` is
+    a directory for what is too much for memory."""
     model = LayerwiseModel(planned.checkpoint)
-    kinds = {scheme.attention for scheme in SCHEMES.values()}
-    graphs = compile_graphs(planned, model, Silent(), sorted(kinds))
-    measure = partial(activation_ranges, planned, model, calibration, Silent())
-    seen = Seen(measure({}), largest_weights(next(iter(graphs.values()))))
-    return Subject(graphs, measure, seen)
+    schemes = [SCHEMES[name] for name in names]
+    graphs = compile_graphs(
+        planned, model, Silent(), sorted({scheme.attention for scheme in schemes})
+    )
+    calibration = Calibration(planned, model, texts, room, Silent())
+    if not any(scheme.smoothed for scheme in schemes):
+        return Subject(graphs, calibration)
+    seen = Seen(calibration.ranges({}), largest_weights(next(iter(graphs.values()))))
+    return Subject(graphs, calibration, seen)
 
 
 def write_scheme(name: str, subject: Subject, file: Path) -> None:
     """Write a graph in one of `SCHEMES`, its data beside it."""
-    model, _ = quantised(subject.graphs, SCHEMES[name], subject.seen, subject.measure)
+    model, _ = quantised(subject.graphs, SCHEMES[name], subject.seen, subject.calibration)
     write_onnx(model, file, file.with_suffix(".data"))
 
 

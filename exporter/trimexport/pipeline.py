@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from trimexport_runtime.engine import build_engine, candidates, require_builder
 from .atomic import check_output, staged
 from .bundle.drop import drop_variants
 from .bundle.files import first_manifest, save_manifest, write_client_files
-from .bundle.variants import SCHEMES, STATIC, Measure, write_variants
+from .bundle.variants import SCHEMES, write_variants
 from .errors import ParityError, SpecError
 from .graph.compile import compile_graphs
 from .memory import keep_large_blocks_apart, release
@@ -29,7 +29,7 @@ from .parity.warnings import warnings
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
-from .quantize.activation_ranges import activation_ranges
+from .quantize.calibration import Calibration
 from .source.shipped import sample_texts
 from .spec import BuildSpec, check_keep
 from .texts import Texts, check_sample, poor_calibration
@@ -87,9 +87,9 @@ def build(
         output: the bundle's directory; it appears whole or not at all.
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
-        calibration: texts by which int8 and int4 balance activations and weights, and by which
-            tensorrt-int8 scales activations. Without them int8 and int4 go by the weights alone,
-            and tensorrt-int8 takes the texts that ship.
+        calibration: texts by which int8 balances activations and weights, int4 makes up for its
+            errors, and tensorrt-int8 scales activations. Without them int8 goes by the weights
+            alone, and the others take the texts that ship.
         engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
             GPU that will run them.
         keep: names of variants that the bundle gets even if they are outside their tolerance; the
@@ -180,9 +180,14 @@ def _write(
     names = planned.spec.variants
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
-    measures = _measures(planned, model, calibration, progress)
-    release()
-    variants, hashes = write_variants(graphs, names, work, progress, measures)
+    with tempfile.TemporaryDirectory(dir=work) as room:
+        texts = _calibrations(planned, calibration, progress)
+        calibrations = {
+            name: Calibration(planned, model, each, Path(room), progress)
+            for name, each in texts.items()
+        }
+        release()
+        variants, hashes = write_variants(graphs, names, work, progress, calibrations)
     write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
@@ -192,7 +197,7 @@ def _write(
 def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Progress) -> None:
     if calibration is None:
         return
-    if not any(SCHEMES[name].smoothed for name in spec.variants):
+    if not any(SCHEMES[name].takes_texts for name in spec.variants):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
             "or build int8 or int4"
@@ -201,24 +206,19 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Pro
         progress.say(f"warning: {poor}")
 
 
-def _measures(
-    planned: Plan, model: LayerwiseModel, calibration: Texts | None, progress: Progress
-) -> dict[str, Measure]:
-    """How each variant is calibrated that needs it: all that are smoothed where texts are given,
-    and tensorrt-int8, which always needs some texts, where none are."""
-    names = [name for name in planned.spec.variants if SCHEMES[name].smoothed]
+def _calibrations(planned: Plan, calibration: Texts | None, progress: Progress) -> dict[str, Texts]:
+    """The texts of each variant that takes some: those that are given; or where none are, those
+    that ship, for variants that cannot do without."""
+    names = [name for name in planned.spec.variants if SCHEMES[name].takes_texts]
     if calibration is None:
-        names = [name for name in names if name == STATIC]
-        if not names:
-            return {}
+        names = [name for name in names if SCHEMES[name].calibrated]
         calibration = Texts(tuple(sample_texts()))
-        progress.say(
-            f"calibrating {STATIC} on the {len(calibration.texts)} texts that ship; give it texts "
-            "like yours with --calibration, whose activations it will meet"
-        )
-    return dict.fromkeys(
-        names, functools.partial(activation_ranges, planned, model, calibration, progress)
-    )
+        if names:
+            progress.say(
+                f"calibrating {' and '.join(names)} on the {len(calibration.texts)} texts that "
+                "ship; give it texts like yours with --calibration, whose activations it will meet"
+            )
+    return dict.fromkeys(names, calibration)
 
 
 def _require_builder() -> None:

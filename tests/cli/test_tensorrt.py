@@ -105,7 +105,7 @@ def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=("positive", "negative"),
         prompt=tiny.PROMPT,
         precision=("fp32", "int8"),
-        tensorrt=("fp16", "int8"),
+        tensorrt=("int8", "fp16"),
     )
     target = tmp_path_factory.mktemp("gpu") / "bundle"
     return build_bundle(spec, target, engines=False).directory
@@ -174,7 +174,7 @@ def test_optimum_answers_as_the_reference_does(
         {it["name"]: it for it in rows if it["backend"] == backend}
         for backend in ("onnxruntime", "optimum")
     )
-    assert list(found) == ["fp32", "int8", "tensorrt-fp16", "tensorrt-int8"]
+    assert list(found) == ["fp32", "int8", "tensorrt-int8", "tensorrt-fp16"]
     assert found["fp32"]["max_logit_difference"] < 1e-3
     assert found["tensorrt-int8"]["within_tolerance"]
     difference = ours["int8"]["max_logit_difference"]

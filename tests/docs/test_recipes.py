@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fetch_real import CACHE
 from trimexport import plan, read_recipe
 from trimexport.prompt.template import parse_template
 from trimexport.prompt.verbalizer import check_labels
@@ -21,9 +22,11 @@ def test_each_task_has_its_recipes() -> None:
     assert [path.stem for path in RECIPES] == [
         "agnews-gemma-2b",
         "agnews-gemma-mini",
+        "agnews-gemma3-270m",
         "banking77-gemma-2b",
         "sst2-gemma-2b",
         "sst2-gemma-mini",
+        "sst2-gemma3-270m",
     ]
 
 
@@ -52,6 +55,16 @@ def test_a_recipe_begins_with_what_it_is_and_its_command(path: Path) -> None:
 def test_gemma_2b_is_named_by_its_hub_id_and_revision(task: str) -> None:
     spec = read_recipe(MODELS / f"{task}-gemma-2b.toml")
     assert (spec.model, spec.revision) == ("google/gemma-2b", "main")
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_gemma3_270m_is_looked_for_where_it_is_fetched_to(task: str) -> None:
+    path = MODELS / f"{task}-gemma3-270m.toml"
+    written = tomllib.loads(path.read_text(encoding="utf-8"))
+    place = CACHE / "gemma3-270m"
+    assert (path.parent / written["model"]).resolve() == place
+    assert (path.parent / written["tokenizer"]).resolve().parent == place
+    assert "https://ai.google.dev/gemma/terms" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", LABELS)

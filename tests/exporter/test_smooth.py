@@ -112,7 +112,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_calibration(calibrated: Built) -> None:
-    """Each precision that is smoothed takes the texts, and answers as before."""
+    """Each precision that takes the texts answers as before."""
     assert [variant.name for variant in calibrated.report.variants] == ["int4", "int8"]
     for variant in calibrated.report.variants:
         assert variant.agreement >= 0.95

@@ -20,18 +20,34 @@ from trimexport.bundle.onnx_file import write_onnx
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.prefix_attention import PLAIN
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.planning import plan
+from trimexport.planning import Plan, plan
 from trimexport.progress import Silent
-from trimexport.quantize.activation_ranges import activation_ranges
+from trimexport.quantize.calibration import Calibration, Largest
 from trimexport.quantize.hadamard import width_of
 from trimexport.quantize.int8 import Factors, half_scale
 from trimexport.quantize.matrices import products
 from trimexport.quantize.rotation import rotate
+from trimexport.quantize.smooth import Activations
 from trimexport.quantize.tensorrt_int8 import to_static_int8
 from trimexport.source.checkpoint import open_checkpoint
 
 LABELS = ("positive", "negative")
 SEEN = Texts(tuple(text for text in tiny.TEXTS if text))
+
+
+def ranges(
+    planned: Plan, model: LayerwiseModel, factors: dict[str, Factors] | None = None
+) -> Activations:
+    """What calibration on SEEN gives; no file is written for it."""
+    return Calibration(planned, model, SEEN, Path("unused"), Silent()).ranges(factors or {})
+
+
+def largest_inputs(
+    model: LayerwiseModel, rows: list[tuple[int, ...]], skip: int
+) -> dict[str, torch.Tensor]:
+    largest = Largest()
+    model.show_inputs(rows, skip, largest.add)
+    return largest.found
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "rotated"])
@@ -43,7 +59,7 @@ def written(
     model = LayerwiseModel(planned.checkpoint)
     graph = compile_graph(planned, model, Silent(), PLAIN)
     factors = rotate(graph, {}) if request.param else {}
-    activations = activation_ranges(planned, model, SEEN, Silent(), factors)
+    activations = ranges(planned, model, factors)
     to_static_int8(graph, factors, activations)
     path = tmp_path_factory.mktemp("static") / "graph.onnx"
     write_onnx(graph, path, path.with_suffix(".data"))
@@ -91,12 +107,12 @@ def test_the_token_that_runs_before_each_text_is_seen(tiny_model: Path) -> None:
     """Without a suffix the prefix's last token is not compiled, so its activations count."""
     planned = plan(BuildSpec(model=str(tiny_model), labels=LABELS, prompt="Sentiment of {text}"))
     model = LayerwiseModel(planned.checkpoint)
-    found = activation_ranges(planned, model, SEEN, Silent())
+    found = ranges(planned, model)
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
     prefix = planned.prompt.prefix_ids
     rows = [(*prefix, *tokenizer.encode(text).ids) for text in SEEN.texts]
-    with_it = model.activations(rows, len(prefix) - 1)
-    without_it = model.activations(rows, len(prefix))
+    with_it = largest_inputs(model, rows, len(prefix) - 1)
+    without_it = largest_inputs(model, rows, len(prefix))
     assert all(torch.equal(found[name], with_it[name]) for name in with_it)
     assert any(bool((found[name] > without_it[name]).any()) for name in with_it)
 
@@ -104,8 +120,8 @@ def test_the_token_that_runs_before_each_text_is_seen(tiny_model: Path) -> None:
 def test_padding_is_not_seen(tiny_model: Path) -> None:
     model = LayerwiseModel(open_checkpoint(tiny_model, "", None))
     rows = [(2, 900, 901), (2, 17, 18, 19, 20, 21, 22, 23)]
-    together = model.activations(rows, 1)
-    apart = [model.activations([row], 1) for row in rows]
+    together = largest_inputs(model, rows, 1)
+    apart = [largest_inputs(model, [row], 1) for row in rows]
     for name, found in together.items():
         expected = torch.maximum(apart[0][name], apart[1][name])
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5), name
@@ -117,15 +133,15 @@ def test_ranges_of_what_is_smoothed_and_rotated(tiny_model: Path) -> None:
     model = LayerwiseModel(planned.checkpoint)
     graph = compile_graph(planned, model, Silent(), PLAIN)
     first, *others = products(graph)
-    plain = activation_ranges(planned, model, SEEN, Silent())
+    plain = ranges(planned, model)
     divisors = torch.ones(first.weight.shape.numpy()[0])
     divisors[3] = 1000
     factors = {first.name: Factors(inputs=divisors)}
-    found = activation_ranges(planned, model, SEEN, Silent(), factors)
+    found = ranges(planned, model, factors)
     assert torch.allclose(found[first.parameter], plain[first.parameter] / divisors)
     assert all(torch.equal(found[it.parameter], plain[it.parameter]) for it in others)
     turned = {first.name: Factors(rotated=True)}
-    found = activation_ranges(planned, model, SEEN, Silent(), turned)
+    found = ranges(planned, model, turned)
     width = width_of(len(divisors))
     bound = plain[first.parameter].unflatten(0, (-1, width)).norm(dim=1)
     assert bool((found[first.parameter].unflatten(0, (-1, width)) <= bound[:, None] * 1.001).all())

@@ -22,11 +22,12 @@ PROMPT = "Read the review. Then say what it is.\n\nReview: {text}\nSentiment:"
 TWICE = ("gemma", "smollm", "phi3", "mistral", "qwen2")
 LANGUAGE_MODELS = [name for name in FAMILIES if name not in TWICE]
 BUILD = """
-import sys
+import gc, sys
 from pathlib import Path
 import transformers
 assert transformers.__version__.startswith("4.57."), transformers.__version__
 from trimexport import BuildSpec, build
+gc.freeze()  # what is imported stays: no collection looks through it
 FP32 = ("fp32",)
 for model in sys.argv[3:]:
     labels = ("positive", "negative")

@@ -1,4 +1,4 @@
-"""Channels a hundred times larger than the others, as large decoders have them: int8 keeps the
+"""Channels two hundred times larger than the others, as large decoders have them: int8 keeps the
 answers, and one scale for a whole tensor loses them."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def test_outliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outliers, "_run", guarded)
     texts = [row["text"] for row in read_jsonl(needs_data("sst2", "test.jsonl"))[:600]]
     plain = logits(GEMMA_MINI, texts, ["fp32"])["fp32"]
-    planted = plant(GEMMA_MINI, tmp_path / "model", 100)
+    planted = plant(GEMMA_MINI, tmp_path / "model", 200)
     ways = ["int8", "int8, smoothed", "int8, rotated"]
     ways += ["tensorrt-int8", "tensorrt-int8, smoothed and rotated"]
     found = logits(planted, texts, ["fp32", "quantize_dynamic", *ways])

@@ -14,8 +14,9 @@ from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.memory import release
 from trimexport.progress import Progress
+from trimexport.quantize.calibration import Calibration
 from trimexport.quantize.fp16 import to_fp16
-from trimexport.quantize.int4 import to_int4
+from trimexport.quantize.int4 import stored_form, to_int4
 from trimexport.quantize.int8 import Factors, to_int8
 from trimexport.quantize.matrices import Requantized, products
 from trimexport.quantize.rotation import rotate
@@ -35,9 +36,7 @@ STATIC = "tensorrt-int8"
 
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
-Quantize = Callable[[ir.Model, Mapping[str, Factors], Activations], Sequence[Requantized]]
-Measure = Callable[[Mapping[str, Factors]], Activations]
-"""What calibration texts give, smoothed and rotated by factors (see `activation_ranges`)."""
+Quantize = Callable[[ir.Model, Mapping[str, Factors], Calibration | None], Sequence[Requantized]]
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,24 @@ class Precision:
     """How a precision is made and what its variant is called.
 
     `quantize` rewrites a graph in place, given the factors that smoothing and rotation ask of its
-    weights and, where it is `static`, what calibration texts give then; it returns the weights in
-    their new numbers. `smoothed`: whether smoothing goes before it, where there are such texts.
-    `rotated`: whether activations are turned. `static`: whether texts gave activations their
-    scales. `attention`: which graph it starts from.
+    weights, and the calibration, if there is one; it returns the weights in their new numbers.
+    `smoothed`: whether smoothing goes before it, where there are texts for it. `rotated`: whether
+    activations are turned. `calibrated`: whether it cannot do without texts. `attention`: which
+    graph it starts from.
     """
 
     suffix: str
     quantize: Quantize
     smoothed: bool = False
     rotated: bool = False
-    static: bool = False
+    calibrated: bool = False
     attention: str = STEADY
     providers: tuple[str, ...] = (CPU_PROVIDER,)
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether calibration texts change it."""
+        return self.smoothed or self.calibrated
 
     @property
     def lowered(self) -> bool:
@@ -65,31 +69,50 @@ class Precision:
         return self.attention == PLAIN
 
 
-def _fp16(model: ir.Model, factors: object, activations: object) -> Sequence[Requantized]:
+def _fp16(model: ir.Model, factors: object, calibration: object) -> Sequence[Requantized]:
     return to_fp16(model)
 
 
+def _int4(
+    model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
+) -> Sequence[Requantized]:
+    assert calibration is not None
+    found = products(model)
+    if kept := sum(stored_form(product) is not None for product in found):
+        calibration.progress.say(
+            f"int4 takes {kept} of {len(found)} matrices over from the GGUF file, with its codes "
+            "and scales"
+        )
+    turned = rotate(model, factors, stored_form)
+    return to_int4(model, turned, lambda: calibration.second_moments(turned))
+
+
+def _static_int8(
+    model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
+) -> Sequence[Requantized]:
+    assert calibration is not None
+    return to_static_int8(model, factors, calibration.ranges(factors))
+
+
 SCHEMES: Mapping[str, Precision] = {
-    "fp32": Precision("_fp32", lambda model, factors, activations: ()),
+    "fp32": Precision("_fp32", lambda model, factors, calibration: ()),
     "fp16": Precision("_fp16", _fp16, attention=PLAIN, providers=(_CUDA, CPU_PROVIDER)),
     "int8": Precision(
         "_int8",
-        lambda model, factors, activations: to_int8(model, factors),
+        lambda model, factors, calibration: to_int8(model, factors),
         smoothed=True,
         rotated=True,
     ),
-    "int4": Precision(
-        "_q4", lambda model, factors, activations: to_int4(model, factors), smoothed=True
-    ),
+    "int4": Precision("_q4", _int4, calibrated=True),
     "tensorrt-fp16": Precision(
         "_tensorrt_fp16", _fp16, attention=PLAIN, providers=(_TENSORRT, _CUDA, CPU_PROVIDER)
     ),
     STATIC: Precision(
         "_tensorrt_int8",
-        to_static_int8,
+        _static_int8,
         smoothed=True,
         rotated=True,
-        static=True,
+        calibrated=True,
         attention=PLAIN,
         providers=(_TENSORRT, CPU_PROVIDER),
     ),
@@ -101,14 +124,14 @@ def write_variants(
     names: Sequence[str],
     work: Path,
     progress: Progress,
-    measures: Mapping[str, Measure],
+    calibrations: Mapping[str, Calibration],
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
     Args:
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
-        measures: name -> calibration, of those variants that are calibrated.
+        calibrations: name -> calibration, of those variants that take texts.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -121,10 +144,9 @@ def write_variants(
     hashes: dict[str, str] = {}
     errors: dict[str | None, float] = {}
     variants: list[Variant] = []
-    seen = _seen(graphs, measures, progress)
+    seen = _seen(graphs, calibrations, progress)
     for name in names:
-        measure = measures.get(name)
-        model, weights = quantised(graphs, SCHEMES[name], seen if measure else None, measure)
+        model, weights = quantised(graphs, SCHEMES[name], seen, calibrations.get(name))
         release()
         variant, sha256 = _write(model, name, not variants, work, written, progress)
         if name.startswith(FOR_TENSORRT):
@@ -149,26 +171,25 @@ def quantised(
     graphs: Mapping[str, ir.Model],
     scheme: Precision,
     seen: Seen | None,
-    measure: Measure | None,
+    calibration: Calibration | None,
 ) -> tuple[ir.Model, Sequence[Requantized]]:
     """A graph in a precision: smoothed, rotated, quantised and lowered, as the precision asks for.
 
     Args:
         graphs: kind of attention -> the graph; they are left as they are.
-        seen: what smoothing goes by; None smoothes nothing.
-        measure: calibration, which a `static` precision needs.
+        seen: what smoothing goes by.
+        calibration: without it nothing is smoothed.
 
     Returns:
         the graph, and the weights in their new numbers.
     """
     model = graphs[scheme.attention].clone()
     factors: dict[str, Factors] = {}
-    if scheme.smoothed and seen is not None:
+    if scheme.smoothed and seen is not None and calibration is not None:
         factors = smooth(model, seen.activations, seen.weights)
     if scheme.rotated:
         factors = rotate(model, factors)
-    ranges = measure(factors) if scheme.static and measure is not None else {}
-    weights = scheme.quantize(model, factors, ranges)
+    weights = scheme.quantize(model, factors, calibration)
     if scheme.lowered:
         lower(model)
     common.RemoveUnusedNodesPass()(model)
@@ -176,14 +197,14 @@ def quantised(
 
 
 def _seen(
-    graphs: Mapping[str, ir.Model], measures: Mapping[str, Measure], progress: Progress
+    graphs: Mapping[str, ir.Model], calibrations: Mapping[str, Calibration], progress: Progress
 ) -> Seen | None:
-    """What smoothing goes by, where a variant is calibrated."""
-    if not measures:
+    """What smoothing goes by, where a variant is smoothed."""
+    smoothed = [each for name, each in calibrations.items() if SCHEMES[name].smoothed]
+    if not smoothed:
         return None
     graph, *_ = graphs.values()  # the matrices are the same in all of them
-    measure, *_ = measures.values()
-    activations = measure({})
+    activations = smoothed[0].ranges({})
     size = sum(product.weight.nbytes for product in products(graph))
     with progress.bar("smoothing", size) as tick:
         return Seen(activations, largest_weights(graph, tick))

@@ -166,33 +166,29 @@ class LayerwiseModel:
         return self.checkpoint.read_rows(self.names[f"{self.head_name}.{name}"], rows)
 
     @torch.no_grad()
-    def activations(
+    def show_inputs(
         self,
         sequences: Sequence[Sequence[int]],
         skip: int,
+        see: Callable[[str, torch.Tensor], None],
         progress: Callable[[int], None] = lambda done: None,
-        change: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, inputs: inputs,
-    ) -> dict[str, torch.Tensor]:
-        """The largest absolute value of each input of every matrix in the layers.
+    ) -> None:
+        """Show what every matrix in the layers reads. What one layer's read comes together, a few
+        sequences at a time; the layers come in their order, again in each pass over the checkpoint.
 
         Args:
             sequences: whole prompts as token ids, of which the first `skip` are the same.
             skip: how many positions at the beginning are left out: the compiled prefix's, which the
                 graph does not compute. First tokens are often unlike all others.
+            see: called with the name of a parameter within the body, with `body.` before it, and
+                with its inputs, float32 [positions, inputs].
             progress: called with the number of sequences done since the last call.
-            change: called with a matrix's name and its inputs [..., inputs], and returns what is
-                looked at.
-
-        Returns:
-            parameter name within the body, with `body.` before it -> float32 [inputs].
         """
-        largest: dict[str, torch.Tensor] = {}
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            sizes = change(name, inputs[0]).abs()
-            seen = torch.arange(sizes.shape[1]) < self._lengths[self._rows].unsqueeze(1)
-            here = sizes[seen].amax(0)
-            largest[name] = torch.maximum(largest.get(name, here), here)
+            (read,) = inputs
+            real = torch.arange(read.shape[1]) < self._lengths[self._rows].unsqueeze(1)
+            see(name, read[real])
 
         shared = list(sequences[0][:skip]) if sequences else []
         cache = self._read_prefix(shared, SharedPrefix())
@@ -207,7 +203,6 @@ class LayerwiseModel:
             progress(len(group))
         for hook in hooks:
             hook.remove()
-        return largest
 
     def _now(self, rows: slice) -> None:
         """Take note of the rows that are in a layer now."""

@@ -1,178 +1,284 @@
-"""int4: weights in blocks along the inputs, with a scale and a zero point each; activations stay
-float32 in the graph.
+"""int4: weights in blocks along the inputs, of four bits or eight; activations stay float32 in the
+graph.
 
-    y[t, n] = sum_k x[t, k] * scale[n, k // BLOCK] * (codes[n, k] - zero[n, k // BLOCK])
+    y[t, n] = sum_k x[t, k] * scale[n, k // block] * (codes[n, k] - 2 ** (bits - 1))
 
-The product is ONNX Runtime's own `MatMulNBits`; the embedding is that of `int8`.
-
-How the constants were chosen (ONNX Runtime 1.31, two cores with AVX-512 VNNI). Error is that of
-gemma-mini's weights, agreement its label agreement with fp32 on SST-2's 1,821 test texts and 1,500
-of AG News, all without smoothing:
-
-    block  zero points  shares  bits   error   SST-2    AG News
-    32     yes          5       5.125  0.081   99.67 %  99.93 %
-    32     yes          1       5.125  0.083   99.29 %  99.93 %
-    32     no           5       5      0.087   99.51 %  99.73 %
-    64     yes          5       4.56   0.091   99.34 %  99.40 %
-    128    yes          5       4.28   0.098   98.74 %  99.07 %
-    128    no           5       4.25   0.100   98.85 %  99.40 %
-
-Accuracy level 4 multiplies in int8, with a scale for each block of an activation. It cost no
-agreement (99.67 / 99.93 % against 99.73 / 99.93 % at levels 0 and 1, which compute in float32) and
-is twice as fast for one row: 2048 x 16384 took about 4 / 38 / 940 ms for 1 / 27 / 768 rows against
-8 / 36 / 620. With blocks of 32 its results do not depend on the other rows of a batch, bit by bit;
-with 64 or 128 they do, and so do those of levels 0 and 1 where a row comes alone.
+The product is ONNX Runtime's own `MatMulNBits`. Blocks of a GGUF file that are of this form are
+taken over as they are (see `taken_over`). All others are of 32: of four bits so that later inputs
+make up for the errors of earlier ones (see `blocks`), or of eight (see `widths`); what these
+multiply is turned before (see `rotation`). The embedding is that of `int8`, for four bits there
+would cost as much as in all matrices together; one that is taken over is looked up by
+`GatherBlockQuantized`, which ONNX Runtime has for processors and not for browsers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch.nn.functional import pad
 
-from trimexport.graph.nodes import initializer
+from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
 
+from .blocks import Blocks, Form, pack
 from .int8 import Factors, quantize_embedding
-from .matrices import Error, Product, Requantized, products, rows
+from .matrices import Error, Product, Requantized, embedding, products, rows
+from .second_moments import SecondMoments
+from .taken_over import as_stored, form_in_file
+from .widths import Rounding, widths
 
-BLOCK = 32
-LEVELS = 15
 ACCURACY_LEVEL = 4
 DOMAIN = "com.microsoft"
-# Shares of a block's range that are tried; what lies outside of the best one is clipped.
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
-# The least scale: a block of zeros has none, and is quantised with this one.
-LEAST = 1e-30
 # Numbers that are quantised at a time, which keeps what is made on the way small.
-STEP = 2**20
+STEP = 2**21
+
+Made = Iterator[tuple[torch.Tensor, Blocks]]
+"""Rows of a weight, float32 [n, inputs] some at a time, and what becomes of them."""
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Rows in blocks: codes uint8 [n, blocks, BLOCK] in [0, 15]; scales float32 and zero points
-    uint8 [n, blocks]; and the sum of the squared errors."""
+class _BlockTensor(Requantized):
+    """Packed codes that a weight becomes. `scales` are those of their blocks, float32."""
 
-    codes: torch.Tensor
-    scales: torch.Tensor
-    zeros: torch.Tensor
-    wrong: float
-
-
-def quantize_blocks(part: torch.Tensor) -> Blocks:
-    """Rows float32 [n, inputs], which are filled up with zeros to whole blocks."""
-    values = pad(part, (0, -part.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
-    low = values.amin(2, keepdim=True).clamp(max=0)
-    whole = (values.amax(2, keepdim=True).clamp(min=0) - low).clamp(min=LEAST * LEVELS)
-    zeros = torch.round(-low / whole * LEVELS)
-    best = torch.full_like(low, torch.inf)
-    codes, scales = torch.empty_like(values), torch.empty_like(low)
-    for share in SHARES:
-        scale = whole * (share / LEVELS)
-        tried = torch.round(values / scale).add_(zeros).clamp_(0, LEVELS)
-        wrong = ((tried - zeros) * scale - values).square().sum(2, keepdim=True)
-        better = wrong < best
-        codes = torch.where(better, tried, codes)
-        scales = torch.where(better, scale, scales)
-        best = torch.where(better, wrong, best)
-    return Blocks(
-        codes.to(torch.uint8), scales[..., 0], zeros[..., 0].to(torch.uint8), float(best.sum())
-    )
-
-
-def pack(codes: torch.Tensor) -> torch.Tensor:
-    """Codes uint8 [..., n] -> two in a byte [..., (n + 1) / 2], the first in the lower half."""
-    even = pad(codes, (0, codes.shape[-1] % 2))
-    return even[..., ::2] | (even[..., 1::2] << 4)
-
-
-class Int4Matrix(Requantized):
-    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, BLOCK / 2]."""
-
-    def __init__(self, weight: StreamedWeight, factors: Factors) -> None:
-        inputs, outputs = weight.shape.numpy()
-        blocks = -(-inputs // BLOCK)
-        name = f"{weight.name}.int4"
-        super().__init__(ir.DataType.UINT8, (outputs, blocks, BLOCK // 2), name)
-        self._weight = weight
-        self._factors = factors
-        self.scales = _Companion(self, ir.DataType.FLOAT, outputs * blocks, f"{name}.scale")
-        zeros = outputs * -(-blocks // 2)
-        self.zeros = _Companion(self, ir.DataType.UINT8, zeros, f"{name}.zero")
+    def __init__(
+        self,
+        weight: StreamedWeight,
+        form: Form,
+        shape: tuple[int, ...],
+        scales: tuple[int, ...],
+        made: Callable[[], Made],
+    ) -> None:
+        super().__init__(ir.DataType.UINT8, shape, f"{weight.name}.int4")
+        self.form = form
+        self.scales = _Companion(self, scales, "scale")
+        self._made = made
 
     def blocks(self) -> Iterator[np.ndarray]:
-        self.scales.made, self.zeros.made = [], []
         error = Error()
-        done = 0
-        for stored in rows(self._weight):
-            for some in stored.split(max(1, STEP // stored.shape[1])):
-                part = self._factors.apply(some, done)
-                done += len(part)
-                found = quantize_blocks(part)
-                self.scales.made.append(found.scales.flatten().numpy())
-                self.zeros.made.append(pack(found.zeros).flatten().numpy())
-                error.add(part, found.wrong)
-                yield pack(found.codes).numpy()
+        self.begin()
+        for part, found in self._made():
+            error.add(part, part - found.numbers(part.shape[1]))
+            self.note(found)
+            yield self.packed(found).numpy()
         self.error = error.relative()
+
+    def begin(self) -> None:
+        """Forget what was kept."""
+        self.scales.made = []
+
+    def note(self, found: Blocks) -> None:
+        """Keep what belongs to the codes."""
+        self.scales.made.append(found.scales.numpy())
+
+    def packed(self, found: Blocks) -> torch.Tensor:
+        """The codes as the graph reads them."""
+        return pack(found.codes, self.form.bits)
+
+
+class BlockMatrix(_BlockTensor):
+    """A quantised matrix as the graph multiplies with it: uint8 [outputs, blocks, bytes]; and
+    where its form has them, `offsets` float32 [blocks, outputs]."""
+
+    def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
+        inputs, outputs = weight.shape.numpy()
+        blocks = -(-inputs // form.block)
+        shape = (outputs, blocks, form.block * form.bits // 8)
+        super().__init__(weight, form, shape, (outputs * blocks,), made)
+        self.offsets: _Companion | None = None
+        if form.offset:
+            self.offsets = _Companion(self, (blocks, outputs), "offset", turned=True)
+
+    def begin(self) -> None:
+        super().begin()
+        if self.offsets is not None:
+            self.offsets.made = []
+
+    def note(self, found: Blocks) -> None:
+        super().note(found)
+        if self.offsets is not None and found.offsets is not None:
+            self.offsets.made.append(found.offsets.numpy())
+
+
+class BlockTable(_BlockTensor):
+    """A quantised embedding: uint8 [tokens, bytes]."""
+
+    def __init__(self, weight: StreamedWeight, form: Form, made: Callable[[], Made]) -> None:
+        tokens, hidden = weight.shape.numpy()
+        scales = (tokens, -(-hidden // form.block))
+        super().__init__(weight, form, (tokens, hidden * form.bits // 8), scales, made)
+        self._hidden = hidden
+
+    def packed(self, found: Blocks) -> torch.Tensor:
+        return pack(found.codes.flatten(1)[:, : self._hidden], self.form.bits)
 
 
 class _Companion(StreamedTensor):
-    """A matrix's scales or zero points. They are made with its codes and kept until they are
-    written, after it; so it is read once, and one matrix's are in memory at a time."""
+    """A weight's scales or offsets. They are made with its codes, [n, blocks] some rows at a time,
+    and kept until they are written, after it; so it is read once, and one weight's are in memory
+    at a time."""
 
-    def __init__(self, matrix: Int4Matrix, dtype: ir.DataType, size: int, name: str) -> None:
-        super().__init__(dtype, (size,), name)
-        self._matrix = matrix
+    def __init__(
+        self, codes: _BlockTensor, shape: tuple[int, ...], name: str, *, turned: bool = False
+    ) -> None:
+        super().__init__(ir.DataType.FLOAT, shape, f"{codes.name}.{name}")
+        self._codes = codes
+        self._turned = turned
         self.made: list[np.ndarray] = []
 
     def blocks(self) -> Iterator[np.ndarray]:
         if not self.made:
-            for _ in self._matrix.blocks():
+            for _ in self._codes.blocks():
                 pass
-        made, self.made = self.made, []
-        yield from made
+        whole, self.made = np.concatenate(self.made), []
+        yield whole.T if self._turned else whole.reshape(self.shape.numpy())
 
 
-def to_int4(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized]:
-    """Quantise every streamed matrix of a graph to int4, and the embedding to int8, in place;
-    return both.
+def to_int4(
+    model: ir.Model,
+    factors: Mapping[str, Factors],
+    calibrate: Callable[[], SecondMoments],
+) -> list[Requantized]:
+    """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
-        factors: weight name -> smoothing (see `smooth`).
+        factors: weight name -> whether it is turned (see `rotate`); those that are taken over are
+            not.
+        calibrate: gives the second moments of what the matrices read on calibration texts; called
+            where there are some to round.
+
+    Raises:
+        ExportError: calibration did not see an input.
     """
+    found = products(model)
     tensors: list[Requantized] = []
-    for product in products(model):
-        matrix = Int4Matrix(product.weight, factors.get(product.name, Factors()))
-        tensors.append(matrix)
-        _multiply(model.graph, product, matrix)
+    left = []
+    sums: dict[ir.Value, ir.Value] = {}
+    for product in found:
+        form = stored_form(product)
+        if form is None:
+            left.append(product)
+        else:
+            matrix = BlockMatrix(product.weight, form, _stored(product.weight))
+            tensors.append(matrix)
+            _multiply(model.graph, product, matrix, sums)
+    if left:
+        moments = calibrate()
+        roundings = [Rounding(it, _is_turned(it, factors), moments) for it in left]
+        for rounding, bits in zip(roundings, widths(roundings), strict=True):
+            product = rounding.product
+            matrix = BlockMatrix(product.weight, Form(bits), _rounded(rounding, bits))
+            tensors.append(matrix)
+            _multiply(model.graph, product, matrix, sums)
     model.opset_imports[DOMAIN] = 1
-    return [*tensors, quantize_embedding(model)]
+    return [*tensors, _look_up(model)]
 
 
-def _multiply(graph: ir.Graph, product: Product, matrix: Int4Matrix) -> None:
-    """Replace a product by the one with packed weights."""
-    old = product.node
+def stored_form(product: Product) -> Form | None:
+    """How the checkpoint holds a product's weight, if that can be taken over (see `taken_over`)."""
+    return form_in_file(product.weight) if product.weight.transposed else None
+
+
+def _stored(weight: StreamedWeight) -> Callable[[], Made]:
+    return lambda: as_stored(weight)
+
+
+def _is_turned(product: Product, factors: Mapping[str, Factors]) -> bool:
+    return product.name in factors and factors[product.name].rotated
+
+
+def _rounded(rounding: Rounding, bits: int) -> Callable[[], Made]:
+    def made() -> Made:
+        for part in _steps(rows(rounding.product.weight)):
+            weights = rounding.weights(part)
+            yield weights, rounding.blocks(weights, bits)
+
+    return made
+
+
+def _steps(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for part in parts:
+        yield from part.split(max(1, STEP // part.shape[1]))
+
+
+def _multiply(
+    graph: ir.Graph, product: Product, matrix: BlockMatrix, sums: dict[ir.Value, ir.Value]
+) -> None:
+    """Replace a product by the one with packed weights; `sums` are of the blocks of activations,
+    each made once."""
     inputs, outputs = product.weight.shape.numpy()
-    stored = [initializer(graph, it) for it in (matrix, matrix.scales, matrix.zeros)]
-    result = ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=product.result.shape)
     new = ir.node(
         "MatMulNBits",
-        [product.source, *stored],
+        [product.source, initializer(graph, matrix), initializer(graph, matrix.scales)],
         attributes={
             "K": inputs,
             "N": outputs,
-            "bits": 4,
-            "block_size": BLOCK,
+            "bits": matrix.form.bits,
+            "block_size": matrix.form.block,
             "accuracy_level": ACCURACY_LEVEL,
         },
         domain=DOMAIN,
-        outputs=[result],
+        outputs=[_like(product.result)],
     )
+    if matrix.offsets is None:
+        _replace(graph, product.node, [new], product.name)
+        return
+    if product.source not in sums:
+        sums[product.source] = _block_sums(graph, product.source, inputs, matrix.form.block)
+    offsets = initializer(graph, matrix.offsets)
+    more = node("MatMul", [sums[product.source], offsets], shape=product.result.shape)
+    both = node("Add", [new.outputs[0], more.outputs[0]], shape=product.result.shape)
+    _replace(graph, product.node, [new, more, both], product.name)
+
+
+def _block_sums(graph: ir.Graph, source: ir.Value, inputs: int, block: int) -> ir.Value:
+    """The sum over each block of an activation [batch, T, inputs]: [batch, T, blocks]."""
+    apart = constant(graph, f"blocks_of_{inputs}", np.array([0, 0, inputs // block, block]))
+    axis = constant(graph, "int_-1", np.array([-1]))
+    lead = [None, None] if source.shape is None else list(source.shape[:2])
+    cut = node("Reshape", [source, apart], shape=[*lead, inputs // block, block])
+    total = node("ReduceSum", [cut.outputs[0], axis], shape=[*lead, inputs // block], keepdims=0)
+    producer = source.producer()
+    assert producer is not None
+    graph.insert_after(producer, [cut, total])
+    return total.outputs[0]
+
+
+def _look_up(model: ir.Model) -> Requantized:
+    """Look tokens up in a quantised table."""
+    graph, lookup = model.graph, embedding(model)
+    assert lookup.inputs[0] is not None
+    weight = lookup.inputs[0].const_value
+    assert isinstance(weight, StreamedWeight)
+    form = None if weight.transposed else form_in_file(weight)
+    if form is None or form.offset:  # a lookup has no room for one
+        return quantize_embedding(model)
+    table = BlockTable(weight, form, _stored(weight))
+    new = ir.node(
+        "GatherBlockQuantized",
+        [initializer(graph, table), lookup.inputs[1], initializer(graph, table.scales)],
+        attributes={
+            "bits": table.form.bits,
+            "block_size": table.form.block,
+            "gather_axis": 0,
+            "quantize_axis": 1,
+        },
+        domain=DOMAIN,
+        outputs=[_like(lookup.outputs[0])],
+    )
+    _replace(graph, lookup, [new], weight.name or "")
+    return table
+
+
+def _like(value: ir.Value) -> ir.Value:
+    """A float32 value of the same shape."""
+    return ir.Value(type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+
+
+def _replace(graph: ir.Graph, old: ir.Node, new: list[ir.Node], weight: str) -> None:
+    """Put nodes, the last of which makes the result, in the place of another, whose weight nobody
+    reads any more."""
     graph.insert_after(old, new)
-    product.result.replace_all_uses_with(result)
+    old.outputs[0].replace_all_uses_with(new[-1].outputs[0])
     graph.remove(old, safe=True)
-    graph.initializers.pop(product.name, None)
+    graph.initializers.pop(weight, None)

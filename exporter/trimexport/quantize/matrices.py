@@ -103,3 +103,12 @@ def rows(weight: StreamedWeight) -> Iterator[torch.Tensor]:
         yield from weight.stored()
     else:
         yield torch.cat(list(weight.stored())).T
+
+
+def sample_rows(weight: StreamedWeight, count: int) -> torch.Tensor:
+    """Up to `count` of a matrix's output channels, from all over it, float32 [some, inputs]."""
+    outputs = weight.shape.numpy()[1]
+    places = torch.linspace(0, outputs - 1, min(count, outputs)).long()
+    if weight.transposed:
+        return weight.checkpoint.read_rows(weight.source, places.tolist())
+    return torch.cat([part[places] for part in rows(weight)])

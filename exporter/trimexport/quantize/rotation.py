@@ -16,7 +16,7 @@ the batch is (see `prefix_attention.PIECE`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,14 +26,19 @@ from trimexport.graph.nodes import constant, node
 
 from .hadamard import hadamard, width_of
 from .int8 import Factors
-from .matrices import products
+from .matrices import Product, products
 
 
-def rotate(model: ir.Model, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+def rotate(
+    model: ir.Model,
+    factors: Mapping[str, Factors],
+    left_out: Callable[[Product], object] = lambda product: False,
+) -> dict[str, Factors]:
     """Turn what the products with streamed matrices read, in place, each value once.
 
     Args:
         factors: weight name -> smoothing, which comes before it (see `smooth`).
+        left_out: tells products that go on to read what they read.
 
     Returns:
         the same for every product, where its weight is to be turned too.
@@ -42,7 +47,7 @@ def rotate(model: ir.Model, factors: Mapping[str, Factors]) -> dict[str, Factors
     turned: dict[ir.Value, ir.Value] = {}
     for product in products(model):
         source, (inputs, _) = product.source, product.weight.shape.numpy()
-        if width_of(inputs) == 1:
+        if width_of(inputs) == 1 or left_out(product):
             continue
         if source not in turned:
             turned[source] = _turn(model.graph, source, inputs)

@@ -34,7 +34,8 @@ _HALF, _INT8 = ir.DataType.FLOAT16, ir.DataType.INT8
 def to_static_int8(
     model: ir.Model, factors: Mapping[str, Factors], largest: Mapping[str, torch.Tensor]
 ) -> list[Requantized]:
-    """Quantise every product with a streamed matrix, in place; return what became of its weights.
+    """Quantise every product with a streamed matrix, in place; return what became of its weights,
+    those of them too that are float16 now.
 
     Args:
         factors: weight name -> smoothing and rotation (see `smooth` and `rotate`).
@@ -45,7 +46,7 @@ def to_static_int8(
         ExportError: calibration did not see an input.
     """
     found = products(model)
-    to_fp16(model)
+    halves = to_fp16(model)
     quantised: dict[ir.Value, ir.Value] = {}
     tensors: list[Requantized] = []
     for product in found:
@@ -56,7 +57,8 @@ def to_static_int8(
             quantised[source] = _round_trip(model.graph, source, scale)
         product.node.replace_input_with(0, quantised[source])
         tensors.append(_quantise_weight(model.graph, product, smoothing))
-    return tensors
+    read = {id(it.const_value) for it in model.graph.initializers.values() if it.uses()}
+    return [*(half for half in halves if id(half) in read), *tensors]
 
 
 def _activation_scale(product: Product, largest: Mapping[str, torch.Tensor]) -> np.ndarray:

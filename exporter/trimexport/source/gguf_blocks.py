@@ -86,6 +86,19 @@ def read_gguf_entry(
     return torch.from_numpy(found)
 
 
+def read_gguf_rows(entry: GgufEntry, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """The bytes of a matrix's rows `start` to `stop` in transformers' order, uint8 [rows, bytes];
+    not of one that is transposed.
+
+    Raises:
+        CheckpointError: the file is gone or ends early.
+    """
+    head = entry.head or 1
+    first, last = start // head * head, -(-stop // head) * head
+    parts = [raw for _, _, raw in _stored_bytes(entry, name, first, last)]
+    return np.concatenate(parts)[_places(entry, start, stop) - first]
+
+
 def _rows(entry: GgufEntry, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
     """Rows in transformers' order; those of whole heads are read where llama.cpp has another."""
     if len(entry.shape) == 1:  # which is one row
@@ -120,6 +133,14 @@ def _stored(
     import gguf
 
     kind = gguf.GGMLQuantizationType[entry.dtype]
+    for first, last, raw in _stored_bytes(entry, name, start, stop):
+        yield first, last, gguf.dequantize(raw, kind)
+
+
+def _stored_bytes(
+    entry: GgufEntry, name: str, start: int, stop: int
+) -> Iterator[tuple[int, int, npt.NDArray[np.uint8]]]:
+    """The same rows in bytes, uint8 [rows, bytes]."""
     shape = entry.shape[::-1] if entry.transposed else entry.shape
     width = entry.bytes // (shape[0] if len(shape) > 1 else 1)
     step = max(1, _CHUNK // width)
@@ -128,8 +149,7 @@ def _stored(
             last = min(first + step, stop)
             stream.seek(entry.offset + first * width)
             raw = read_bytes(stream, (last - first) * width, entry, name)
-            data = np.frombuffer(raw, np.uint8).reshape(last - first, width)
-            yield first, last, gguf.dequantize(data, kind)
+            yield first, last, np.frombuffer(raw, np.uint8).reshape(last - first, width)
 
 
 def _open(entry: TensorEntry) -> BinaryIO:

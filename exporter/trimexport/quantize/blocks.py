@@ -1,0 +1,130 @@
+"""Weights in blocks along the inputs, each with a scale.
+
+    weight[n, k] ~ scale[n, k // BLOCK] * (codes[n, k] - 2 ** (bits - 1))
+
+A scale may be negative: of four bits' codes the lowest stands further from zero than the highest,
+and it is for the larger side.
+
+A block is rounded to the nearest codes, or so that later inputs make up for the errors of earlier
+ones: what a product misses can partly be had back from inputs that go along with the rounded one on
+real texts. GPTQ (Frantar et al. 2022, arXiv 2210.17323) goes through the inputs one after the
+other. With their second moments H, damped, and the upper Cholesky factor U of the inverse of H, the
+error e of input k changes the weights of each input j behind it by -e / U[k, k] * U[k, j]. Here it
+does so within groups of neighbours (see `second_moments`), and a block gets its scale when its turn
+comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import pad
+
+BLOCK = 32
+# What the largest weight of a block of four bits is divided by for a scale to try. At 7 nothing is
+# clipped on either side, from 8 on what is larger than the scale allows.
+DIVISORS = (7.0, 8.0, 8.4, 8.9, 9.5, 10.2)
+# The least scale: a block of zeros has none, and is quantised with this one.
+LEAST = 1e-30
+
+
+@dataclass(frozen=True)
+class Form:
+    """Codes of so many `bits`, and a scale for each `block` of them; and whether there is an offset
+    besides."""
+
+    bits: int
+    block: int = BLOCK
+    offset: bool = False
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows in blocks: codes uint8 [n, blocks, block] of so many bits, and scales float32 [n,
+    blocks]. `offsets`, of blocks that were taken over, are float32 [n, blocks] too, and added to
+    each number of a block."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    bits: int
+    offsets: torch.Tensor | None = None
+
+    def numbers(self, inputs: int) -> torch.Tensor:
+        """What the codes stand for, float32 [n, inputs]."""
+        values = (self.codes.float() - _zero(self.bits)) * self.scales[..., None]
+        if self.offsets is not None:
+            values += self.offsets[..., None]
+        return values.flatten(1)[:, :inputs]
+
+
+def nearest(part: torch.Tensor, bits: int) -> Blocks:
+    """Rows float32 [n, inputs], each number rounded by itself; they are filled up with zeros to
+    whole blocks."""
+    values = pad(part, (0, -part.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    scale = _scale(values, bits)
+    return Blocks(_codes(values, scale, bits).to(torch.uint8), scale[..., 0], bits)
+
+
+def compensated(part: torch.Tensor, factors: Sequence[torch.Tensor], bits: int) -> Blocks:
+    """The same with errors made up for; `factors` are U [width, width] of each group of inputs (see
+    `second_moments`)."""
+    codes, scales = [], []
+    for upper, group in zip(factors, part.split([len(it) for it in factors], 1), strict=True):
+        rest = group.T.contiguous()  # [width, n], so that an input's weights lie together
+        for first in range(0, len(upper), BLOCK):
+            last = min(first + BLOCK, len(upper))
+            scale = _scale(rest[first:last].T, bits)[:, 0]
+            found, errors = _one_block(rest[first:last], scale, upper[first:last, first:last], bits)
+            rest[last:] -= upper[first:last, last:].T @ errors
+            codes.append(found)
+            scales.append(scale)
+    return Blocks(torch.stack(codes, 1), torch.stack(scales, 1), bits)
+
+
+def _one_block(
+    block: torch.Tensor, scale: torch.Tensor, upper: torch.Tensor, bits: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes uint8 [n, BLOCK] of weights [inputs, n], which are changed on the way; and their
+    errors by the diagonal of `upper`, float32 [inputs, n]."""
+    codes = torch.full((BLOCK, len(scale)), _zero(bits), dtype=torch.uint8)
+    errors = torch.empty_like(block)
+    for place, weights in enumerate(block):
+        found = _codes(weights, scale, bits)
+        codes[place] = found.to(torch.uint8)
+        errors[place] = (weights - (found - _zero(bits)) * scale) / upper[place, place]
+        block[place:].addr_(upper[place, place:], errors[place], alpha=-1)
+    return codes.T, errors
+
+
+def _zero(bits: int) -> int:
+    """The code of zero."""
+    return int(2 ** (bits - 1))
+
+
+def _scale(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """The scale that suits each block [..., inputs]: float32 [..., 1]."""
+    size = values.abs().amax(-1, keepdim=True).clamp(min=LEAST)
+    if bits == 8:
+        return size / (_zero(bits) - 1)
+    signed = torch.where(values.amax(-1, keepdim=True) < size, size, -size)
+    best, least = signed / DIVISORS[0], torch.full_like(size, torch.inf)
+    for divisor in DIVISORS:
+        scale = signed / divisor
+        missed = (_codes(values, scale, bits) - _zero(bits)) * scale - values
+        wrong = missed.square().sum(-1, keepdim=True)
+        best = torch.where(wrong < least, scale, best)
+        least = torch.minimum(wrong, least)
+    return best
+
+
+def _codes(values: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """The codes of weights, as whole float32 numbers."""
+    return torch.round(values / scale).add_(_zero(bits)).clamp_(0, 2**bits - 1)
+
+
+def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes uint8 [..., n] of eight bits as they are; of four, two in a byte [..., n / 2], the
+    first in the lower half."""
+    return codes if bits == 8 else codes[..., ::2] | (codes[..., 1::2] << 4)

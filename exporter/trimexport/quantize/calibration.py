@@ -1,0 +1,97 @@
+"""What calibration texts make the matrices of a model read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trimexport.graph.classifier import split_prefix
+from trimexport.model.layerwise import LayerwiseModel
+from trimexport.planning import Plan, whole_ids
+from trimexport.progress import Progress
+from trimexport.texts import Texts
+
+from .int8 import Factors
+from .matrices import TRANSPOSED
+from .second_moments import SecondMoments
+from .smooth import Activations
+
+
+class Largest:
+    """The largest absolute values of the inputs that were shown; `found` has float32 [inputs] for
+    each parameter."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, torch.Tensor] = {}
+
+    def add(self, parameter: str, inputs: torch.Tensor) -> None:
+        """Take note of some positions, float32 [positions, inputs]."""
+        here = inputs.abs().amax(0)
+        self.found[parameter] = torch.maximum(self.found.get(parameter, here), here)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Texts that the model reads behind the prompt, at the positions that the graph computes: all
+    but those of the compiled prefix. Where labels are read whole, each text has the beginning of a
+    label behind it, one after the other.
+
+    `room` is a directory for what is too much for memory. Below, `factors` are weight name -> what
+    a matrix's inputs were smoothed and rotated by before they are looked at; those of the others
+    are as the model makes them.
+    """
+
+    planned: Plan
+    model: LayerwiseModel
+    texts: Texts
+    room: Path
+    progress: Progress
+
+    def ranges(self, factors: Mapping[str, Factors]) -> Activations:
+        """The largest absolute value of each input of every matrix: parameter name -> float32
+        [inputs]."""
+        largest = Largest()
+        self._show(*self._sequences(), largest.add, factors)
+        return largest.found
+
+    def second_moments(self, factors: Mapping[str, Factors]) -> SecondMoments:
+        """The second moments of every matrix's inputs, those of the prompt's own tokens included:
+        it often holds examples, which are more like the texts to come than any that ship. The
+        first token of all is like no other and is left out."""
+        found = SecondMoments(self.room)
+        sequences, skip = self._sequences()
+        if skip > 1:
+            self._show([sequences[0][:skip]], 1, found.add, factors)
+        self._show(sequences, skip, found.add, factors)
+        found.flush()
+        return found
+
+    def _show(
+        self,
+        sequences: Sequence[Sequence[int]],
+        skip: int,
+        see: Callable[[str, torch.Tensor], None],
+        factors: Mapping[str, Factors],
+    ) -> None:
+        known = {name.removesuffix(TRANSPOSED): each for name, each in factors.items()}
+
+        def changed(name: str, inputs: torch.Tensor) -> None:
+            see(name, known[name].undo(inputs) if name in known else inputs)
+
+        with self.progress.bar("calibrating", len(sequences)) as tick:
+            self.model.show_inputs(sequences, skip, changed, tick)
+
+    def _sequences(self) -> tuple[list[Sequence[int]], int]:
+        """Whole prompts as ids, and how many of the first the graph does not compute."""
+        prompt = self.planned.prompt
+        compiled, _ = split_prefix(prompt.prefix_ids, prompt.suffix_ids)
+        every: list[Sequence[int]] = list(whole_ids(self.planned, self.texts.texts))
+        sequences = [ids for ids in every if len(ids) > len(compiled)]
+        if (trie := self.planned.trie) is not None:
+            begun = itertools.cycle(trie.tokens_to(place) for place in trie.branches)
+            sequences = [(*ids, *more) for ids, more in zip(sequences, begun, strict=False)]
+        return sequences, len(compiled)
