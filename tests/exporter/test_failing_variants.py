@@ -32,7 +32,7 @@ from trimexport_runtime import Classifier, Manifest, check_files, read_manifest
 from trimexport_runtime.bundle import Engine
 from trimexport_runtime.render import info_json, info_text
 
-FACTOR = 10
+FACTOR = 18
 READERS = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
@@ -40,8 +40,8 @@ READERS = {
 
 
 def plant(tensors: dict[str, torch.Tensor]) -> None:
-    """Make one input channel of each block of 32 weights ten times as large, and what it multiplies
-    a tenth of it. The function stays, and the scales of int4's blocks are that channel's."""
+    """Make one input channel of each matrix `FACTOR` times as large, and what it multiplies as
+    much smaller. The function stays, and the steps of codes are as wide as that channel asks."""
     for layer in range(2):
         for norm, readers in READERS.items():
             base = f"model.layers.{layer}."

@@ -6,8 +6,10 @@ request. Lines for which there is no room are dropped, and the next line says ho
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 from collections import deque
@@ -53,8 +55,17 @@ class Log:
             try:
                 sys.stderr.write(text.encode(errors="backslashreplace").decode())
                 sys.stderr.flush()
-            except (OSError, ValueError):  # nobody reads it any more
+            except BrokenPipeError:  # nobody reads it any more
+                _discard()
+            except (OSError, ValueError):
                 continue
+
+
+def _discard() -> None:
+    """Let what is written to stderr go nowhere, what it still holds too: Python would try to write
+    that when it ends, and end with status 120."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 class LogHandler(logging.Handler):
