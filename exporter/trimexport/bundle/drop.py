@@ -9,9 +9,8 @@ from pathlib import Path
 
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import BundleFile, Variant
-from trimexport_runtime.integrity import sha256_of
 
-from .files import CONFIG, name_variants
+from .files import CONFIG, bundle_file, name_variants
 from .variants import CLIENTS_NAME
 from .written_graph import load_graph
 
@@ -39,7 +38,7 @@ def drop_variants(work: Path, manifest: Manifest, names: Collection[str]) -> Man
     if kept[0] is not manifest.variants[0]:
         kept = _with_first(work, kept, entries)
     name_variants(kept, work)
-    entries[CONFIG] = _entry(work, CONFIG)
+    entries[CONFIG] = bundle_file(work, CONFIG)
     return replace(manifest, variants=tuple(kept), files=tuple(entries.values()))
 
 
@@ -75,7 +74,7 @@ def _with_names(
     before = entries[graph].bytes
     if files != variant.files:
         _name_data(work / graph, {Path(old).name: Path(new).name for old, new in names.items()})
-        entries[graph] = _entry(work, graph)
+        entries[graph] = bundle_file(work, graph)
     engine = variant.engine
     if engine is not None:  # what it was built from is the same, under other names
         engine = replace(engine, built_from={file: entries[file].sha256 for file in files})
@@ -91,7 +90,3 @@ def _name_data(graph: Path, names: Mapping[str, str]) -> None:
             if item.key == "location":
                 item.value = names.get(item.value, item.value)
     graph.write_bytes(model.SerializeToString())
-
-
-def _entry(work: Path, name: str) -> BundleFile:
-    return BundleFile(name, (work / name).stat().st_size, sha256_of(work / name))

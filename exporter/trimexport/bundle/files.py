@@ -134,7 +134,7 @@ def first_manifest(
             tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(Path(tokenizer)),
         ),
         variants=variants,
-        files=tuple(_file(work, name, hashes.get(name)) for name in names),
+        files=tuple(bundle_file(work, name, hashes.get(name)) for name in names),
         tool_versions={tool: version(tool) for tool in _TOOLS},
     )
 
@@ -157,7 +157,9 @@ def _labels(planned: Plan) -> tuple[Label, ...]:
     )
 
 
-def _file(work: Path, name: str, sha256: str | None) -> BundleFile:
+def bundle_file(work: Path, name: str, sha256: str | None = None) -> BundleFile:
+    """What a manifest says of a file that is in the bundle's directory `work`; its hash is computed
+    unless it is known."""
     path = work / name
     return BundleFile(name, path.stat().st_size, sha256 or sha256_of(path))
 
