@@ -42,7 +42,7 @@ from trimexport.bundle.written_head import Head
 from trimexport.numerics import Floats, Places
 from trimexport.planning import Plan, plan
 from trimexport.prompt.template import unescape
-from trimexport.source.shipped import sample_texts
+from trimexport.source.shipped import calibration_texts
 from trimexport.texts import read_texts
 from trimexport.tuning.bias_methods import even_out
 from trimexport.tuning.examples import drawn_places, fold_numbers, subset
@@ -249,7 +249,7 @@ def main(
     read = read_texts(data / kind.splits.format(split))
     test = subset(read, np.arange(len(read.texts))[:first])
     examples, shots = draws_of(read_texts(data / kind.train), read, template, kind.labels)
-    seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
+    seen = read_texts(calibration) if calibration else Texts(tuple(calibration_texts()))
     of = [made(planned, name, test.texts, seen, cache) for name in precisions]
     learned = made(planned, precisions[0], examples.texts, seen, cache).answers
     times = ", ".join(f"{n} {it.milliseconds:.1f} ms" for n, it in zip(precisions, of, strict=True))
