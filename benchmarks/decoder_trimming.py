@@ -36,7 +36,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from real_int8 import Answers, Ids, answers, margin_error, milliseconds, opened
-from schemes import AS_BUILT, compiled, write_scheme
+from schemes import AS_BUILT, SCHEMES, compiled, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.written_head import Head
 from trimexport.numerics import Floats, Places
@@ -123,9 +123,11 @@ def made(
     """Take what a precision makes of texts out of the cache, and let its graph make what is not
     there."""
     chunks = [tuple(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-    about = [str(planned.checkpoint.directory), planned.spec.prompt, planned.labels, precision]
-    files = [_file(cache, *about, calibration.texts, chunk) for chunk in chunks]
-    whole = _file(cache, *about, calibration.texts)
+    about: list[object] = [str(planned.checkpoint.directory), planned.spec.prompt, planned.labels, precision]
+    if SCHEMES[AS_BUILT[precision]].calibrated:
+        about.append(calibration.texts)
+    files = [_file(cache, *about, chunk) for chunk in chunks]
+    whole = _file(cache, *about)
     if not all(file.exists() for file in (*files, whole)):
         _make(planned, precision, calibration, dict(zip(files, chunks, strict=True)), whole)
     parts = [np.load(file) for file in files]
