@@ -123,7 +123,12 @@ def made(
     """Take what a precision makes of texts out of the cache, and let its graph make what is not
     there."""
     chunks = [tuple(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-    about: list[object] = [str(planned.checkpoint.directory), planned.spec.prompt, planned.labels, precision]
+    about: list[object] = [
+        str(planned.checkpoint.directory),
+        planned.spec.prompt,
+        planned.labels,
+        precision,
+    ]
     if SCHEMES[AS_BUILT[precision]].calibrated:
         about.append(calibration.texts)
     files = [_file(cache, *about, chunk) for chunk in chunks]
