@@ -36,13 +36,13 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from real_int8 import Answers, Ids, answers, margin_error, milliseconds, opened
-from schemes import AS_BUILT, compiled, write_scheme
+from schemes import AS_BUILT, SCHEMES, compiled, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.written_head import Head
 from trimexport.numerics import Floats, Places
 from trimexport.planning import Plan, plan
 from trimexport.prompt.template import unescape
-from trimexport.source.shipped import sample_texts
+from trimexport.source.shipped import calibration_texts
 from trimexport.texts import read_texts
 from trimexport.tuning.bias_methods import even_out
 from trimexport.tuning.examples import drawn_places, fold_numbers, subset
@@ -123,9 +123,16 @@ def made(
     """Take what a precision makes of texts out of the cache, and let its graph make what is not
     there."""
     chunks = [tuple(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-    about = [str(planned.checkpoint.directory), planned.spec.prompt, planned.labels, precision]
-    files = [_file(cache, *about, calibration.texts, chunk) for chunk in chunks]
-    whole = _file(cache, *about, calibration.texts)
+    about: list[object] = [
+        str(planned.checkpoint.directory),
+        planned.spec.prompt,
+        planned.labels,
+        precision,
+    ]
+    if SCHEMES[AS_BUILT[precision]].calibrated:
+        about.append(calibration.texts)
+    files = [_file(cache, *about, chunk) for chunk in chunks]
+    whole = _file(cache, *about)
     if not all(file.exists() for file in (*files, whole)):
         _make(planned, precision, calibration, dict(zip(files, chunks, strict=True)), whole)
     parts = [np.load(file) for file in files]
@@ -249,7 +256,7 @@ def main(
     read = read_texts(data / kind.splits.format(split))
     test = subset(read, np.arange(len(read.texts))[:first])
     examples, shots = draws_of(read_texts(data / kind.train), read, template, kind.labels)
-    seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
+    seen = read_texts(calibration) if calibration else Texts(tuple(calibration_texts()))
     of = [made(planned, name, test.texts, seen, cache) for name in precisions]
     learned = made(planned, precisions[0], examples.texts, seen, cache).answers
     times = ", ".join(f"{n} {it.milliseconds:.1f} ms" for n, it in zip(precisions, of, strict=True))

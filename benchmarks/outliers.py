@@ -34,7 +34,7 @@ from tokenizers import Tokenizer
 from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.planning import plan
-from trimexport.source.shipped import sample_texts
+from trimexport.source.shipped import calibration_texts
 from trimexport.texts import read_texts
 from trimexport_runtime.backends.onnxruntime import session_options
 
@@ -79,7 +79,7 @@ def logits(
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     found = {}
     with tempfile.TemporaryDirectory() as directory:
-        subject = compiled(planned, Texts(tuple(sample_texts())), Path(directory))
+        subject = compiled(planned, Texts(tuple(calibration_texts())), Path(directory))
         for number, way in enumerate(ways):
             file = Path(directory) / f"graph_{number}.onnx"
             WAYS[way](subject, file)

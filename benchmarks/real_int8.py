@@ -43,7 +43,7 @@ from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.numerics import Floats, Places, margin_error
 from trimexport.planning import plan
 from trimexport.prompt.template import unescape
-from trimexport.source.shipped import sample_texts
+from trimexport.source.shipped import calibration_texts
 from trimexport.texts import read_texts
 from trimexport.tuning.examples import fold_numbers
 from trimexport.tuning.regression import fit_head, logits_of
@@ -171,7 +171,7 @@ def main(
     template = Path(prompt[1:]).read_text("utf-8") if from_file else unescape(prompt)
     spec = BuildSpec(model=str(checkpoint), labels=tuple(labels.split(",")), prompt=template)
     planned = plan(spec)
-    seen = read_texts(calibration) if calibration else Texts(tuple(sample_texts()))
+    seen = read_texts(calibration) if calibration else Texts(tuple(calibration_texts()))
     tokenizer = Tokenizer.from_str(json.dumps(planned.text_tokenizer))
 
     def encoded(file: Path) -> tuple[list[Ids], Texts]:

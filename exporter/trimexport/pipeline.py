@@ -30,7 +30,7 @@ from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
 from .quantize.calibration import Calibration
-from .source.shipped import sample_texts
+from .source.shipped import calibration_texts, sample_texts
 from .spec import BuildSpec, check_keep
 from .texts import Texts, check_sample, poor_calibration
 
@@ -88,8 +88,9 @@ def build(
         force: replace a bundle that is there.
         sample: texts to check parity on; None takes those that ship with the package.
         calibration: texts by which int8 balances activations and weights, int4 makes up for its
-            errors, and tensorrt-int8 scales activations. Without them int8 goes by the weights
-            alone, and the others take the texts that ship.
+            errors, tensorrt-int8 scales activations, and all three add back what their hidden
+            states lack on average; None takes those that ship with the package, which are others
+            than parity is checked on.
         engines: build the engines of the variants for TensorRT too, which needs TensorRT and the
             GPU that will run them.
         keep: names of variants that the bundle gets even if they are outside their tolerance; the
@@ -181,13 +182,10 @@ def _write(
     attentions = {SCHEMES[name].attention: None for name in names}
     graphs = compile_graphs(planned, model, progress, tuple(attentions))
     with tempfile.TemporaryDirectory(dir=work) as room:
-        texts = _calibrations(planned, calibration, progress)
-        calibrations = {
-            name: Calibration(planned, model, each, Path(room), progress)
-            for name, each in texts.items()
-        }
+        texts = _calibration_texts(planned, calibration, progress)
+        shown = None if texts is None else Calibration(planned, model, texts, Path(room), progress)
         release()
-        variants, hashes = write_variants(graphs, names, work, progress, calibrations)
+        variants, hashes = write_variants(graphs, names, work, progress, shown)
     write_client_files(planned, variants, work)
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
@@ -197,7 +195,7 @@ def _write(
 def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Progress) -> None:
     if calibration is None:
         return
-    if not any(SCHEMES[name].takes_texts for name in spec.variants):
+    if not any(SCHEMES[name].calibrated for name in spec.variants):
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
             "or build int8 or int4"
@@ -206,19 +204,20 @@ def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Pro
         progress.say(f"warning: {poor}")
 
 
-def _calibrations(planned: Plan, calibration: Texts | None, progress: Progress) -> dict[str, Texts]:
-    """The texts of each variant that takes some: those that are given; or where none are, those
-    that ship, for variants that cannot do without."""
-    names = [name for name in planned.spec.variants if SCHEMES[name].takes_texts]
-    if calibration is None:
-        names = [name for name in names if SCHEMES[name].calibrated]
-        calibration = Texts(tuple(sample_texts()))
-        if names:
-            progress.say(
-                f"calibrating {' and '.join(names)} on the {len(calibration.texts)} texts that "
-                "ship; give it texts like yours with --calibration, whose activations it will meet"
-            )
-    return dict.fromkeys(names, calibration)
+def _calibration_texts(
+    planned: Plan, calibration: Texts | None, progress: Progress
+) -> Texts | None:
+    """The texts by which variants are calibrated: those that are given, or those that ship; None
+    where no variant is."""
+    names = [name for name in planned.spec.variants if SCHEMES[name].calibrated]
+    if not names or calibration is not None:
+        return calibration
+    shipped = Texts(tuple(calibration_texts()))
+    progress.say(
+        f"calibrating {' and '.join(names)} on the {len(shipped.texts)} texts that ship; give it "
+        "texts like yours with --calibration, whose activations it will meet"
+    )
+    return shipped
 
 
 def _require_builder() -> None:

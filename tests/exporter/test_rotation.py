@@ -17,7 +17,7 @@ from trimexport.graph.compile import compile_graph
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
 from trimexport.progress import Silent
-from trimexport.quantize.hadamard import hadamard, rotated_rows, width_of
+from trimexport.quantize.hadamard import Turn, hadamard, turn_of, turned_rows
 from trimexport.quantize.int8 import Factors
 from trimexport.quantize.matrices import products
 from trimexport.quantize.rotation import rotate
@@ -27,7 +27,9 @@ from trimexport.quantize.smooth import largest_weights, smooth
 @pytest.fixture(scope="module", params=KINDS)
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ir.Model:
     """A kind's compiled graph. Shared: work on a clone."""
-    directory = make(request.param, tmp_path_factory.mktemp(request.param) / "model", layers=1)
+    place = tmp_path_factory.mktemp(request.param) / "model"
+    wide = {} if request.param == "gpt2" else {"intermediate_size": 128}
+    directory = make(request.param, place, layers=1, **wide)
     planned = plan(BuildSpec(model=str(directory), labels=LABELS, prompt=tiny.PROMPT))
     return compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
 
@@ -61,11 +63,12 @@ def _reads_hadamard(node: ir.Node) -> bool:
     return second is not None and (second.name or "").startswith("hadamard")
 
 
-def test_factors_undo_what_they_ask_of_the_weights() -> None:
+@pytest.mark.parametrize("turn", [Turn(64), Turn(32, 2), Turn(2, 32), None])
+def test_factors_undo_what_they_ask_of_the_weights(turn: Turn | None) -> None:
     """An activation that a product reads, on the weight as it is quantised, is the product."""
     generator = torch.Generator().manual_seed(0)
     weight, activation = (torch.randn(5, 192, generator=generator) for _ in range(2))
-    factors = Factors(inputs=torch.rand(192, generator=generator) + 0.5, rotated=True)
+    factors = Factors(inputs=torch.rand(192, generator=generator) + 0.5, turn=turn)
     found = factors.undo(activation) @ factors.apply(weight, 0).T
     assert torch.allclose(found, activation @ weight.T, atol=1e-4)
 
@@ -74,7 +77,14 @@ def test_a_large_channel_becomes_an_eighth_of_itself() -> None:
     """In every channel of its block, and in none of the others."""
     row = torch.zeros(1, 128)
     row[0, 70] = 100
-    assert rotated_rows(row).abs().tolist() == [[0.0] * 64 + [12.5] * 64]
+    assert turned_rows(row, Turn(64)).abs().tolist() == [[0.0] * 64 + [12.5] * 64]
+
+
+def test_a_large_channel_is_spread_over_several_blocks() -> None:
+    """Over four of 16, and none of the four that follow."""
+    row = torch.zeros(1, 128)
+    row[0, 50] = 80
+    assert turned_rows(row, Turn(16, 4)).abs().tolist() == [[10.0] * 64 + [0.0] * 64]
 
 
 @pytest.mark.parametrize("width", [1, 2, 8, 64])
@@ -84,9 +94,21 @@ def test_a_hadamard_matrix_is_its_own_inverse(width: int) -> None:
     assert torch.allclose(matrix.abs(), torch.tensor(width**-0.5))
 
 
-def test_widths() -> None:
-    """Gemma's, one of SmolLM2's, and such that powers of two hardly divide, or do not."""
-    assert [width_of(it) for it in (2048, 16_384, 640, 576, 72, 6, 75)] == [64, 64, 64, 64, 8, 2, 1]
+def test_turns() -> None:
+    """Of Gemma's channels, one of SmolLM2's, and such that powers of two hardly divide, or do not;
+    within blocks and across them."""
+    channels = (2048, 16_384, 640, 576, 1536, 72, 6, 75)
+    assert [turn_of(it).width for it in channels] == [64, 64, 64, 64, 64, 8, 2, 1]
+    assert [turn_of(it).blocks for it in channels] == [1] * 8
+    assert [turn_of(it, across=True).blocks for it in channels] == [32, 64, 2, 1, 8, 1, 1, 1]
+
+
+def test_what_is_turned_across_blocks(graph: ir.Model) -> None:
+    """What the MLP's second projection reads, and that alone."""
+    turns = {name: each.turn for name, each in rotate(graph.clone(), {}).items()}
+    across = {name for name, turn in turns.items() if turn is not None and turn.blocks > 1}
+    assert across == {name for name in turns if "down_proj" in name or "mlp.c_proj" in name}
+    assert len(across) == 1
 
 
 def test_an_odd_number_of_channels_is_left_as_it_is(tmp_path: Path) -> None:

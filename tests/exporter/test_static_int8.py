@@ -23,7 +23,7 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan, plan
 from trimexport.progress import Silent
 from trimexport.quantize.calibration import Calibration, Largest
-from trimexport.quantize.hadamard import width_of
+from trimexport.quantize.hadamard import Turn, turn_of
 from trimexport.quantize.int8 import Factors, half_scale
 from trimexport.quantize.matrices import products
 from trimexport.quantize.rotation import rotate
@@ -140,9 +140,8 @@ def test_ranges_of_what_is_smoothed_and_rotated(tiny_model: Path) -> None:
     found = ranges(planned, model, factors)
     assert torch.allclose(found[first.parameter], plain[first.parameter] / divisors)
     assert all(torch.equal(found[it.parameter], plain[it.parameter]) for it in others)
-    turned = {first.name: Factors(rotated=True)}
-    found = ranges(planned, model, turned)
-    width = width_of(len(divisors))
+    width = turn_of(len(divisors)).width
+    found = ranges(planned, model, {first.name: Factors(turn=Turn(width))})
     bound = plain[first.parameter].unflatten(0, (-1, width)).norm(dim=1)
     assert bool((found[first.parameter].unflatten(0, (-1, width)) <= bound[:, None] * 1.001).all())
     assert not torch.allclose(found[first.parameter], plain[first.parameter], rtol=0.1)

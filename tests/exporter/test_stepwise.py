@@ -9,8 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from guards import GUARDS, forced
-from trimexport.parity import part_by_part
-from trimexport.parity.part_by_part import Feed, cut, run_by_parts
+from trimexport.bundle import part_by_part
+from trimexport.bundle.part_by_part import Feed, cut, run_by_parts
 from trimexport_runtime import read_manifest
 from trimexport_runtime.backends.onnxruntime import session_options
 

@@ -26,6 +26,7 @@ from trimexport.tensorrt.readable import require_readable
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
+from .correction import Expected, correct, expected_states
 from .onnx_file import Written, external_bytes, write_onnx
 
 CLIENTS_NAME = "onnx/model.onnx"
@@ -45,9 +46,9 @@ class Precision:
 
     `quantize` rewrites a graph in place, given the factors that smoothing and rotation ask of its
     weights, and the calibration, if there is one; it returns the weights in their new numbers.
-    `smoothed`: whether smoothing goes before it, where there are texts for it. `rotated`: whether
-    activations are turned. `calibrated`: whether it cannot do without texts. `attention`: which
-    graph it starts from.
+    `smoothed`: whether smoothing goes before it. `rotated`: whether activations are turned.
+    `calibrated`: whether it goes by texts, in one way or another, and has its mean error on them
+    added back (see `correction`). `attention`: which graph it starts from.
     """
 
     suffix: str
@@ -57,11 +58,6 @@ class Precision:
     calibrated: bool = False
     attention: str = STEADY
     providers: tuple[str, ...] = (CPU_PROVIDER,)
-
-    @property
-    def takes_texts(self) -> bool:
-        """Whether calibration texts change it."""
-        return self.smoothed or self.calibrated
 
     @property
     def lowered(self) -> bool:
@@ -102,6 +98,7 @@ SCHEMES: Mapping[str, Precision] = {
         lambda model, factors, calibration: to_int8(model, factors),
         smoothed=True,
         rotated=True,
+        calibrated=True,
     ),
     "int4": Precision("_q4", _int4, calibrated=True),
     "tensorrt-fp16": Precision(
@@ -124,14 +121,14 @@ def write_variants(
     names: Sequence[str],
     work: Path,
     progress: Progress,
-    calibrations: Mapping[str, Calibration],
+    calibration: Calibration | None,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
     Args:
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
-        calibrations: name -> calibration, of those variants that take texts.
+        calibration: the texts by which those are made that are calibrated; None where none is.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -144,11 +141,12 @@ def write_variants(
     hashes: dict[str, str] = {}
     errors: dict[str | None, float] = {}
     variants: list[Variant] = []
-    seen = _seen(graphs, calibrations, progress)
+    smoothed = any(SCHEMES[name].smoothed for name in names)
+    seen = None if calibration is None else see(graphs, calibration, smoothed)
     for name in names:
-        model, weights = quantised(graphs, SCHEMES[name], seen, calibrations.get(name))
+        model, weights = quantised(graphs, SCHEMES[name], seen)
         release()
-        variant, sha256 = _write(model, name, not variants, work, written, progress)
+        variant, sha256 = _write(model, name, not variants, work, written, seen, progress)
         if name.startswith(FOR_TENSORRT):
             require_readable(work / variant.graph)
         # What an earlier variant wrote did not stream by again.
@@ -161,57 +159,62 @@ def write_variants(
 
 @dataclass(frozen=True)
 class Seen:
-    """What smoothing goes by: how large calibration texts made activations, and the weights."""
+    """What calibration texts show: the hidden states that a head should read; and where something
+    is smoothed, how large the texts make activations, and the weights that these meet."""
 
+    calibration: Calibration
+    expected: Expected
     activations: Activations
     weights: Weights
+
+
+def see(graphs: Mapping[str, ir.Model], calibration: Calibration, smoothed: bool) -> Seen:
+    """Look at what calibration texts show; at activations only if something is `smoothed`."""
+    expected = expected_states(calibration)
+    if not smoothed:
+        return Seen(calibration, expected, {}, {})
+    graph, *_ = graphs.values()  # the matrices are the same in all of them
+    activations = calibration.ranges({})
+    size = sum(product.weight.nbytes for product in products(graph))
+    with calibration.progress.bar("smoothing", size) as tick:
+        return Seen(calibration, expected, activations, largest_weights(graph, tick))
 
 
 def quantised(
     graphs: Mapping[str, ir.Model],
     scheme: Precision,
     seen: Seen | None,
-    calibration: Calibration | None,
 ) -> tuple[ir.Model, Sequence[Requantized]]:
     """A graph in a precision: smoothed, rotated, quantised and lowered, as the precision asks for.
 
     Args:
         graphs: kind of attention -> the graph; they are left as they are.
-        seen: what smoothing goes by.
-        calibration: without it nothing is smoothed.
+        seen: of texts, for a precision that is calibrated.
 
     Returns:
         the graph, and the weights in their new numbers.
     """
     model = graphs[scheme.attention].clone()
     factors: dict[str, Factors] = {}
-    if scheme.smoothed and seen is not None and calibration is not None:
+    if scheme.smoothed and seen is not None:
         factors = smooth(model, seen.activations, seen.weights)
     if scheme.rotated:
         factors = rotate(model, factors)
-    weights = scheme.quantize(model, factors, calibration)
+    weights = scheme.quantize(model, factors, None if seen is None else seen.calibration)
     if scheme.lowered:
         lower(model)
     common.RemoveUnusedNodesPass()(model)
     return model, weights
 
 
-def _seen(
-    graphs: Mapping[str, ir.Model], calibrations: Mapping[str, Calibration], progress: Progress
-) -> Seen | None:
-    """What smoothing goes by, where a variant is smoothed."""
-    smoothed = [each for name, each in calibrations.items() if SCHEMES[name].smoothed]
-    if not smoothed:
-        return None
-    graph, *_ = graphs.values()  # the matrices are the same in all of them
-    activations = smoothed[0].ranges({})
-    size = sum(product.weight.nbytes for product in products(graph))
-    with progress.bar("smoothing", size) as tick:
-        return Seen(activations, largest_weights(graph, tick))
-
-
 def _write(
-    model: ir.Model, name: str, first: bool, work: Path, written: Written, progress: Progress
+    model: ir.Model,
+    name: str,
+    first: bool,
+    work: Path,
+    written: Written,
+    seen: Seen | None,
+    progress: Progress,
 ) -> tuple[Variant, dict[str, str]]:
     scheme = SCHEMES[name]
     suffix = "" if first and name == "fp32" else scheme.suffix
@@ -219,6 +222,9 @@ def _write(
     data = f"{graph}_data"
     with progress.bar(f"writing {name}", external_bytes(model)) as tick:
         hashes = {data: write_onnx(model, work / graph, work / data, tick, written)}
+    if scheme.calibrated and seen is not None:
+        with progress.bar(f"correcting {name}", len(seen.expected.texts)) as tick:
+            correct(work / graph, name, seen.expected, tick)
     if not (work / data).stat().st_size:  # all of it is in earlier variants' files
         (work / data).unlink()
         hashes = {}

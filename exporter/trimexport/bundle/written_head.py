@@ -14,7 +14,10 @@ from trimexport_runtime.bundle import OUTPUT
 from .written_graph import check, require_written
 
 WEIGHT, BIAS = "head.weight", "head.bias"
+CORRECTION = "head.correction"
 _ROWS, _SHAPE, _BY_TEXT, _FIRST = "head.rows", "head.shape", "head.by_text", "head.first"
+_SUM, _SUMS, _ROWS_APART = "head.hidden", "head.corrected_rows", "head.rows_apart"
+_APART, _TOGETHER = "head.rows_apart_shape", "head.hidden_shape"
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,53 @@ def give_hidden(model: onnx.ModelProto) -> str:
     Raises:
         ExportError: the graph has no head.
     """
-    name = str(_head_node(model).input[0])
+    name = hidden_name(model)
     kind = onnx.TensorProto.FLOAT
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return name
+
+
+def hidden_name(model: onnx.ModelProto) -> str:
+    """The name of what the head reads.
+
+    Raises:
+        ExportError: the graph has no head.
+    """
+    return str(_head_node(model).input[0])
+
+
+def add_to_hidden(model: onnx.ModelProto, more: npt.NDArray[np.floating]) -> None:
+    """Add a constant [rows, hidden] to what the head reads.
+
+    Requires: a graph with as many rows of hidden states for each text, or with one row and copies
+    of it (see `graph.classifier.COPIES`).
+    Ensures: the head reads the sum, which later heads (see `put_head`) do too.
+
+    Raises:
+        ExportError: the graph has no head, or the result is not valid ONNX.
+    """
+    graph, head = model.graph, _head_node(model)
+    rows, size = more.shape
+    make = onnx.helper.make_node
+    values = {CORRECTION: more.astype(np.float32)}
+    if rows == 1:
+        nodes = [make("Add", [head.input[0], CORRECTION], [_SUM], name=CORRECTION)]
+    else:
+        values |= {
+            _APART: np.array([-1, rows, size], dtype=np.int64),
+            _TOGETHER: np.array([-1, size], dtype=np.int64),
+        }
+        nodes = [
+            make("Reshape", [head.input[0], _APART], [_ROWS_APART], name=_ROWS_APART),
+            make("Add", [_ROWS_APART, CORRECTION], [_SUMS], name=CORRECTION),
+            make("Reshape", [_SUMS, _TOGETHER], [_SUM], name=_SUM),
+        ]
+    place = list(graph.node).index(head)
+    for node in reversed(nodes):
+        graph.node.insert(place, node)
+    graph.node[place + len(nodes)].input[0] = _SUM
+    graph.initializer.extend(numpy_helper.from_array(value, n) for n, value in values.items())
+    check(model)
 
 
 def put_head(model: onnx.ModelProto, head: Head, rows: int) -> None:

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts by which int8 balances activations and weights, int4 makes up for its errors, and "
-    "tensorrt-int8 scales activations.",
+    help="Texts like those to come, without labels, by which int8, int4 and tensorrt-int8 are "
+    "made; otherwise some that ship.",
 )
 @click.option(
     "--keep",

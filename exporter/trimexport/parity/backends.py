@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimexport.bundle.part_by_part import Feed, cut, run_by_parts
 from trimexport.progress import Progress
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
@@ -20,7 +21,6 @@ from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.tokenize import Encoded
 
-from .part_by_part import Feed, cut, run_by_parts
 from .report import NotRun
 
 PYTORCH, OPTIMUM = "pytorch", "optimum"

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 WIDTH = 64
 
 
-def width_of(inputs: int) -> int:
-    """How many of so many channels are turned together: the largest power of two up to WIDTH that
-    divides them. One leaves them as they are."""
-    return math.gcd(inputs, WIDTH)
+@dataclass(frozen=True)
+class Turn:
+    """Which channels are turned together: `width` of them side by side, a block; and then, where
+    `blocks` is not 1, each with those at its place in as many blocks. Both are powers of two."""
+
+    width: int
+    blocks: int = 1
+
+
+def turn_of(inputs: int, across: bool = False) -> Turn:
+    """How so many channels are turned: in blocks of the largest power of two up to WIDTH that
+    divides them, which is one where they are odd. With `across` blocks are turned with each other
+    too, as many as the largest power of two up to WIDTH that divides their number."""
+    width = math.gcd(inputs, WIDTH)
+    return Turn(width, math.gcd(inputs // width, WIDTH) if across else 1)
 
 
 def hadamard(width: int) -> torch.Tensor:
@@ -24,8 +36,9 @@ def hadamard(width: int) -> torch.Tensor:
     return matrix / math.sqrt(width)
 
 
-def rotated_rows(part: torch.Tensor) -> torch.Tensor:
-    """Rows float32 [..., inputs], each turned block by block."""
-    width = width_of(part.shape[-1])
-    blocks: torch.Tensor = part.unflatten(-1, (-1, width))
-    return (blocks @ hadamard(width)).flatten(-2)
+def turned_rows(part: torch.Tensor, turn: Turn) -> torch.Tensor:
+    """Rows float32 [..., inputs], each turned."""
+    blocks: torch.Tensor = part.unflatten(-1, (-1, turn.blocks, turn.width)) @ hadamard(turn.width)
+    if turn.blocks > 1:
+        blocks = hadamard(turn.blocks) @ blocks
+    return blocks.flatten(-3)

@@ -142,8 +142,7 @@ def to_int4(
     """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
-        factors: weight name -> whether it is turned (see `rotate`); those that are taken over are
-            not.
+        factors: weight name -> how it is turned (see `rotate`); those that are taken over are not.
         calibrate: gives the second moments of what the matrices read on calibration texts; called
             where there are some to round.
 
@@ -164,7 +163,7 @@ def to_int4(
             _multiply(model.graph, product, matrix, sums)
     if left:
         moments = calibrate()
-        roundings = [Rounding(it, _is_turned(it, factors), moments) for it in left]
+        roundings = [Rounding(it, factors.get(it.name, Factors()).turn, moments) for it in left]
         for rounding, bits in zip(roundings, widths(roundings), strict=True):
             product = rounding.product
             matrix = BlockMatrix(product.weight, Form(bits), _rounded(rounding, bits))
@@ -181,10 +180,6 @@ def stored_form(product: Product) -> Form | None:
 
 def _stored(weight: StreamedWeight) -> Callable[[], Made]:
     return lambda: as_stored(weight)
-
-
-def _is_turned(product: Product, factors: Mapping[str, Factors]) -> bool:
-    return product.name in factors and factors[product.name].rotated
 
 
 def _rounded(rounding: Rounding, bits: int) -> Callable[[], Made]:

@@ -24,7 +24,7 @@ import torch
 from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight, turned
 
-from .hadamard import rotated_rows
+from .hadamard import Turn, turned_rows
 from .matrices import Error, Product, Requantized, embedding, products, rows
 
 LEVELS = 127
@@ -36,11 +36,11 @@ LEAST = np.float32(1e-30)
 @dataclass(frozen=True)
 class Factors:
     """What a matrix is multiplied with before it is quantised: float32 [inputs] and [outputs]; and
-    whether its rows are turned after that (see `rotation`)."""
+    how its rows are turned after that, if they are (see `rotation`)."""
 
     inputs: torch.Tensor | None = None
     outputs: torch.Tensor | None = None
-    rotated: bool = False
+    turn: Turn | None = None
 
     def apply(self, part: torch.Tensor, start: int) -> torch.Tensor:
         """Scale and turn rows [some, inputs], the first of which is output channel `start`."""
@@ -48,13 +48,13 @@ class Factors:
             part = part * self.inputs
         if self.outputs is not None:
             part = part * self.outputs[start : start + len(part), None]
-        return rotated_rows(part) if self.rotated else part
+        return part if self.turn is None else turned_rows(part, self.turn)
 
     def undo(self, activation: torch.Tensor) -> torch.Tensor:
         """What the matrix reads then, for activations float32 [..., inputs] of the model."""
         if self.inputs is not None:
             activation = activation / self.inputs
-        return rotated_rows(activation) if self.rotated else activation
+        return activation if self.turn is None else turned_rows(activation, self.turn)
 
 
 def quantize_rows(

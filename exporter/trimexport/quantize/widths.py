@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from .blocks import Blocks, compensated, nearest
-from .hadamard import rotated_rows
+from .hadamard import Turn, turned_rows
 from .matrices import Product, sample_rows
 from .second_moments import SecondMoments
 
@@ -27,16 +27,16 @@ _LEAST = 1e-30
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the rows of a product's weight are rounded by: whether they are turned before (see
-    `rotation`), and the second moments of what they are multiplied with then."""
+    """What the rows of a product's weight are rounded by: how they are turned before, if they are
+    (see `rotation`), and the second moments of what they are multiplied with then."""
 
     product: Product
-    rotated: bool
+    turn: Turn | None
     moments: SecondMoments
 
     def weights(self, part: torch.Tensor) -> torch.Tensor:
         """Rows float32 [n, inputs] of the weight as they are rounded."""
-        return rotated_rows(part) if self.rotated else part
+        return part if self.turn is None else turned_rows(part, self.turn)
 
     def blocks(self, weights: torch.Tensor, bits: int) -> Blocks:
         """Such rows in blocks. In four bits later inputs make up for the errors of earlier ones."""

@@ -27,4 +27,14 @@ def shipped_checkpoint() -> Path:
 
 def sample_texts() -> list[str]:
     """The texts on which a build checks parity if it is given none."""
-    return (_PACKAGE / "samples.txt").read_text(encoding="utf-8").splitlines()
+    return _lines("samples.txt")
+
+
+def calibration_texts() -> list[str]:
+    """The texts by which a build calibrates if it is given none: of the same kinds as the samples,
+    and others than these."""
+    return _lines("calibration.txt")
+
+
+def _lines(name: str) -> list[str]:
+    return (_PACKAGE / name).read_text(encoding="utf-8").splitlines()

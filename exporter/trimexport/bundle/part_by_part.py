@@ -39,25 +39,32 @@ class _Part:
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A variant's graph and its parts, in the order of its nodes. Its data lies in `folder`."""
+    """A variant's graph and its parts, in the order of its nodes, up to the one that makes
+    `output`. Its data lies in `folder`."""
 
     model: onnx.ModelProto
+    output: str
     parts: tuple[_Part, ...]
     folder: Path
     precision: str
 
 
-def cut(graph: Path, precision: str) -> CutGraph:
-    """Cut a variant's `.onnx` file, which has its data beside it."""
+def cut(graph: Path, precision: str, output: str = OUTPUT) -> CutGraph:
+    """Cut a variant's `.onnx` file, which has its data beside it.
+
+    Args:
+        output: the value that is wanted, float32.
+    """
     # The tracer leaves out some values' types, which a cut needs.
     model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    return CutGraph(model, tuple(_parts(model)), graph.parent, precision)
+    return CutGraph(model, output, tuple(_parts(model, output)), graph.parent, precision)
 
 
 def run_by_parts(
     graph: CutGraph, feeds: Sequence[Feed], progress: Callable[[int], None] = lambda done: None
 ) -> list[npt.NDArray[np.float32]]:
-    """The logits of every batch, float32 [batch, labels].
+    """The wanted value for every batch: the logits, float32 [batch, labels], unless it was cut for
+    another.
 
     Args:
         feeds: the graph's inputs, batch by batch.
@@ -66,19 +73,19 @@ def run_by_parts(
     known = [dict(feed) for feed in feeds]
     for place, part in enumerate(graph.parts):
         session = _session(graph, part)
-        later = {name for rest in graph.parts[place + 1 :] for name in rest.inputs} | {OUTPUT}
+        later = {name for rest in graph.parts[place + 1 :] for name in rest.inputs}
         for values in known:
             results = session.run(list(part.outputs), {name: values[name] for name in part.inputs})
             values.update(zip(part.outputs, results, strict=True))
-            for name in [name for name in values if name not in later]:
+            for name in [name for name in values if name not in (*later, graph.output)]:
                 del values[name]
         del session
         progress(1)
-    return [np.asarray(values[OUTPUT], dtype=np.float32) for values in known]
+    return [np.asarray(values[graph.output], dtype=np.float32) for values in known]
 
 
-def _parts(model: onnx.ModelProto) -> list[_Part]:
-    """The parts of a graph, in the order of its nodes."""
+def _parts(model: onnx.ModelProto, output: str) -> list[_Part]:
+    """The parts of a graph, in the order of its nodes, up to the one that makes `output`."""
     groups = list(_groups(model))
     weights = {item.name for item in model.graph.initializer}
     parts = []
@@ -90,9 +97,11 @@ def _parts(model: onnx.ModelProto) -> list[_Part]:
             _Part(
                 nodes=tuple(group),
                 inputs=tuple(n for n in read if n not in made and n not in weights),
-                outputs=tuple(n for n in dict.fromkeys(made) if n in after or n == OUTPUT),
+                outputs=tuple(n for n in dict.fromkeys(made) if n in after or n == output),
             )
         )
+        if output in made:
+            break
     return parts
 
 
