@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import BackendError, BundleError
 
+from .key import checked, read_key
 from .settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +35,18 @@ def _option(name: str, text: str, default: object, **settings: Any) -> Callable[
 _COUNT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0.1)
 _USUAL = Settings()
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/?#@:\s\[\]]+)(:[0-9]{1,5})?")
+
+
+def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    """The origins of --cors-origin, in lower case, as browsers send them."""
+    for origin in given:
+        if origin != "*" and not _ORIGIN.fullmatch(origin.lower()):
+            raise click.BadParameter(
+                f"{origin!r} is no origin; give its scheme, its host and, if it has one, its port, "
+                "and nothing behind them (https://example.com, http://localhost:3000), or * for all"
+            )
+    return [origin.lower() for origin in given]
 
 
 @click.command()
@@ -50,6 +64,13 @@ _USUAL = Settings()
 @_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=_SECONDS)
 @_option("--api-key", "What clients send: Authorization: Bearer KEY.", None)
 @_option("--api-key-file", "The same, from a file.", None, type=click.Path(path_type=Path))
+@_option(
+    "--cors-origin",
+    "An origin whose pages may ask from a browser, or *; again for more.",
+    None,
+    multiple=True,
+    callback=_origins,
+)
 @_option("--log-texts", "Write the texts into the log.", None, is_flag=True)
 def serve(
     bundles: tuple[str, ...],
@@ -66,6 +87,7 @@ def serve(
     drain: float,
     api_key: str | None,
     api_key_file: Path | None,
+    cors_origin: list[str],
     log_texts: bool,
 ) -> None:
     """Serve bundles over HTTP: /classify, /predict as text-embeddings-inference, and the Open
@@ -88,6 +110,7 @@ def serve(
         timeout=timeout,
         drain=drain,
         api_key=_key(api_key, api_key_file),
+        cors_origins=tuple(cors_origin),
         log_texts=log_texts,
     )
     try:
@@ -131,13 +154,7 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
 def _key(key: str | None, file: Path | None) -> str | None:
     """The key that clients must send, from its option or from a file; None if they need none."""
     if file is None:
-        return key
+        return None if key is None else checked(key, "--api-key")
     if key is not None:
         raise click.UsageError("Give --api-key or --api-key-file, not both.")
-    try:
-        content = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"the key file {file} cannot be read: {error}") from None
-    if not content:
-        raise BundleError(f"the key file {file} is empty; write the key into it")
-    return content
+    return read_key(file)
