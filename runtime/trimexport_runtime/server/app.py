@@ -64,7 +64,9 @@ class App:
             return self._refused(
                 Refusal("shutting_down", "the server ended before the answer; ask another", 1)
             )
-        except Exception as error:  # one request fails, and no other
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # one request fails, and no other; a panic in Rust is such
             self._log({"level": "error", "error": f"{type(error).__name__}: {error}"})
             return self._refused(Refusal("failed", "the server failed on this request"))
 

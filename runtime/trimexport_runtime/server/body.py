@@ -45,6 +45,13 @@ def parse(body: bytes) -> Any:
 
 def _coding(request: Request) -> str | None:
     """The compression of the body; None if there is none."""
+    transfer = request.headers.get("transfer-encoding", "chunked")
+    if transfer.lower() != "chunked":
+        raise Refusal(
+            "bad_encoding",
+            f"the body's Transfer-Encoding is {transfer}; send chunked, or a Content-Length, and "
+            f"compression ({_NAMED}) as Content-Encoding",
+        )
     given = ",".join(request.headers.getlist("content-encoding")).lower()
     named = [name for part in given.split(",") if (name := part.strip()) not in ("", "identity")]
     if not named:

@@ -16,6 +16,7 @@ from . import body, plain, tei, v2
 from .batcher import Answered
 from .openapi import description, page
 from .protocol import ANSWER, GONE
+from .refusals import Refusal, shown
 from .routes import Route
 from .schemas import CLASSIFIED, INFER, INFERRED, OBJECT, PREDICT, PREDICTED, TEXTS
 from .service import Classified, Model, Service
@@ -75,16 +76,16 @@ class Handlers:
 
     async def predict(self, request: Request) -> Response:
         """Classify as text-embeddings-inference does."""
+        model = self._model(request)
         value = await self._json(request)
-        model = self._service.model(request.query_params.get("model"))
         asked = tei.read(value, model.classifier.manifest.text_limit.truncate)
         classified = await self._classify(request, model, asked.texts, asked.truncate)
         return JSONResponse(tei.answer(asked, model.classifier.labels, classified))
 
     async def classify(self, request: Request) -> Response:
         """Classify in the server's own form."""
+        model = self._model(request)
         texts, truncate = plain.read(await self._json(request))
-        model = self._service.model(request.query_params.get("model"))
         classified = await self._classify(request, model, texts, truncate)
         return JSONResponse(plain.answer(model, classified))
 
@@ -151,6 +152,17 @@ class Handlers:
         """Say that a model, if there is one of the name, answers."""
         model = self._service.model(request.path_params["name"])
         return JSONResponse({"name": model.name, "ready": True})
+
+    def _model(self, request: Request) -> Model:
+        """The model that the request's query names, or the first."""
+        given = request.query_params.multi_items()
+        unknown = [name for name, _ in given if name != "model"]
+        if unknown or len(given) > 1:
+            raise Refusal(
+                "bad_input",
+                f"the query may hold one thing, model=NAME; this is {shown(dict(given))}",
+            )
+        return self._service.model(request.query_params.get("model"))
 
     async def _body(self, request: Request) -> bytes:
         return await body.read(

@@ -31,7 +31,7 @@ def serve(classifiers: Mapping[str, Classifier], settings: Settings, host: str, 
     """
     log = Log()
     handler = LogHandler(log)
-    logging.getLogger().addHandler(handler)  # every library's: nothing else is written there
+    logging.getLogger().addHandler(handler)  # every line on standard error is JSON
     service = Service(classifiers, settings)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
