@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -27,10 +28,12 @@ GZIP = gzip.compress(BODY)
 PAGE = "https://a.example"
 
 
-def _raw(server: Server, sent: bytes) -> bytes:
-    """All that the server sends on a connection on which it gets `sent`, until it closes that."""
+def _raw(server: Server, *parts: bytes) -> bytes:
+    """All that the server sends on a connection on which it gets `parts`, until it closes that."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(sent)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.02)  # so that they are read one by one
         found = b""
         while part := connection.recv(65536):
             found += part
@@ -104,10 +107,17 @@ def test_an_offer_of_another_protocol_is_declined(serve: Serve, bundle: Path) ->
     server = serve(bundle)
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     socket_offer = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
-    sent = [_post(offer), _post(offer), _post(socket_offer), _post(b"Connection: close\r\n")]
-    answers = _raw(server, b"".join(sent))
-    assert answers.count(b"HTTP/1.1 200 OK\r\n") == len(sent)
-    assert answers.count(b'"label":"negative"') == len(sent)
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    chunked = (
+        b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + offer + b"\r\n" + chunks
+    )
+    sent = [_post(offer), chunked, _post(socket_offer), _post(b"Connection: close\r\n")]
+    together = b"".join(sent)
+    head = together.index(BODY)
+    for parts in ([together], [together[:head], together[head:]], [together[:80], together[80:]]):
+        answers = _raw(server, *parts)
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == len(sent)
+        assert answers.count(b'"label":"negative"') == len(sent)
     assert _raw(server, b"CONNECT x:80 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 

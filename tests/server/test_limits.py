@@ -240,6 +240,8 @@ def test_an_address_that_is_taken(serve: Serve, bundle: Path) -> None:
 def test_wrong_commands(bundle: Path, tmp_path: Path) -> None:
     cases = [
         (["a=" + str(bundle), "a=" + str(bundle)], "named a, a; give each a name of its own"),
+        ([f"a/b={bundle}"], "a bundle cannot be served as 'a/b', which cannot be a part of a path"),
+        ([f"a\udcff={bundle}"], "a bundle cannot be served as 'a\\udcff'"),
         ([str(tmp_path)], "is not a bundle"),
         ([str(bundle), "--api-key-file", str(tmp_path / "none")], "none cannot be read"),
     ]
@@ -247,6 +249,10 @@ def test_wrong_commands(bundle: Path, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["serve", *arguments])
         assert result.exit_code == 1
         assert said in result.stderr
+    for option in ("--wait", "--timeout", "--drain"):
+        for number in ("nan", "inf", "-1"):
+            result = CliRunner().invoke(main, ["serve", str(bundle), option, number])
+            assert result.exit_code == 2, (option, number)
 
 
 def test_many_at_once_get_their_own(serve: Serve, bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from trimexport_runtime.bundle import read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import BackendError, BundleError
+from trimexport_runtime.tokenize import problem_of
 
 from .key import checked, read_key
 from .settings import Settings
@@ -32,8 +34,16 @@ def _option(name: str, text: str, default: object, **settings: Any) -> Callable[
     return click.option(name, envvar=variable, show_envvar=True, help=text + shown, **settings)
 
 
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    """A number of an option, which by click's ranges may be NaN."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number; leave the option out for its default")
+    return value
+
+
 _COUNT = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0.1)
+_SECONDS: dict[str, Any] = {"type": click.FloatRange(0.1, 86_400), "callback": _number}
+_WAIT: dict[str, Any] = {"type": click.FloatRange(0, 60_000), "callback": _number}
 _USUAL = Settings()
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/?#@:\s\[\]]+)(:[0-9]{1,5})?")
 
@@ -59,9 +69,9 @@ def _origins(context: click.Context, option: click.Parameter, given: tuple[str, 
 @_option("--max-body", "Bytes of a request's body.", _USUAL.max_body, type=_COUNT)
 @_option("--max-texts", "Texts of a request.", _USUAL.max_texts, type=_COUNT)
 @_option("--max-queue", "Tokens that may wait.", _USUAL.max_queue, type=_COUNT)
-@_option("--wait", "Milliseconds a text may wait for others.", 0.0, type=click.FloatRange(min=0))
-@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, type=_SECONDS)
-@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=_SECONDS)
+@_option("--wait", "Milliseconds a text may wait for others.", 0.0, **_WAIT)
+@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, **_SECONDS)
+@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, **_SECONDS)
 @_option("--api-key", "What clients send: Authorization: Bearer KEY.", None)
 @_option("--api-key-file", "The same, from a file.", None, type=click.Path(path_type=Path))
 @_option(
@@ -134,7 +144,7 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The names and directories of bundles that are given as BUNDLE or NAME=BUNDLE.
 
     Raises:
-        BundleError: two have the same name, or one has none.
+        BundleError: two have the same name, or one has none or none that a request can give.
     """
     named = []
     for item in bundles:
@@ -148,6 +158,12 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
         raise BundleError(
             f"the bundles are named {', '.join(names)}; give each a name of its own: NAME=BUNDLE"
         )
+    for name in names:
+        if "/" in name or problem_of(name):
+            raise BundleError(
+                f"a bundle cannot be served as {name!r}, which cannot be a part of a path; give it "
+                "a name without / and of characters: NAME=BUNDLE"
+            )
     return named
 
 

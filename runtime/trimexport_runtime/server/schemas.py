@@ -13,6 +13,7 @@ ERROR: Schema = {
 }
 TEXTS: Schema = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["texts"],
     "properties": {
         "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1},
@@ -22,6 +23,7 @@ TEXTS: Schema = {
 _ONE_TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
 PREDICT: Schema = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["inputs"],
     "properties": {
         "inputs": {
