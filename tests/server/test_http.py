@@ -190,8 +190,8 @@ def test_keys_that_no_client_can_send(bundle: Path, tmp_path: Path) -> None:
 def test_pages_of_other_origins(serve: Serve, bundle: Path) -> None:
     """A page reads every answer, a refusal too, if its origin may ask, and else none."""
     other = "http://localhost:3000"
-    options = ("--cors-origin", PAGE.upper(), "--cors-origin", other, "--api-key", "k")
-    server = serve(bundle, *options, "--max-queue", 1)
+    options = ("--cors-origin", PAGE.upper() + ":443", "--cors-origin", other, "--api-key", "k")
+    server = serve(bundle, *options)
     key = {"Authorization": "Bearer k"}
     long = {"texts": ["dull"] * 1025}
     for origin in (PAGE, other):
@@ -242,7 +242,16 @@ def test_no_page_or_every_page(serve: Serve, bundle: Path) -> None:
 
 
 def test_what_is_no_origin(bundle: Path) -> None:
-    for given in (f"{PAGE}/", "a.example", "null", "http://", f"{PAGE}:x", f"{PAGE},{PAGE}/x", ""):
+    for given in (
+        f"{PAGE}/",
+        "a.example",
+        "null",
+        "http://",
+        f"{PAGE}:x",
+        f"{PAGE},{PAGE}",
+        "http://ä.de",
+        "",
+    ):
         result = CliRunner().invoke(main, ["serve", str(bundle), "--cors-origin", given])
         assert result.exit_code == 2, given
         assert f"{given!r} is no origin; give its scheme, its host" in " ".join(

@@ -32,7 +32,7 @@ def test_long_texts_are_cut_where_that_is_asked(serve: Serve, bundle: Path) -> N
 
 
 def test_a_full_queue(serve: Serve, bundle: Path) -> None:
-    server = serve(bundle, "--max-queue", 1)
+    server = serve(bundle, "--max-queue", 1, "--cors-origin", "*")
     texts = {"texts": ["a good film " * 30] * 400}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: server.ask("POST", "/classify", texts), range(8)))
@@ -42,6 +42,7 @@ def test_a_full_queue(serve: Serve, bundle: Path) -> None:
     refused = next(it for it in found if it[0] == 429)
     assert refused[1]["error_type"] == "queue_full"
     assert refused[2]["retry-after"] == "1"
+    assert refused[2]["access-control-allow-origin"] == "*"
 
 
 def test_a_key(serve: Serve, bundle: Path, tmp_path: Path) -> None:

@@ -45,18 +45,24 @@ _COUNT = click.IntRange(min=1)
 _SECONDS: dict[str, Any] = {"type": click.FloatRange(0.1, 86_400), "callback": _number}
 _WAIT: dict[str, Any] = {"type": click.FloatRange(0, 60_000), "callback": _number}
 _USUAL = Settings()
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/?#@:\s\[\]]+)(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:[0-9]{1,5})?")
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> list[str]:
-    """The origins of --cors-origin, in lower case, as browsers send them."""
+    """The origins of --cors-origin as browsers send them: in lower case, without a usual port."""
+    origins = []
     for origin in given:
-        if origin != "*" and not _ORIGIN.fullmatch(origin.lower()):
+        found = _ORIGIN.fullmatch(origin.lower())
+        if found is None and origin != "*":
             raise click.BadParameter(
-                f"{origin!r} is no origin; give its scheme, its host and, if it has one, its port, "
-                "and nothing behind them (https://example.com, http://localhost:3000), or * for all"
+                f"{origin!r} is no origin; give its scheme, its host (one beyond ASCII as xn--) "
+                "and, if it has one, its port, and nothing behind them (https://example.com, "
+                "http://localhost:3000), or * for all"
             )
-    return [origin.lower() for origin in given]
+        usual = _USUAL_PORTS.get(found[1], "") if found else ""
+        origins.append(origin.lower().removesuffix(usual))
+    return origins
 
 
 @click.command()
