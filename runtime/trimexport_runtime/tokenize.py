@@ -14,6 +14,12 @@ from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
 
 TOKENIZER = "tokenizer.json"
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
+_OF_BYTES = 'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
+_OF_HALVES = (
+    "it is half of a character that was cut in two: write both halves, in JSON as "
+    r"\ud83d\ude00, or leave it out"
+)
 _NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 
@@ -35,7 +41,7 @@ def problem_of(text: object) -> str | None:
         code = ord(text[error.start])
         return (
             f"character {error.start} is the lone surrogate U+{code:04X}, which is no character; "
-            'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
+            + (_OF_BYTES if code in _ESCAPED_BYTES else _OF_HALVES)
         )
     return None
 
