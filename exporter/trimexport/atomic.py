@@ -6,14 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from trimexport_runtime.atomic_file import atomic_file
+from trimexport_runtime.interruption import signals_held, uninterrupted
 
 from .errors import OutputError
 
@@ -66,20 +64,12 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
     try:
         work.mkdir(parents=True)
         yield work
-        with _signals_held():
+        with signals_held():
             _replace(output, work, aside, force)
     except OSError as error:
         raise _refused(output, error, remedy) from error
     finally:
-        clean = False
-        while not clean:
-            try:
-                with _signals_held():
-                    _clean_up(output, work, aside, above)
-                    clean = True
-            except KeyboardInterrupt:  # before they were held, or when they are let go
-                if clean:
-                    raise
+        uninterrupted(lambda: _clean_up(output, work, aside, above))
 
 
 def check_place(output: Path) -> None:
@@ -145,24 +135,3 @@ def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
     for folder in above:  # the innermost first; one that holds something stays
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back Ctrl-C and termination until the block has ended; then the first that came takes
-    effect."""
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():  # signals belong to it
-            for name in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(name)
-                if handler not in (signal.SIG_IGN, None):
-                    before[name] = handler
-                    signal.signal(name, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])

@@ -18,6 +18,7 @@ import tiny
 from trimexport import OutputError
 from trimexport import atomic as staging
 from trimexport.atomic import check_output, staged
+from trimexport_runtime import interruption
 
 OLD = {"trimexport.json": b"{}", "onnx/model.onnx": b"old"}
 
@@ -160,7 +161,7 @@ def test_impatience_leaves_nothing_behind(
 def test_an_interruption_just_before_the_clean_up(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, calls = staging._signals_held, []
+    held, calls = interruption.signals_held, []
 
     def late() -> object:
         calls.append(None)
@@ -168,8 +169,8 @@ def test_an_interruption_just_before_the_clean_up(
             raise KeyboardInterrupt
         return held()
 
-    monkeypatch.setattr(staging, "_signals_held", late)
-    with pytest.raises(ValueError):  # noqa: PT011
+    monkeypatch.setattr(interruption, "signals_held", late)
+    with pytest.raises(KeyboardInterrupt):
         _fail_inside(old, ValueError)
     assert len(calls) == 2
     assert tiny.snapshot(old) == OLD

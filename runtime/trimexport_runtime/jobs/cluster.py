@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def in_cluster(
     done: Set[str],
     options: ScorerOptions,
     workers: int | None,
-) -> Iterator[DonePart]:
+) -> Generator[DonePart, None, None]:
     """Score the parts of files that are not in `done`, and yield each when it is done.
 
     Args:
