@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -9,15 +10,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import tiny
-from trimexport import OutputError
+from trimexport import BuildSpec, CheckpointError, OutputError, Texts, build
 from trimexport import atomic as staging
 from trimexport.atomic import check_output, staged
+from trimexport.progress import Silent
 from trimexport_runtime import interruption
 
 OLD = {"trimexport.json": b"{}", "onnx/model.onnx": b"old"}
@@ -246,6 +248,63 @@ def test_a_place_without_permission(output: Path) -> None:
 def test_what_the_system_refuses_is_said(output: Path, number: int, message: str) -> None:
     with pytest.raises(OutputError, match=message), staged(output, force=False):
         raise OSError(number, os.strerror(number))
+    assert _beside(output) == []
+
+
+def test_what_cannot_be_read_is_not_taken_for_the_output(old: Path, tmp_path: Path) -> None:
+    for source in (tmp_path / "model" / "config.json", old / "onnx" / "gone.onnx"):
+        with (
+            pytest.raises(
+                CheckpointError, match=rf"^{source} cannot be read \(No such file or dir"
+            ),
+            staged(old, force=True),
+        ):
+            source.read_bytes()
+    with (
+        pytest.raises(OutputError, match=rf"^{old} cannot be written \(No such file or directory"),
+        staged(old, force=True) as work,
+    ):
+        (work / "none" / "file").write_text("new")
+    assert tiny.snapshot(old) == OLD
+    assert _beside(old) == ["bundle"]
+
+
+def test_a_copy_onto_a_full_disk_names_the_disk(old: Path, tmp_path: Path) -> None:
+    """As `shutil.copyfile` says it, with the source's name first."""
+
+    def copy(work: Path) -> None:
+        source, target = str(tmp_path / "a"), str(work / "a")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
+
+    with (
+        pytest.raises(OutputError, match=rf"the disk of {old.parent} is full; nothing was kept"),
+        staged(old, force=True) as work,
+    ):
+        copy(work)
+
+
+class Vanishing(Silent):
+    """Progress in whose course a file of the model goes away."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        self._file.unlink(missing_ok=True)
+        yield lambda done: None
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_the_model_that_goes_away(tiny_copy: Path, output: Path, name: str) -> None:
+    spec = BuildSpec(
+        precision=("fp32",),
+        model=str(tiny_copy),
+        labels=("positive", "negative"),
+        prompt=tiny.PROMPT,
+    )
+    with pytest.raises(CheckpointError, match=rf"^{tiny_copy / name} cannot be read \(No such"):
+        build(spec, output, sample=Texts(("a",)), progress=Vanishing(tiny_copy / name))
     assert _beside(output) == []
 
 
