@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -108,6 +109,23 @@ def test_no_bytes_make_it_fail(tmp_path: Path, content: bytes, name: str) -> Non
     found = _read(tmp_path / name, b"text,other\n" + content)
     numbers = [item.number for item in found]
     assert numbers == sorted(numbers)
+
+
+STARTS = (b"", b"\xff\xfe", b"\0", b"\r", b"text;a\n", b"text\r", b"text,text\n", b"PAR1")
+
+
+@REUSE
+@given(
+    st.sampled_from(STARTS),
+    st.binary(max_size=100),
+    st.sampled_from(["a.txt", "a.csv", "a.jsonl", "a.parquet"]),
+)
+def test_no_file_fails_but_by_what_it_is(
+    tmp_path: Path, start: bytes, content: bytes, name: str
+) -> None:
+    with contextlib.suppress(InputError):
+        found = _read(tmp_path / name, start + content)
+        assert all(isinstance(item, Line | BadLine) for item in found)
 
 
 @pytest.mark.parametrize(
