@@ -14,12 +14,6 @@ from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
 
 TOKENIZER = "tokenizer.json"
-_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
-_OF_BYTES = 'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
-_OF_HALVES = (
-    "it is half of a character that was cut in two: write both halves, in JSON as "
-    r"\ud83d\ude00, or leave it out"
-)
 _NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 
@@ -29,6 +23,14 @@ class Encoded:
 
     ids: npt.NDArray[np.int64]
     truncated: bool
+
+
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
+_OF_BYTES = 'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
+_OF_HALVES = (
+    "it is half of a character that was cut in two: write both halves, in JSON as "
+    r"\ud83d\ude00, or leave it out"
+)
 
 
 def problem_of(text: object) -> str | None:

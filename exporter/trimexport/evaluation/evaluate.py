@@ -43,7 +43,7 @@ def evaluate(
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
         SpecError: texts that cannot be read or have other labels, or an earlier evaluation that
             cannot be read or is of other texts.
-        OutputError: the page is not named as one, or cannot be written.
+        OutputError: the page cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
     require_libraries("evaluating")
