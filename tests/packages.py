@@ -61,8 +61,9 @@ def run_with(
     timeout: float = 300,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with these directories in front of what is installed; `timeout` is in seconds."""
-    path = os.pathsep.join(map(str, directories))
+    """Run Python with these directories in front of what it finds now; `timeout` is in seconds."""
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    path = os.pathsep.join([*map(str, directories), *before])
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,

@@ -6,17 +6,16 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
-import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from trimexport_runtime.atomic_file import atomic_file
+from trimexport_runtime.interruption import signals_held, uninterrupted
 
-from .errors import OutputError
+from .errors import CheckpointError, OutputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ELSEWHERE = "give another directory with -o"
 
 
@@ -57,6 +56,7 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
     Raises:
         OutputError: see `check_output`, which holds when the block ends too; or the disk is full,
             or the place cannot be written.
+        CheckpointError: a file elsewhere, of which something is made, cannot be read.
     """
     check_output(output, force)
     output = Path(os.path.realpath(output))  # a link stays, what it names is replaced
@@ -66,20 +66,17 @@ def staged(output: Path, force: bool, remedy: str = _ELSEWHERE) -> Iterator[Path
     try:
         work.mkdir(parents=True)
         yield work
-        with _signals_held():
+        with signals_held():
             _replace(output, work, aside, force)
     except OSError as error:
+        if (source := _source_of(error, output, (work, aside))) is not None:
+            raise CheckpointError(
+                f"{source} cannot be read ({error.strerror}); nothing was kept. See that it is "
+                "there and may be read, and start again"
+            ) from error
         raise _refused(output, error, remedy) from error
     finally:
-        clean = False
-        while not clean:
-            try:
-                with _signals_held():
-                    _clean_up(output, work, aside, above)
-                    clean = True
-            except KeyboardInterrupt:  # before they were held, or when they are let go
-                if clean:
-                    raise
+        uninterrupted(lambda: _clean_up(output, work, aside, above))
 
 
 def check_place(output: Path) -> None:
@@ -115,9 +112,23 @@ def _exists(output: Path) -> bool:
         raise _refused(output, error, _ELSEWHERE) from None
 
 
+def _source_of(error: OSError, output: Path, written: Sequence[Path]) -> Path | None:
+    """The file that could not be read, if an error is about one: its name is neither below the
+    directories that are written nor that of the output or of one above it."""
+    if error.errno in _FULL:  # of a copy, whose source stands first
+        return None
+    names = [it for it in (error.filename, error.filename2) if isinstance(it, (str, bytes))]
+    places = [Path(os.path.abspath(os.fsdecode(name))) for name in names]
+    ours = any(
+        place in (output, *output.parents) or any(map(place.is_relative_to, written))
+        for place in places
+    )
+    return places[0] if places and not ours else None
+
+
 def _refused(output: Path, error: OSError, remedy: str) -> OutputError:
     """The error for a place that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return OutputError(
             f"the disk of {output.parent} is full; nothing was kept. Free some room or {remedy}"
         )
@@ -145,24 +156,3 @@ def _clean_up(output: Path, work: Path, aside: Path, above: list[Path]) -> None:
     for folder in above:  # the innermost first; one that holds something stays
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back Ctrl-C and termination until the block has ended; then the first that came takes
-    effect."""
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():  # signals belong to it
-            for name in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(name)
-                if handler not in (signal.SIG_IGN, None):
-                    before[name] = handler
-                    signal.signal(name, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])

@@ -25,6 +25,8 @@ def keep_large_blocks_apart() -> None:
     """Make glibc map each block of 1 MiB or more separately, for the rest of the process, so that
     it goes back to the system as soon as it is freed.
 
+    The command line's processes do so; a library must not, for the process is another's.
+
     By default glibc raises that limit up to 32 MiB as such blocks are freed. Streamed blocks of
     weights then come from the heap and fragment it: it grew by a gigabyte over the matrices of a
     large model.

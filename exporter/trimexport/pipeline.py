@@ -18,7 +18,7 @@ from .bundle.files import first_manifest, save_manifest, write_client_files
 from .bundle.variants import SCHEMES, write_variants
 from .errors import ParityError, SpecError
 from .graph.compile import compile_graphs
-from .memory import keep_large_blocks_apart, release
+from .memory import release
 from .model.layerwise import LayerwiseModel
 from .parity.measure import measure
 from .parity.model_card import model_card
@@ -104,7 +104,6 @@ def build(
     """
     progress = progress or Silent()
     check_keep(keep, spec)
-    keep_large_blocks_apart()
     check_output(output, force)
     engines = engines and bool(spec.tensorrt)
     if engines:

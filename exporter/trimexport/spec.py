@@ -131,7 +131,7 @@ def read_recipe(path: Path) -> BuildSpec:
         SpecError: not TOML, an unknown or missing key, or a value of the wrong type.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SpecError(f"the recipe {path} does not exist") from None
     except (OSError, ValueError) as error:

@@ -210,10 +210,8 @@ def _as_text(path: Path, line: Line, column: str) -> str:
             f'{path}, line {line.number}: "{column}" is of type {type(value).__name__}; a label is '
             "a string, a number or a truth value, so write it as one"
         )
-    if problem_of(str(value)):
-        raise SpecError(
-            f'{path}, line {line.number}: "{column}" is not valid UTF-8; write the file again'
-        )
+    if problem := problem_of(str(value)):
+        raise SpecError(f'{path}, line {line.number}: "{column}": {problem}')
     return str(value)
 
 

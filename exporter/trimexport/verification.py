@@ -9,7 +9,7 @@ from pathlib import Path
 from trimexport_runtime import check_files, read_manifest
 from trimexport_runtime.backends import DEFAULT
 
-from .memory import keep_large_blocks_apart, release
+from .memory import release
 from .model.layerwise import LayerwiseModel
 from .parity.measure import measure
 from .parity.record import save_report
@@ -49,7 +49,6 @@ def verify(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
     progress = progress or Silent()
-    keep_large_blocks_apart()
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
     checkpoint = checkpoint_of(manifest, model, adapter)

@@ -7,10 +7,7 @@ expected failure (one line says which), 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import errno
-import io
 import json
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from .classify_command import classify
 from .errors import BundleError, TrimexportRuntimeError
 from .explain_command import explain_text
 from .integrity import check_engine, check_files
-from .progress import Progress, prepare_stdout
+from .progress import Progress, discard_stdout, prepare_stdout
 from .render import info_json, info_text
 from .server.command import serve
 
@@ -40,7 +37,7 @@ class _Commands(click.Group):
             click.echo("Interrupted", err=True)
             ctx.exit(130)
         except OSError as error:  # of standard output, since files are read elsewhere
-            _discard_stdout()
+            discard_stdout()
             if error.errno == errno.EPIPE:
                 ctx.exit(1)
             reason = error.strerror or error
@@ -130,11 +127,3 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
 main.add_command(classify)
 main.add_command(explain_text)
 main.add_command(serve)
-
-
-def _discard_stdout() -> None:
-    """Send what standard output still holds nowhere, so that exiting does not fail again."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError:  # not a real file, as under a test runner
-        sys.stdout = io.StringIO()

@@ -5,20 +5,22 @@ A line that cannot be read becomes a `BadLine` in its place, and the others are 
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from .csv_rows import ahead, csv_rows, other_separator
+from .encoding import NO_TEXT, UTF8_MARK, check_first_line
 from .errors import ColumnError, InputError
-from .parquet import rows_of
+from .parquet import rows_of, several_columns
 from .tokenize import problem_of
 
 DEFAULT_COLUMN = "text"
-_RECORD_LIMIT = 1 << 24  # characters of one CSV row, so that an unclosed quote is noticed
 _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
 
@@ -93,8 +95,9 @@ def read_file(
             them.
 
     Raises:
-        InputError: another extension, no such file, a header without one of the columns, or a
-            column for a `.txt` file.
+        InputError: another extension, no such file, another encoding, line end or separator, a
+            header without one of the columns or with two of its name, or a column for a `.txt`
+            file.
     """
     known = ", ".join(READERS)
     reader = READERS.get(path.suffix.lower())
@@ -108,11 +111,15 @@ def read_file(
     return _opened(path, lambda stream: reader(path, stream, column or DEFAULT_COLUMN, others))
 
 
-def read_lines(stream: Iterable[bytes]) -> Iterator[Line | BadLine]:
-    """Read one text a line from a binary stream, as they are asked for."""
-    for number, text in _decoded(stream):
-        if problem_of(text):
-            yield BadLine(number, _NOT_UTF8)
+def read_lines(stream: Iterable[bytes], name: str = "standard input") -> Iterator[Line | BadLine]:
+    """Read one text a line from a binary stream, which messages call `name`, as they are asked for.
+
+    Raises:
+        InputError: another encoding or line end.
+    """
+    for number, text in _decoded(stream, name):
+        if problem := _undecodable(text):
+            yield BadLine(number, problem)
         else:
             yield Line(number, text.removesuffix("\n").removesuffix("\r"))
 
@@ -129,33 +136,46 @@ def _opened(
         ) from None
 
 
-def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers and ends; bytes that are not UTF-8 become lone surrogates."""
+def _decoded(stream: Iterable[bytes], name: object) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers and ends; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        InputError: see `check_first_line`.
+    """
     for number, raw in enumerate(stream, start=1):
         if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            check_first_line(raw, str(name))
+            raw = raw.removeprefix(UTF8_MARK)
         yield number, raw.decode("utf-8", errors="surrogateescape")
+
+
+def _undecodable(text: str) -> str | None:
+    """Why a line is no text, or None where it is one."""
+    if problem_of(text):
+        return _NOT_UTF8
+    return NO_TEXT if "\0" in text else None
 
 
 def _txt(
     path: Path, stream: BinaryIO, column: str, others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
-    return read_lines(stream)
+    return read_lines(stream, str(path))
 
 
 def _jsonl(
     path: Path, stream: BinaryIO, column: str, others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
-    for number, line in _decoded(stream):
-        if problem_of(line):
-            yield BadLine(number, _NOT_UTF8)
+    for number, line in _decoded(stream, path):
+        if problem := _undecodable(line):
+            yield BadLine(number, problem)
         elif line.strip():
             yield _json_text(number, line, column, others)
 
 
 def _json_text(number: int, line: str, column: str, others: Sequence[str]) -> Line | BadLine:
+    twice: set[str] = set()
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=partial(_object, twice=twice))
     except (ValueError, RecursionError) as error:
         return BadLine(number, f"the line is not JSON ({error})")
     if not isinstance(value, dict):
@@ -163,9 +183,20 @@ def _json_text(number: int, line: str, column: str, others: Sequence[str]) -> Li
     if column not in value:
         keys = ", ".join(value) or "none"
         return BadLine(number, f'the object has no key "{column}"; its keys: {keys}')
+    if again := twice.intersection((column, *others)):
+        return BadLine(number, f'the object has the key "{min(again)}" twice; leave one out')
     if problem := problem_of(value[column]):
         return BadLine(number, f'"{column}": {problem}')
     return Line(number, value[column], others={it: value[it] for it in others if it in value})
+
+
+def _object(pairs: list[tuple[str, object]], twice: set[str]) -> dict[str, object]:
+    """A JSON object; the keys that it has more than once are added to `twice`."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        times = Counter(key for key, _ in pairs)
+        twice.update(key for key, count in times.items() if count > 1)
+    return value
 
 
 def _parquet(
@@ -183,19 +214,36 @@ def _parquet(
 def _csv(
     path: Path, stream: BinaryIO, column: str, others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
-    rows = _csv_rows(_decoded(stream))
+    lines = _decoded(stream, path)
+    first = ahead(lines)
+    rows = csv_rows(chain(first, lines))
     _, header = next(rows, (1, []))
     for name in (column, *others):
-        if isinstance(header, str) or name not in header:
-            has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
-            raise ColumnError(
-                f'{path} has no column "{name}" in its first line; {has}',
-                "name the column of the texts with --column",
-                name,
-            )
+        _check_header(path, header, name, [line for _, line in first])
+    assert not isinstance(header, str)
     place, besides = header.index(column), {name: header.index(name) for name in others}
     for number, row in rows:
         yield _csv_text(number, row, place, besides, len(header))
+
+
+def _check_header(path: Path, header: list[str] | str, name: str, first: Sequence[str]) -> None:
+    """Refuse a CSV whose header does not have the column, whole and once; `first` are its first
+    lines."""
+    has_it = not isinstance(header, str) and name in header
+    if (not has_it or len(header) == 1) and (separator := other_separator(first, name)):
+        raise InputError(
+            f"{path} has {separator} between its fields, a .csv has commas; write it again with "
+            "commas, or as .jsonl"
+        )
+    if not has_it:
+        has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
+        raise ColumnError(
+            f'{path} has no column "{name}" in its first line; {has}',
+            "name the column of the texts with --column",
+            name,
+        )
+    if header.count(name) > 1:
+        raise InputError(several_columns(path, name))
 
 
 def _csv_text(
@@ -203,8 +251,8 @@ def _csv_text(
 ) -> Line | BadLine:
     if isinstance(row, str):
         return BadLine(number, row)
-    if any(problem_of(field) for field in row):
-        return BadLine(number, _NOT_UTF8)
+    if problem := next(filter(None, map(_undecodable, row)), None):
+        return BadLine(number, problem)
     if len(row) != width:
         return BadLine(
             number,
@@ -212,45 +260,6 @@ def _csv_text(
             "put double quotes around a text that has commas",
         )
     return Line(number, row[place], others={name: row[at] for name, at in besides.items()})
-
-
-def _csv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str] | str]]:
-    """Rows, or the reason why one cannot be read, each with the number of its first line.
-
-    After a row that cannot be read, such as one with a quote that is never closed, reading goes on
-    at the next line, so that the rows behind it are not lost.
-    """
-    csv.field_size_limit(_RECORD_LIMIT)
-    again: deque[tuple[int, str]] = deque()
-    while True:
-        taken: list[tuple[int, str]] = []
-        try:
-            row = next(csv.reader(_row_lines(again, lines, taken), strict=True), None)
-        except csv.Error as error:
-            again.extendleft(reversed(taken[1:]))
-            yield taken[0][0], f"the row is not CSV ({error}); double every quote inside quotes"
-            continue
-        if row is None:
-            return
-        if row:
-            yield taken[0][0], row
-
-
-def _row_lines(
-    again: deque[tuple[int, str]],
-    lines: Iterator[tuple[int, str]],
-    taken: list[tuple[int, str]],
-) -> Iterator[str]:
-    """The lines from which one row is read: those of `again` first, then those of `lines`. Each is
-    added to `taken`."""
-    size = 0
-    while size <= _RECORD_LIMIT:
-        line = again.popleft() if again else next(lines, None)
-        if line is None:
-            return
-        taken.append(line)
-        size += len(line[1])
-        yield line[1]
 
 
 READERS: dict[str, Callable[[Path, BinaryIO, str, Sequence[str]], Iterator[Line | BadLine]]] = {

@@ -37,8 +37,8 @@ def rows_of(
     Bytes that are not UTF-8 become lone surrogates.
 
     Raises:
-        InputError: no pyarrow, not a Parquet file, no such column, or a `column` that has no
-            strings.
+        InputError: no pyarrow, not a Parquet file, no such column or two of its name, a `column`
+            that has no strings, or a value that Python cannot hold.
     """
     arrow = pyarrow()
     try:
@@ -50,7 +50,7 @@ def rows_of(
             values = {name: _values(arrow, batch.column(at)) for name, at in places.items()}
             for at, text in enumerate(values[column]):
                 yield text, {name: values[name][at] for name in others}
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
+    except (arrow.ArrowException, ArithmeticError, ValueError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as Parquet ({error}); write the file again"
         ) from None
@@ -73,6 +73,8 @@ def _check_columns(arrow: Any, path: Path, schema: Any, column: str, others: Seq
                 "name the column of the texts with --column",
                 name,
             )
+        if schema.names.count(name) > 1:
+            raise InputError(several_columns(path, name))
     kind = schema.field(column).type
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
@@ -83,3 +85,8 @@ def _check_columns(arrow: Any, path: Path, schema: Any, column: str, others: Seq
             "name another with --column",
             column,
         )
+
+
+def several_columns(path: Path, name: str) -> str:
+    """What is said of a file with several columns of one name."""
+    return f'{path} has several columns "{name}"; rename all but the one that is meant'

@@ -6,6 +6,7 @@ Progress is for people: it is shown on a terminal alone, and of work that takes 
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import threading
@@ -28,6 +29,14 @@ def prepare_stdout(as_json: bool) -> None:
             sys.stdout.reconfigure(encoding="utf-8")
         else:
             sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def discard_stdout() -> None:
+    """Send what standard output still holds nowhere, so that exiting does not fail again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # not a real file, as under a test runner
+        sys.stdout = io.StringIO()
 
 
 class Progress:

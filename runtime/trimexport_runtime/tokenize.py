@@ -25,6 +25,14 @@ class Encoded:
     truncated: bool
 
 
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
+_OF_BYTES = 'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
+_OF_HALVES = (
+    "it is half of a character that was cut in two: write both halves, in JSON as "
+    r"\ud83d\ude00, or leave it out"
+)
+
+
 def problem_of(text: object) -> str | None:
     """Why `text` cannot be tokenised, or None when it can: it must be a str of characters."""
     if not isinstance(text, str):
@@ -35,7 +43,7 @@ def problem_of(text: object) -> str | None:
         code = ord(text[error.start])
         return (
             f"character {error.start} is the lone surrogate U+{code:04X}, which is no character; "
-            'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
+            + (_OF_BYTES if code in _ESCAPED_BYTES else _OF_HALVES)
         )
     return None
 

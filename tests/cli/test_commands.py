@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import onnx
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
 import tiny
@@ -61,6 +61,42 @@ def test_build_verify_and_inspect_in_processes(
     assert "which is not there any more" in gone.stderr
     assert "--model" in gone.stderr
     assert "Traceback" not in gone.stderr
+
+
+@pytest.mark.parametrize("charset", ["cp1252", "latin-1"])
+def test_standard_output_that_lacks_characters(
+    tiny_model: Path, tiny_bundle: Path, charset: str
+) -> None:
+    """What it lacks is escaped; JSON is UTF-8 whatever it has."""
+    inspect = ("inspect", "--model", str(tiny_model), *LABELS, *PROMPT)
+    commands = {inspect: "\\u2581positive", ("verify", str(tiny_bundle)): "\\u0394logit"}
+    for command, escaped in commands.items():
+        result = CliRunner(charset=charset).invoke(main, command)
+        assert result.exit_code == 0, result.output
+        assert escaped in result.stdout
+    result = CliRunner(charset=charset).invoke(main, [*inspect, "--text", "тёплый", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "тёплый" in result.stdout_bytes.decode("utf-8")
+    assert json.loads(result.stdout_bytes)["texts"][0]["text"] == "тёплый"
+
+
+def test_every_command_prepares_standard_output() -> None:
+    for name, command in main.commands.items():
+        (option,) = (it for it in command.params if it.name == "as_json")
+        assert option.callback is not None, name
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
+def test_results_that_cannot_be_written(tiny_bundle_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a\nb\n" * 5)
+    command = [*tiny.PROGRAM, "calibrate", tiny_bundle_copy, "--texts", tmp_path / "texts.txt"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "Error: cannot write the results: No space left on device"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_a_failure_in_a_process(tiny_process: Process, tiny_copy: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimexport import BuildSpec
+from trimexport import BuildSpec, SpecError
 from trimexport.cli.build import build
 from trimexport.cli.spec_from_options import make_spec
 
@@ -23,6 +23,14 @@ def test_a_prompt_file_may_have_a_byte_order_mark(tmp_path: Path, mark: bytes) -
     path.write_bytes(mark + b"Review: {text}\nSentiment:\n")
     spec = _spec(model="a/b", labels="x,y", prompt_file=path)
     assert spec.prompt == "Review: {text}\nSentiment:"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_prompt_file_in_another_encoding_is_named(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("Review: {text}\nSentiment:\n".encode(codec))
+    with pytest.raises(SpecError, match=rf"the prompt file {path} is {codec[:6].upper()}"):
+        _spec(model="a/b", labels="x,y", prompt_file=path)
 
 
 def test_every_option_that_names_a_build_is_a_field_of_a_spec() -> None:

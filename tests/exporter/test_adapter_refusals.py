@@ -312,7 +312,7 @@ def test_both_ends_of_a_tie(tiny_model: Path, adapter: Path) -> None:
 def test_an_adapter_that_goes_while_it_is_read(tiny_model: Path, adapter: Path) -> None:
     found = merge(tiny_model, adapter)
     (adapter / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors cannot be read any more"):
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors cannot be read \("):
         found.read(Q + ".weight")
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,40 @@ def _open(directory: Path) -> None:
     """Open a checkpoint the way a build does, up to its first read."""
     checkpoint = open_checkpoint(directory, str(directory), None)
     LayerwiseModel(checkpoint).prefix_cache((2, 5, 9))
+
+
+READ = """
+import sys
+from pathlib import Path
+from trimexport import CheckpointError
+from trimexport.source.json_file import read_json_object
+from trimexport.source.tensor_files import read_header
+for read, name in ((lambda it: read_json_object(it, ""), "config.json"),
+                   (read_header, "model.safetensors")):
+    try:
+        read(Path(sys.argv[1]) / name)
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def test_files_that_may_not_be_read(tiny_copy: Path) -> None:
+    """By a process that, if it is root's, has put the rights away that go beyond permissions."""
+    plain = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    if os.geteuid() == 0 and (
+        shutil.which("setpriv") is None
+        or subprocess.run([*plain, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("root reads everything here")
+    files = [tiny_copy / "config.json", tiny_copy / "model.safetensors"]
+    for file in files:
+        file.chmod(0)
+    command = [*(plain if os.geteuid() == 0 else []), sys.executable, "-c", READ, str(tiny_copy)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        f"{file} cannot be read (Permission denied); see that it is there and may be read"
+        for file in files
+    ], done.stderr
 
 
 def _refused(directory: Path, message: str, kind: type[Exception] = CheckpointError) -> str:
@@ -192,7 +230,7 @@ def test_an_unsupported_dtype(tiny_copy: Path, dtype: torch.dtype) -> None:
 def test_a_file_that_goes_away_while_it_is_read(tiny_copy: Path) -> None:
     checkpoint = open_checkpoint(tiny_copy, "tiny", None)
     (tiny_copy / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="cannot be read any more"):
+    with pytest.raises(CheckpointError, match=r"cannot be read .*; see that it is there"):
         checkpoint.read(GATE)
 
 

@@ -186,6 +186,21 @@ def test_a_place_that_cannot_be_written(sentiment: Path, tmp_path: Path) -> None
     assert "cannot be written" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["page.json", "test.jsonl", "page.csv", "page"])
+def test_a_page_that_is_named_otherwise(sentiment: Path, tmp_path: Path, name: str) -> None:
+    """Its JSON would take its place, or it would take that of the data."""
+    data = write(tmp_path / "test.jsonl", [("good", "positive")])
+    before = data.read_bytes()
+    result = run(sentiment, data, "-o", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: {tmp_path / name} is named as the page, which is HTML; end its name in .html, and "
+        "a .json of that name is written beside it\n"
+    )
+    assert [it.name for it in tmp_path.iterdir()] == ["test.jsonl"]
+    assert data.read_bytes() == before
+
+
 def test_without_its_libraries(sentiment: Path, tmp_path: Path) -> None:
     (tmp_path / "sklearn").mkdir()
     (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('not here')")

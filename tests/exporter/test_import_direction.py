@@ -34,6 +34,8 @@ NEVER = {
     "suggestion": {"graph", "quantize", "tensorrt", "bundle", "parity"},
 }
 """What they do without, although it stands below."""
+PROCESS = {"keep_large_blocks_apart", "mallopt", "redirect_stdout", "set_num_threads", "environ"}
+"""What changes, or may change, the whole process, which is the command line's alone to do."""
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
@@ -97,3 +99,16 @@ def test_files_are_short_and_few_stand_beside_the_folders() -> None:
     assert median(lengths) < 130
     assert max(lengths) <= 310
     assert len(list(ROOT.glob("*.py"))) <= 14
+
+
+def test_only_programs_change_the_process() -> None:
+    """A library's caller has a process of its own making: its allocator, its standard output."""
+    programs = {"cli/build.py", "cli/console.py", "bench/pytorch.py"}  # the last is a worker's
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id in PROCESS)
+        or (isinstance(node, ast.Attribute) and node.attr in PROCESS)
+    }
+    assert found == programs

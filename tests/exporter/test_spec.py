@@ -64,6 +64,7 @@ def test_a_recipe_needs_only_three_keys(recipe: Any) -> None:
     spec = read_recipe(recipe(NEEDED))
     assert spec == BuildSpec(model="m", prompt="{text}", labels=("a", "b"))
     assert (spec.chat, spec.system) == (False, None)
+    assert read_recipe(recipe(f"\ufeff{NEEDED}")) == spec  # as Notepad writes it
 
 
 def test_a_fine_tuned_classifier_s_recipe_needs_the_model_alone(recipe: Any) -> None:

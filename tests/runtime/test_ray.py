@@ -105,16 +105,47 @@ def test_deaths_in_the_middle(bundle: Path, tmp_path: Path) -> None:
     assert output.read_bytes() == alone.read_bytes()
 
 
+OWN = """
+import sys
+from pathlib import Path
+import ray, ray.data
+from trimexport_runtime.jobs.job import Job, run
+from trimexport_runtime.progress import Progress
+
+ray.init(num_cpus=1, log_to_driver=False)
+context = ray.data.DataContext.get_current()
+context.target_max_block_size = 12345
+before = context.enable_progress_bars, sys.stdout
+bundle, texts, output = map(Path, sys.argv[1:])
+run(Job(bundle, texts, output, engine="ray"), Progress("texts"))
+assert ray.is_initialized()
+assert (context.enable_progress_bars, sys.stdout) == before
+assert context.target_max_block_size == 12345
+print(ray.get(ray.remote(lambda: 7).remote()))
+"""
+
+
+def test_a_session_of_the_caller_s_own_stays(bundle: Path, tmp_path: Path) -> None:
+    wheels = needs_wheels("ray")
+    given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text(json.dumps({"text": "one"}))
+    found = run_with([wheels], "-c", OWN, str(bundle), str(given), str(output), timeout=5 * MINUTE)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "7"
+    assert json.loads(output.read_text())["text"] == "one"
+
+
 def test_without_ray(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "__init__.py").write_text("raise ImportError('not here')")
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": "one"}))
     start = "from trimexport_runtime.cli import main; main()"
     command = ["classify", str(bundle), "--file", "in.jsonl", "-o", "o.csv", "--engine", "ray"]
+    path = (str(tmp_path), os.environ.get("PYTHONPATH"))
     found = subprocess.run(
         [sys.executable, "-c", start, *command],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         capture_output=True,
         text=True,
     )

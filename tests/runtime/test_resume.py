@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from trimexport_runtime import InputError
 from trimexport_runtime.cli import main
+from trimexport_runtime.files import Source
+from trimexport_runtime.jobs import job
 from trimexport_runtime.jobs.folder import Folder
+from trimexport_runtime.jobs.job import Job
+from trimexport_runtime.jobs.job import run as run_job
+from trimexport_runtime.jobs.parts import Part, parts_in
+from trimexport_runtime.progress import Progress
 
 START = "from trimexport_runtime.cli import main; main()"
 RECORDS = 6_000  # a dozen parts
@@ -114,6 +123,10 @@ def test_processes_do_not_outlive_the_one_that_started_them(
     workers = children_of(process)
     assert len(workers) == 2
     kill(process)
+    _wait_for_the_end(workers)
+
+
+def _wait_for_the_end(workers: list[int]) -> None:
     deadline = time.monotonic() + 20
     while any(_runs(pid) for pid in workers):
         assert time.monotonic() < deadline
@@ -156,6 +169,85 @@ def test_ctrl_c_keeps_what_is_done(bundle: Path, texts: Path, tmp_path: Path) ->
     assert "parts are done and kept" in said
     assert said.endswith("Interrupted\n")
     assert "Traceback" not in said
+
+
+class Interrupted(Progress):
+    """Progress to which Ctrl-C comes after the first part."""
+
+    def advance(self, steps: int = 1) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_between_two_parts_ends_the_processes_before_the_lock(
+    bundle: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Also if it comes once more, while they are being ended."""
+    output, alive, close, kill = tmp_path / "out.jsonl", [], Folder.close, BaseProcess.kill
+
+    def watched(folder: Folder) -> int:
+        alive.append(multiprocessing.active_children())
+        return close(folder)
+
+    def interrupted(process: BaseProcess) -> None:
+        kill(process)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Folder, "close", watched)
+    monkeypatch.setattr(BaseProcess, "kill", interrupted)
+    with pytest.raises(KeyboardInterrupt) as error:
+        run_job(Job(bundle, texts, output, workers=workers), Interrupted("texts"))
+    assert alive == [[]]
+    assert "parts are done and kept; --resume goes on" in error.value.__notes__[0]
+    assert run(bundle, "--file", texts, "-o", output, "--resume").exit_code == 1  # the bad lines
+    assert len(output.read_text().splitlines()) == 2 * RECORDS
+
+
+def test_ctrl_c_before_the_first_part_releases_the_folder(
+    bundle: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Folder.open
+
+    def interrupted(folder: Folder, *arguments: Any, **named: Any) -> None:
+        opened(folder, *arguments, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(Job(bundle, texts, tmp_path / "out.jsonl"), Progress("texts"))
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["bundle", "texts"]
+
+
+def test_an_impatient_one_leaves_no_process(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    process = start(bundle, "--file", texts, "-o", output, "--workers", "2")
+    until(lambda: done_parts(output), process)
+    workers = children_of(process)
+    for _ in range(5):
+        os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    _wait_for_the_end(workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_rows_of_the_millionth_file(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Its parts have longer names, which as strings come before others."""
+    (tmp_path / "texts").mkdir()
+    for number in range(4):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"movie {number}\n")
+    first = 999_998
+
+    def numbered(files: Sequence[Source], column: str | None) -> Iterator[Part]:
+        return (part for at, it in enumerate(files, first) for part in parts_in(it, at, column))
+
+    monkeypatch.setattr(job, "parts_of", numbered)
+    output = tmp_path / "out.jsonl"
+    run_job(Job(bundle, tmp_path / "texts", output, workers=workers), Progress("texts"))
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["text"] for row in rows] == [f"movie {number}" for number in range(4)]
 
 
 def test_what_is_there_is_not_lost(bundle: Path, texts: Path, tmp_path: Path) -> None:

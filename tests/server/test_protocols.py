@@ -56,10 +56,64 @@ def test_text_embeddings_inference(server: Server, bundle: Path) -> None:
     assert [it["score"] for it in raw] == sorted(map(float, logits), reverse=True)
 
 
-def test_a_pair_is_refused_with_its_reason(server: Server) -> None:
-    status, answer, _ = server.ask("POST", "/predict", {"inputs": ["a", "b"]})
-    assert status == 422
-    assert "a list of texts is one pair of texts to text-embeddings-inference" in answer["error"]
+def test_the_shapes_of_text_embeddings_inference(server: Server) -> None:
+    """A list of one text is one text, of two a pair, which no classifier of texts takes."""
+    _, single, _ = server.ask("POST", "/predict", {"inputs": "dull"})
+    for inputs, expected in ((["dull"], single), ([["dull"]], [single])):
+        status, answer, _ = server.ask("POST", "/predict", {"inputs": inputs})
+        assert (status, answer) == (200, expected)
+    pair = "a list of two texts is one pair of texts to text-embeddings-inference"
+    for refused, said in (
+        (["a", "b"], pair),
+        ([["a"], ["a", "b"]], pair),
+        (["a", "b", "c"], "3 texts are in a list where one belongs"),
+        ([["a"], []], "0 texts are in a list where one belongs"),
+        ([["a"], "b"], "inputs has 'b' where a text belongs"),
+        (["a", ["b"]], "inputs has 'a' where a text belongs"),
+        ([["a", 1]], "inputs has ['a', 1] where a text belongs"),
+        ([], "inputs is []"),
+        (None, "inputs is None"),
+    ):
+        status, answer, _ = server.ask("POST", "/predict", {"inputs": refused})
+        assert (status, answer["error_type"]) == (422, "bad_input")
+        assert said in answer["error"]
+
+
+def test_the_fields_of_text_embeddings_inference(
+    server: Server, serve: Serve, tiny_bundle_copy: Path
+) -> None:
+    """Each is honoured or refused."""
+
+    def keep_the_end(raw: dict[str, Any]) -> None:
+        raw["text_limit"]["truncate"] = "start"
+
+    long = {"inputs": "word " * 700}
+    for fields in (
+        {"truncate": True},
+        {"truncate": True, "truncation_direction": "right"},
+        {"truncate": True, "truncation_direction": "Right", "parameters": {}},
+    ):
+        assert server.ask("POST", "/predict", long | fields)[0] == 200
+    short = {"inputs": "dull", "truncation_direction": "left", "truncate": None}
+    assert server.ask("POST", "/predict", short)[0] == 200, "nothing is cut"
+    assert server.ask("POST", "/predict", long | {"truncate": None})[0] == 413
+    for refused, said in (
+        ({"truncate": True, "truncation_direction": "left"}, "this bundle cuts texts at their end"),
+        ({"truncation_direction": "up"}, "truncation_direction is 'up'; it is \"left\" or"),
+        ({"truncation_direction": ["left"]}, "truncation_direction is ['left']"),
+        ({"raw_scores": None}, "raw_scores is None; it must be true or false"),
+        ({"parameters": {"top_k": 1}}, "there is no field 'parameters' here; there are: inputs,"),
+        ({"truncat": True}, "there is no field 'truncat' here"),
+    ):
+        status, answer, _ = server.ask("POST", "/predict", long | refused)
+        assert (status, answer["error_type"]) == (422, "bad_input")
+        assert said in answer["error"]
+    tiny.edit_json(tiny_bundle_copy / "trimexport.json", keep_the_end)
+    other = serve(tiny_bundle_copy)
+    cut = {"inputs": "word " * 700, "truncate": True, "truncation_direction": "Left"}
+    assert other.ask("POST", "/predict", cut)[0] == 200
+    status, answer, _ = other.ask("POST", "/predict", cut | {"truncation_direction": "right"})
+    assert (status, "this bundle cuts texts at their start" in answer["error"]) == (422, True)
 
 
 def test_the_open_inference_protocol_in_json(server: Server, bundle: Path) -> None:

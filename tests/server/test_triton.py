@@ -32,6 +32,10 @@ assert found.get_response()["id"] == "r1"
 labels = [it.decode() if isinstance(it, bytes) else it for it in found.as_numpy("label")]
 default = client.infer(model, [tensor]).as_numpy("probabilities")
 assert np.array_equal(default, found.as_numpy("probabilities"))
+for coding in ("gzip", "deflate"):
+    options = {"request_compression_algorithm": coding, "response_compression_algorithm": coding}
+    packed = client.infer(model, [tensor], **options).as_numpy("probabilities")
+    assert np.array_equal(default, packed)
 print(json.dumps([labels, found.as_numpy("probabilities").tolist()]))
 try:
     client.infer("none", [tensor])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from trimexport_runtime.cores import usable_cores
 from trimexport_runtime.cpu import facts, instructions
 
 
@@ -32,7 +33,7 @@ def this_machine() -> Machine:
     """The machine that this process runs on."""
     return Machine(
         processor=facts().get("model name") or _processor_name(),
-        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        cores=usable_cores(),
         instructions=instructions(),
         memory_bytes=_memory_bytes(),
         system=platform.platform(),

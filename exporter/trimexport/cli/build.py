@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,16 +113,17 @@ def build(
     balance = None if calibration is None else read_texts(calibration, labels=False)
     commands = given["tensorrt_onnx_only"]
     try:
-        built = run(
-            spec,
-            target,
-            force=force,
-            sample=sample,
-            calibration=balance,
-            engines=not commands,
-            keep=kept,
-            progress=progress,
-        )
+        with redirect_stdout(sys.stderr):  # of libraries; the results alone are printed
+            built = run(
+                spec,
+                target,
+                force=force,
+                sample=sample,
+                calibration=balance,
+                engines=not commands,
+                keep=kept,
+                progress=progress,
+            )
     except PartialBuildError as error:
         _show(error.built, error.dropped, commands, as_json)
         raise

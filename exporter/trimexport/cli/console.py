@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
 import sys
 import time
@@ -93,6 +95,16 @@ class ConsoleProgress:
         update(done)
 
 
+def prepare_process() -> None:
+    """Settle what belongs to the whole process, as only its own program may."""
+    from trimexport.memory import keep_large_blocks_apart  # here, so that help stays quick
+    from trimexport_runtime.cores import usable_cores
+
+    keep_large_blocks_apart()
+    if (cores := usable_cores()) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # PyTorch knows no control groups
+
+
 class Commands(click.Group):
     """A group whose commands end in one message for every failure that is foreseen."""
 
@@ -100,16 +112,31 @@ class Commands(click.Group):
         """Run the command; termination is treated like Ctrl-C, so that it cleans up too."""
         with _interruption.watch():
             try:
+                prepare_process()
                 return super().invoke(ctx)
             except BaseException as error:
                 if not _interruption.received and not isinstance(error, KeyboardInterrupt):
                     if _is_foreseen(error):
                         raise click.ClickException(str(error)) from error
+                    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+                        raise click.ClickException(_refusal(error)) from error
                     raise
             # The error is gone here, with every block that it had left unfinished.
             _interruption.end()
             click.echo("Interrupted", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused that no stage has named: with a file's name that file, without one
+    standard output."""
+    reason = error.strerror or error
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)} cannot be used ({reason})"
+    from trimexport_runtime.progress import discard_stdout
+
+    discard_stdout()
+    return f"cannot write the results: {reason}"
 
 
 def _is_foreseen(error: BaseException) -> bool:

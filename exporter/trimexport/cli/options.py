@@ -71,7 +71,19 @@ TEXT_COLUMN = click.option(
 LABEL_COLUMN = click.option(
     "--label-column", default="label", help="Where their labels are.  [default: label]"
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _prepare_stdout(context: click.Context, option: click.Parameter, as_json: bool) -> bool:
+    """Before anything is printed: JSON is UTF-8, and text escapes what a terminal cannot show."""
+    from trimexport_runtime.progress import prepare_stdout  # here, so that help stays quick
+
+    prepare_stdout(as_json)
+    return as_json
+
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object.", callback=_prepare_stdout
+)
 
 
 def names_a_question(command: Callable[..., None]) -> Callable[..., None]:

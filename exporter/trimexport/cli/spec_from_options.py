@@ -117,7 +117,13 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
 
 
 def _read_prompt(path: Path) -> str:
+    from trimexport_runtime.encoding import check_encoding  # here, so that help stays quick
+    from trimexport_runtime.errors import InputError
+
     try:
+        check_encoding(path.read_bytes(), f"the prompt file {path}")
         return path.read_text(encoding="utf-8-sig").removesuffix("\n")
+    except InputError as error:
+        raise SpecError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the prompt file {path} cannot be read: {error}") from None

@@ -12,7 +12,7 @@ from trimexport_runtime import Manifest, read_manifest
 from .earlier import compared, read_earlier
 from .known_texts import LEARNED, learned_from, shown_as_examples
 from .libraries import require_libraries
-from .record import write_record
+from .record import check_page, write_record
 from .run import Evaluated, digest, evaluate_variant
 
 ALL = "all"
@@ -47,6 +47,8 @@ def evaluate(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
     require_libraries("evaluating")
+    if page is not None:
+        check_page(page)
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     labels = manifest.label_names

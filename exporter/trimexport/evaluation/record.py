@@ -7,11 +7,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trimexport.atomic import write_files
+from trimexport.atomic import check_place, write_files
+from trimexport.errors import OutputError
 
 from .run import Evaluated, Evaluation
 
+_PAGES = (".html", ".htm")
 _ARRAYS = ("answers", "confidence", "tokens")
+
+
+def check_page(page: Path) -> None:
+    """Refuse a page beside which there is no place for its JSON, before any work is done.
+
+    Raises:
+        OutputError: its name does not end as those of pages do, or it cannot be written.
+    """
+    if page.suffix.lower() not in _PAGES:
+        raise OutputError(
+            f"{page} is named as the page, which is HTML; end its name in .html, and a .json of "
+            "that name is written beside it"
+        )
+    check_place(page)
 
 
 def write_record(evaluated: Evaluated, page: Path) -> None:

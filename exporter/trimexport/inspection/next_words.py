@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimexport.errors import SpecError
-from trimexport.memory import keep_large_blocks_apart, release
+from trimexport.memory import release
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, likeliest
 from trimexport.planning import Plan
@@ -52,7 +52,6 @@ def next_words(
     for text in texts:
         if problem := problem_of(text):
             raise SpecError(f"--text: {problem}")
-    keep_large_blocks_apart()
     release()
     model = LayerwiseModel(planned.checkpoint)
     with progress.bar("the untrimmed model", len(texts)) as tick:

@@ -34,7 +34,7 @@ from .gguf_config import gguf_config
 from .gguf_header import gguf_sha256, read_gguf_header
 from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
-from .json_file import read_json_object
+from .json_file import read_json_object, unreadable
 from .low_rank import Adapter
 from .tensor_files import TensorEntry, read_entry, read_header
 
@@ -256,7 +256,9 @@ def _shards(index: Path) -> list[str]:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if not shards or any(Path(shard).name != shard for shard in shards):
             raise ValueError("its weight_map does not name files beside it")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise unreadable(index, error) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
     return shards
 

@@ -18,6 +18,7 @@ import torch
 
 from trimexport.errors import CheckpointError
 
+from .json_file import unreadable
 from .tensor_files import TensorEntry, read_bytes
 
 _CHUNK = 2**22  # bytes that are dequantised at once, which takes some ten times their room
@@ -156,9 +157,7 @@ def _open(entry: TensorEntry) -> BinaryIO:
     try:
         return entry.file.open("rb", buffering=0)
     except OSError as error:
-        raise CheckpointError(
-            f"{entry.file} cannot be read any more ({error.strerror}); put it back"
-        ) from None
+        raise unreadable(entry.file, error) from None
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from trimexport.errors import CheckpointError, UnsupportedError
 
 from .gguf_blocks import readable_forms
 from .gguf_place import MAGIC, gguf_parts
+from .json_file import unreadable
 from .tensor_files import TensorEntry
 
 _VERSIONS = (2, 3)
@@ -95,7 +96,7 @@ def _read_part(file: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
             return _Reader(file, data).read()
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}); put it back") from None
+        raise unreadable(file, error) from None
     except ValueError as error:  # an empty file cannot be mapped
         raise CheckpointError(f"{file} is empty or damaged ({error}); download it again") from None
     except (struct.error, OverflowError):

@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from trimexport.errors import CheckpointError
 
+from .json_file import unreadable
+
 _DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -41,14 +43,16 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     """The places of the tensors in a safetensors file, by name.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing, may not be read, or is damaged.
     """
     try:
-        with safe_open(file, framework="pt"):  # checks header, offsets and size
-            pass
-        with file.open("rb") as stream:
+        with file.open("rb") as stream:  # first, for it says why it cannot
+            with safe_open(file, framework="pt"):  # checks header, offsets and size
+                pass
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))
+    except (FileNotFoundError, PermissionError) as error:
+        raise unreadable(file, error) from None
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise CheckpointError(
             f"{file} is truncated or damaged ({error}); download it again"
@@ -83,9 +87,7 @@ def read_entry(
             stream.seek(entry.offset + start * width)
             return _read_tensor(stream, (stop - start) * width, shape, entry, name)
     except OSError as error:
-        raise CheckpointError(
-            f"{entry.file} cannot be read any more ({error.strerror}); put it back"
-        ) from None
+        raise unreadable(entry.file, error) from None
 
 
 def check_dtype(name: str, entry: TensorEntry) -> None:

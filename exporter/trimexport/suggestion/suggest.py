@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from trimexport.errors import SpecError
-from trimexport.memory import keep_large_blocks_apart, release
+from trimexport.memory import release
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, log_normaliser, mean_probabilities
 from trimexport.planning import Setting, set_up
@@ -118,7 +118,6 @@ def suggest(
     check_synonyms(synonyms, spec.labels)
     sample = labelled_texts(examples, spec.labels)
     _require_each(sample, spec.labels)
-    keep_large_blocks_apart()
     setting = set_up(spec)
     release()
     model = LayerwiseModel(setting.checkpoint)

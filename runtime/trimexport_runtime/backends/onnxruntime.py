@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -20,6 +21,7 @@ import onnxruntime as ort
 from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
 from trimexport_runtime.batching import GPU_TOKEN_BUDGET, rows_within, token_budget
 from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
+from trimexport_runtime.cores import usable_cores
 from trimexport_runtime.cpu import guards_int8
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 from trimexport_runtime.profiles import single_profile
@@ -128,6 +130,9 @@ def session_options(precision: str, threads: int | None = None, *, spin: bool = 
         if threads < 1:
             raise BackendError(f"threads is {threads}; give 1 or more, or None for all cores")
         options.intra_op_num_threads = threads
+    elif (cores := usable_cores()) < (os.cpu_count() or 1):
+        # By itself ONNX Runtime takes the machine's cores, of which this process has not all.
+        options.intra_op_num_threads = cores
     return options
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import pickle
-import sys
-from collections.abc import Iterator, Sequence, Set
-from contextlib import redirect_stdout
+from collections.abc import Generator, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,10 @@ def in_cluster(
     done: Set[str],
     options: ScorerOptions,
     workers: int | None,
-) -> Iterator[DonePart]:
+) -> Generator[DonePart, None, None]:
     """Score the parts of files that are not in `done`, and yield each when it is done.
+
+    Where the process has a session of Ray already, that is used, and stays.
 
     Args:
         options: its `threads` are the cores of an actor; None is all cores of the smallest node.
@@ -43,8 +44,7 @@ def in_cluster(
         BackendError: Ray is not installed, or the cluster failed.
         TrimexportRuntimeError: what reading or scoring raised.
     """
-    with redirect_stdout(sys.stderr):  # Ray prints there what happens to its workers
-        ray = _connect()
+    with _session() as ray, _settings(ray):
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cores, actors = _share(nodes, options.threads)
@@ -52,8 +52,6 @@ def in_cluster(
             yield from _scored(ray, files, column, done, placed, workers or actors)
         except ray.exceptions.RayError as error:
             raise _cause(error) from None
-        finally:
-            ray.shutdown()
 
 
 def _scored(
@@ -102,11 +100,10 @@ def _read(
             yield {"part": [pickle.dumps(part)]}
 
 
-def _connect() -> Any:
-    """Connect to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one.
-
-    Returns:
-        The package `ray`, set up for jobs.
+@contextmanager
+def _session() -> Iterator[Any]:
+    """The package `ray` with a session: the process's own, or else one of the cluster that
+    RAY_ADDRESS names, of the one that runs here, or of a new one, which ends with the block.
 
     Raises:
         BackendError: Ray is not installed, or no cluster can be used.
@@ -118,18 +115,34 @@ def _connect() -> Any:
         raise BackendError(
             f"Ray is not installed ({error}); install `trimexport-runtime[ray]`"
         ) from None
+    if ray.is_initialized():
+        yield ray
+        return
     try:
-        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BackendError(
             f"no Ray cluster can be used ({error}); start one with `ray start --head`, or name one "
             "in RAY_ADDRESS"
         ) from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = _BLOCK_BYTES
-    return ray
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _settings(ray: Any) -> Iterator[None]:
+    """What Ray Data is told for the time of a job."""
+    logger, context = logging.getLogger("ray.data"), ray.data.DataContext.get_current()
+    before = logger.level, context.enable_progress_bars, context.target_max_block_size
+    logger.setLevel(logging.ERROR)
+    context.enable_progress_bars, context.target_max_block_size = False, _BLOCK_BYTES
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.target_max_block_size = before[1:]
+        logger.setLevel(before[0])
 
 
 def _share(nodes: Sequence[dict[str, float]], threads: int | None) -> tuple[int, int]:

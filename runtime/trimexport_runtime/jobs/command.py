@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from contextlib import redirect_stdout
 
 import click
 
@@ -22,7 +24,8 @@ def run_job(job: Job, as_json: bool) -> None:
     """
     began = time.monotonic()
     try:
-        with Progress("texts classified:", rate=True) as progress:
+        # Ray prints what happens to its workers.
+        with redirect_stdout(sys.stderr), Progress("texts classified:", rate=True) as progress:
             outcome = run(job, progress)
     except BaseException as error:
         for note in getattr(error, "__notes__", ()):

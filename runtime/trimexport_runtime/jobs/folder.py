@@ -22,7 +22,7 @@ from trimexport_runtime.atomic_file import PARTIAL, atomic_file
 from trimexport_runtime.errors import InputError
 
 from .formats import Format
-from .parts import Tally
+from .parts import Tally, in_order
 
 JOB = "job.json"
 
@@ -77,7 +77,7 @@ class Folder:
 
     def total(self) -> Tally:
         """The tally of all parts that are done."""
-        return sum(map(self._tally, sorted(self.done())), Tally())
+        return sum(map(self._tally, in_order(self.done())), Tally())
 
     def _tally(self, name: str) -> Tally:
         raw = json.loads((self.path / f"{name}.json").read_bytes())
@@ -85,7 +85,7 @@ class Folder:
 
     def join(self, form: Format, labels: Sequence[str]) -> None:
         """Make the output from the parts, which must all be done, and remove the folder."""
-        parts = [self.path / f"{name}.part" for name in sorted(self.done())]
+        parts = [self.path / f"{name}.part" for name in in_order(self.done())]
         with atomic_file(self.output, within=self.path) as stream:
             form.join(stream, parts, labels)
         _sync(self.output.parent)

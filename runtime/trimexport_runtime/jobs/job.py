@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Generator, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import MANIFEST, read_manifest
 from trimexport_runtime.choice import choose
+from trimexport_runtime.cores import usable_cores
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.files import DEFAULT_COLUMN, Source, read_file, sources
 from trimexport_runtime.integrity import sha256_of
@@ -36,8 +37,8 @@ class Job:
         output: .parquet, .jsonl or .csv.
         column: the column of the texts; None is `text`.
         engine: `local`, or `ray`.
-        workers: processes; None is one, for much input and a small model one a core, and with `ray`
-            as many as there are cores for.
+        workers: processes; None is one, for much input and a small model one for each core that
+            this process may use, and with `ray` as many as there are cores for.
         threads: threads of each; None shares the cores among them.
         resume: go on with the parts that are done.
         force: begin anew, and replace the output.
@@ -81,10 +82,10 @@ def run(job: Job, progress: Progress) -> Outcome | None:
     variant = choose(manifest, job.variant, job.backend)
     if _is_whole(job, folder):
         return None
-    folder.open(_identity(job, variant.name, files), anew=job.force)
     if job.engine == "local" and job.workers is None:
         job = replace(job, workers=_processes(variant.bytes, files))
     try:
+        folder.open(_identity(job, variant.name, files), anew=job.force)
         before = folder.total()
         progress.begin_at(before.records)
         total = _score(job, files, folder, variant.name, progress)
@@ -101,9 +102,11 @@ def _score(
 ) -> Tally:
     """Score the parts that are not done, and return the tally of all parts."""
     done = folder.done()
-    for part in _scored(job, files, frozenset(done), _scorer_options(job, folder, variant)):
-        done.add(part.name)
-        progress.advance(part.tally.records)
+    scored = _scored(job, files, frozenset(done), _scorer_options(job, folder, variant))
+    with closing(scored):  # before the folder is released, whatever happens between two parts
+        for part in scored:
+            done.add(part.name)
+            progress.advance(part.tally.records)
     _check_whole(folder, done)
     return folder.total()
 
@@ -157,7 +160,7 @@ def _identity(job: Job, variant: str, files: Sequence[Source]) -> dict[str, Any]
 
 def _scored(
     job: Job, files: Sequence[Source], done: Set[str], options: ScorerOptions
-) -> Iterator[DonePart]:
+) -> Generator[DonePart, None, None]:
     """Score the parts that are not in `done`, and yield each when it is done."""
     if job.engine == "ray":
         from .cluster import in_cluster
@@ -188,7 +191,7 @@ def _processes(variant_bytes: int, files: Sequence[Source]) -> int:
     """How many processes are fastest. One with a large model keeps all cores busy, and a second
     would take the model's memory again."""
     much = sum(source.path.stat().st_size for source in files) >= MUCH_INPUT
-    return os.cpu_count() or 1 if much and variant_bytes < SMALL_BYTES else 1
+    return usable_cores() if much and variant_bytes < SMALL_BYTES else 1
 
 
 def _threads(job: Job) -> int | None:
@@ -196,4 +199,4 @@ def _threads(job: Job) -> int | None:
     if job.threads is not None or job.engine != "local" or job.workers in (None, 1):
         return job.threads
     assert job.workers is not None
-    return max(1, (os.cpu_count() or 1) // job.workers)
+    return max(1, usable_cores() // job.workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
@@ -13,19 +13,26 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
+from trimexport_runtime.interruption import uninterrupted
 
 from .parts import Part
 from .scorer import DonePart, Scorer, ScorerOptions
 
 
-def in_this_process(parts: Iterable[Part], options: ScorerOptions) -> Iterator[DonePart]:
+def in_this_process(
+    parts: Iterable[Part], options: ScorerOptions
+) -> Generator[DonePart, None, None]:
     """Score parts one after the other."""
     scorer = Scorer(options)
-    return map(scorer.score, parts)
+    for part in parts:
+        yield scorer.score(part)
 
 
-def in_processes(parts: Iterable[Part], options: ScorerOptions, workers: int) -> Iterator[DonePart]:
-    """Score parts in several processes, and yield each when it is done.
+def in_processes(
+    parts: Iterable[Part], options: ScorerOptions, workers: int
+) -> Generator[DonePart, None, None]:
+    """Score parts in several processes, and yield each when it is done. They have ended when this
+    iterator is closed, or at its end.
 
     Raises:
         BackendError: a process died.
@@ -36,7 +43,7 @@ def in_processes(parts: Iterable[Part], options: ScorerOptions, workers: int) ->
     running: list[_Worker] = []
     try:
         while upcoming is not None and len(running) < workers:
-            running.append(_start(options))
+            _start(options, running)
         busy = {worker.pipe: worker for worker in running}  # each first says that it is ready
         while busy:
             for ready in connection.wait(list(busy)):
@@ -51,10 +58,7 @@ def in_processes(parts: Iterable[Part], options: ScorerOptions, workers: int) ->
                 if done is not None:
                     yield done
     finally:
-        for worker in running:
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
+        uninterrupted(lambda: _end(running))
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,24 @@ class _Worker:
     pipe: Connection
 
 
-def _start(options: ScorerOptions) -> _Worker:
+def _start(options: ScorerOptions, running: list[_Worker]) -> None:
+    """Start a worker and add it to those that are running. Ctrl-C cannot come between the two."""
     spawned = get_context("spawn")
     ours, its = spawned.Pipe()
     process = spawned.Process(target=_work, args=(its, options), daemon=True)
     with _interrupts_ignored():
         process.start()
+        running.append(_Worker(process, ours))
     its.close()  # so that the pipe closes when the process ends
-    return _Worker(process, ours)
+
+
+def _end(running: Sequence[_Worker]) -> None:
+    """End workers, whatever they do."""
+    for worker in running:
+        worker.process.kill()
+    for worker in running:
+        worker.process.join()
+        worker.pipe.close()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ or on other machines, cuts the same parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trimexport_runtime.batching import windows
@@ -33,7 +33,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The part's name. The order of names is that of the parts in the input."""
+        """The part's name; `in_order` puts such names in the order of the input."""
         return f"{self.place:06d}-{self.number:09d}"
 
 
@@ -65,6 +65,12 @@ class Tally:
             self.truncated + other.truncated,
             (self.listed + other.listed)[:LISTED],
         )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of parts in the order of the parts in the input. As strings they have another one from
+    the millionth file on."""
+    return sorted(names, key=lambda name: tuple(map(int, name.split("-"))))
 
 
 def parts_of(files: Sequence[Source], column: str | None) -> Iterator[Part]:

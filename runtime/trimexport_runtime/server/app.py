@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from . import cors
 from .handlers import Handlers
+from .key import is_sent
 from .refusals import Refusal
 from .routes import Router
 from .service import Service
@@ -37,6 +38,7 @@ class App:
         began = time.monotonic()
         request = Request(scope, receive)
         response = await self._answer(request)
+        response.headers.update(cors.headers(request, self._service.settings.cors_origins))
         try:
             await response(scope, receive, send)
         finally:
@@ -44,7 +46,10 @@ class App:
 
     async def _answer(self, request: Request) -> Response:
         scope = request.scope
+        origins = self._service.settings.cors_origins
         try:
+            if (asked := cors.preflight(request, origins)) is not None:
+                return asked
             route, scope["path_params"] = self._router.find(scope)
             scope["route"] = route.path
             if route.path not in OPEN:
@@ -59,7 +64,9 @@ class App:
             return self._refused(
                 Refusal("shutting_down", "the server ended before the answer; ask another", 1)
             )
-        except Exception as error:  # one request fails, and no other
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # one request fails, and no other; a panic in Rust is such
             self._log({"level": "error", "error": f"{type(error).__name__}: {error}"})
             return self._refused(Refusal("failed", "the server failed on this request"))
 
@@ -71,8 +78,8 @@ class App:
         key = self._service.settings.api_key
         if key is None:
             return
-        given = request.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if not is_sent(given, key):
             raise Refusal("unauthorized", "send the server's key: Authorization: Bearer KEY")
 
     def _note(self, request: Request, response: Response, seconds: float) -> None:

@@ -5,15 +5,20 @@ the rows of the request that was served longest ago, and as many others of simil
 token budget has room for. So requests take turns, a long one does not hold up the short ones behind
 it, little is spent on padding, and a request that comes alone runs at once, or after `wait` seconds
 in which others may join it.
+
+Whatever is raised while a batch is chosen or run fails the requests of that batch, and the thread
+goes on: no request waits for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,10 +115,21 @@ class Batcher:
                     self._changed.wait()
                 if not self._waiting:
                     return
+            self._serve()
+
+    def _serve(self) -> None:
+        """Run a batch of what waits. If that fails, so do its requests, or if there is no batch yet
+        the request that it was to be for."""
+        batch: list[tuple[_Request, int]] = []
+        try:
+            with self._changed:
                 self._gather()
                 batch = self._take()
             if batch:
                 self._run(batch)
+        except BaseException as error:  # of any kind: it fails a request and not the thread
+            for request in {request for request, _ in batch} or list(self._waiting)[:1]:
+                self._fail(request, error)
 
     def _gather(self) -> None:
         """Wait for more rows until the first request has waited long enough or a batch is full."""
@@ -165,7 +181,7 @@ class Batcher:
         try:
             logits = self._classifier.run(rows)
             predictions = self._classifier.predictions(rows, logits)
-        except Exception as error:  # of any kind: it fails one request and not the thread
+        except Exception as error:
             if len(requests) == 1:
                 self._fail(requests[0], error)
             else:  # each request by itself, so that only the one that is to blame fails
@@ -173,31 +189,46 @@ class Batcher:
                     self._run([pair for pair in batch if pair[0] is request])
             return
         seconds = time.monotonic() - began
-        self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
         for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
             if request.logits is None:
                 request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)
                 request.queued = began - request.arrived
             request.logits[place] = row
             request.predictions[place] = prediction
+        self._tell(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
         for request in requests:
             request.ran += seconds
-            if not request.left and not request.future.done():
-                self._answer(request)
+            if not request.left:
+                _answer(request)
 
-    def _answer(self, request: _Request) -> None:
-        assert request.logits is not None
-        assert request.queued is not None
-        if request.future.set_running_or_notify_cancel():
-            made = [request.predictions[place] for place in range(len(request.rows))]
-            request.future.set_result(Answered(made, request.logits, request.queued, request.ran))
+    def _tell(self, ran: Ran) -> None:
+        """Call `note`. The answers are no worse if it fails, so that is only logged."""
+        try:
+            self._note(ran)
+        except Exception:
+            logging.getLogger(__name__).exception("a batch could not be noted")
 
-    def _fail(self, request: _Request, error: Exception) -> None:
+    def _fail(self, request: _Request, error: BaseException) -> None:
         with self._changed:
             if request in self._waiting:
                 self._forget(request)
-        if not request.future.done() and request.future.set_running_or_notify_cancel():
+        if not isinstance(error, Exception):  # such a one would end the loop that waits for it
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        with _not_settled():
             request.future.set_exception(error)
+
+
+def _answer(request: _Request) -> None:
+    assert request.logits is not None
+    assert request.queued is not None
+    made = [request.predictions[place] for place in range(len(request.rows))]
+    with _not_settled():
+        request.future.set_result(Answered(made, request.logits, request.queued, request.ran))
+
+
+def _not_settled() -> contextlib.AbstractContextManager[None]:
+    """Settle a future here: nothing happens if that was done, as by one who cancelled it."""
+    return contextlib.suppress(InvalidStateError)
 
 
 def _width(row: Encoded) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +17,9 @@ from trimexport_runtime.bundle import read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import BackendError, BundleError
+from trimexport_runtime.tokenize import problem_of
 
+from .key import checked, read_key
 from .settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,9 +34,35 @@ def _option(name: str, text: str, default: object, **settings: Any) -> Callable[
     return click.option(name, envvar=variable, show_envvar=True, help=text + shown, **settings)
 
 
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    """A number of an option, which by click's ranges may be NaN."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number; leave the option out for its default")
+    return value
+
+
 _COUNT = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0.1)
+_SECONDS: dict[str, Any] = {"type": click.FloatRange(0.1, 86_400), "callback": _number}
+_WAIT: dict[str, Any] = {"type": click.FloatRange(0, 60_000), "callback": _number}
 _USUAL = Settings()
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(:[0-9]{1,5})?")
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _origins(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> list[str]:
+    """The origins of --cors-origin as browsers send them: in lower case, without a usual port."""
+    origins = []
+    for origin in given:
+        found = _ORIGIN.fullmatch(origin.lower())
+        if found is None and origin != "*":
+            raise click.BadParameter(
+                f"{origin!r} is no origin; give its scheme, its host (one beyond ASCII as xn--) "
+                "and, if it has one, its port, and nothing behind them (https://example.com, "
+                "http://localhost:3000), or * for all"
+            )
+        usual = _USUAL_PORTS.get(found[1], "") if found else ""
+        origins.append(origin.lower().removesuffix(usual))
+    return origins
 
 
 @click.command()
@@ -45,11 +75,18 @@ _USUAL = Settings()
 @_option("--max-body", "Bytes of a request's body.", _USUAL.max_body, type=_COUNT)
 @_option("--max-texts", "Texts of a request.", _USUAL.max_texts, type=_COUNT)
 @_option("--max-queue", "Tokens that may wait.", _USUAL.max_queue, type=_COUNT)
-@_option("--wait", "Milliseconds a text may wait for others.", 0.0, type=click.FloatRange(min=0))
-@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, type=_SECONDS)
-@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=_SECONDS)
+@_option("--wait", "Milliseconds a text may wait for others.", 0.0, **_WAIT)
+@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, **_SECONDS)
+@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, **_SECONDS)
 @_option("--api-key", "What clients send: Authorization: Bearer KEY.", None)
 @_option("--api-key-file", "The same, from a file.", None, type=click.Path(path_type=Path))
+@_option(
+    "--cors-origin",
+    "An origin whose pages may ask from a browser, or *; again for more.",
+    None,
+    multiple=True,
+    callback=_origins,
+)
 @_option("--log-texts", "Write the texts into the log.", None, is_flag=True)
 def serve(
     bundles: tuple[str, ...],
@@ -66,6 +103,7 @@ def serve(
     drain: float,
     api_key: str | None,
     api_key_file: Path | None,
+    cors_origin: list[str],
     log_texts: bool,
 ) -> None:
     """Serve bundles over HTTP: /classify, /predict as text-embeddings-inference, and the Open
@@ -88,6 +126,7 @@ def serve(
         timeout=timeout,
         drain=drain,
         api_key=_key(api_key, api_key_file),
+        cors_origins=tuple(cors_origin),
         log_texts=log_texts,
     )
     try:
@@ -111,7 +150,7 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The names and directories of bundles that are given as BUNDLE or NAME=BUNDLE.
 
     Raises:
-        BundleError: two have the same name, or one has none.
+        BundleError: two have the same name, or one has none or none that a request can give.
     """
     named = []
     for item in bundles:
@@ -125,19 +164,19 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
         raise BundleError(
             f"the bundles are named {', '.join(names)}; give each a name of its own: NAME=BUNDLE"
         )
+    for name in names:
+        if "/" in name or problem_of(name):
+            raise BundleError(
+                f"a bundle cannot be served as {name!r}, which cannot be a part of a path; give it "
+                "a name without / and of characters: NAME=BUNDLE"
+            )
     return named
 
 
 def _key(key: str | None, file: Path | None) -> str | None:
     """The key that clients must send, from its option or from a file; None if they need none."""
     if file is None:
-        return key
+        return None if key is None else checked(key, "--api-key")
     if key is not None:
         raise click.UsageError("Give --api-key or --api-key-file, not both.")
-    try:
-        content = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"the key file {file} cannot be read: {error}") from None
-    if not content:
-        raise BundleError(f"the key file {file} is empty; write the key into it")
-    return content
+    return read_key(file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -14,11 +12,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from trimexport_runtime import __version__
 
-from . import plain, tei, v2
+from . import body, plain, tei, v2
 from .batcher import Answered
 from .openapi import description, page
 from .protocol import ANSWER, GONE
-from .refusals import Refusal
+from .refusals import Refusal, shown
 from .routes import Route
 from .schemas import CLASSIFIED, INFER, INFERRED, OBJECT, PREDICT, PREDICTED, TEXTS
 from .service import Classified, Model, Service
@@ -78,23 +76,23 @@ class Handlers:
 
     async def predict(self, request: Request) -> Response:
         """Classify as text-embeddings-inference does."""
-        asked = tei.read(await self._json(request))
-        model = self._service.model(request.query_params.get("model"))
+        model = self._model(request)
+        value = await self._json(request)
+        asked = tei.read(value, model.classifier.manifest.text_limit.truncate)
         classified = await self._classify(request, model, asked.texts, asked.truncate)
         return JSONResponse(tei.answer(asked, model.classifier.labels, classified))
 
     async def classify(self, request: Request) -> Response:
         """Classify in the server's own form."""
+        model = self._model(request)
         texts, truncate = plain.read(await self._json(request))
-        model = self._service.model(request.query_params.get("model"))
         classified = await self._classify(request, model, texts, truncate)
         return JSONResponse(plain.answer(model, classified))
 
     async def infer(self, request: Request) -> Response:
         """Classify in the Open Inference Protocol."""
         model = self._service.model(request.path_params["name"])
-        body = await self._body(request)
-        asked = v2.read(body, request.headers.get(v2.HEADER))
+        asked = v2.read(await self._body(request), request.headers.get(v2.HEADER))
         classified = await self._classify(request, model, asked.texts, asked.truncate)
         reply = v2.answer(asked, model, classified)
         if reply.header is None:
@@ -155,33 +153,24 @@ class Handlers:
         model = self._service.model(request.path_params["name"])
         return JSONResponse({"name": model.name, "ready": True})
 
-    async def _body(self, request: Request) -> bytes:
-        """The request's body, within the limits of size and time."""
-        settings = self._service.settings
-        most = settings.max_body
-        too_large = Refusal("body_too_large", f"the body has more than {most} bytes; send less")
-        announced = request.headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > most:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(settings.timeout):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
-                        raise too_large
-        except TimeoutError:
+    def _model(self, request: Request) -> Model:
+        """The model that the request's query names, or the first."""
+        given = request.query_params.multi_items()
+        unknown = [name for name, _ in given if name != "model"]
+        if unknown or len(given) > 1:
             raise Refusal(
-                "timeout", f"the body did not come within {settings.timeout:g} s"
-            ) from None
-        return bytes(body)
+                "bad_input",
+                f"the query may hold one thing, model=NAME; this is {shown(dict(given))}",
+            )
+        return self._service.model(request.query_params.get("model"))
+
+    async def _body(self, request: Request) -> bytes:
+        return await body.read(
+            request, self._service.settings.max_body, self._service.settings.timeout
+        )
 
     async def _json(self, request: Request) -> Any:
-        body = await self._body(request)
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Refusal("bad_json", f"the body is not JSON: {error}") from None
+        return body.parse(await self._body(request))
 
     async def _classify(
         self, request: Request, model: Model, texts: list[str], truncate: bool

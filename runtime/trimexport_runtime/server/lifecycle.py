@@ -30,13 +30,15 @@ def serve(classifiers: Mapping[str, Classifier], settings: Settings, host: str, 
         BackendError: the address cannot be listened on.
     """
     log = Log()
-    logging.getLogger("uvicorn.error").handlers = [LogHandler(log)]
+    handler = LogHandler(log)
+    logging.getLogger().addHandler(handler)  # every line on standard error is JSON
     service = Service(classifiers, settings)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_serve(service, log, host, port))
     finally:
         service.close()
+        logging.getLogger().removeHandler(handler)
         log.close()
 
 

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 WAITING_LINES = 10_000
@@ -69,9 +70,9 @@ def _discard() -> None:
 
 
 class LogHandler(logging.Handler):
-    """Writes the warnings and errors of libraries into the log."""
+    """Writes warnings and errors that are sent to Python's `logging` into the log."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Callable[[dict[str, Any]], None]) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 

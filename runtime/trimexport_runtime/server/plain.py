@@ -6,8 +6,11 @@ from typing import Any
 
 from trimexport_runtime.render import prediction_dict
 
-from .refusals import Refusal
+from .fields import check_fields, flag
+from .refusals import Refusal, shown
 from .service import Classified, Model
+
+FIELDS = ("texts", "truncate")
 
 
 def read(body: Any) -> tuple[list[str], bool]:
@@ -18,12 +21,12 @@ def read(body: Any) -> tuple[list[str], bool]:
     """
     if not isinstance(body, dict) or not isinstance(body.get("texts"), list):
         raise Refusal("bad_input", 'the body must be an object with texts: {"texts": ["a text"]}')
-    texts, truncate = body["texts"], body.get("truncate", False)
-    if not all(isinstance(text, str) for text in texts):
-        raise Refusal("bad_input", "texts must be a list of strings")
-    if not isinstance(truncate, bool):
-        raise Refusal("bad_input", f"truncate is {truncate!r}; it must be true or false")
-    return texts, truncate
+    check_fields(body, FIELDS, "; ?model=NAME in the path names a model")
+    texts = body["texts"]
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise Refusal("bad_input", f"text {place} is {shown(text)}; texts must be strings")
+    return texts, flag(body, "truncate")
 
 
 def answer(model: Model, classified: Classified) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
+
 STATUS = {
+    "bad_compression": 400,
     "bad_http": 400,
     "bad_json": 400,
     "unauthorized": 401,
@@ -12,6 +15,7 @@ STATUS = {
     "timeout": 408,
     "body_too_large": 413,
     "text_too_long": 413,
+    "bad_encoding": 415,
     "bad_input": 422,
     "too_many_texts": 422,
     "queue_full": 429,
@@ -19,6 +23,9 @@ STATUS = {
     "failed": 500,
     "shutting_down": 503,
 }
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class Refusal(Exception):
@@ -39,3 +46,8 @@ class Refusal(Exception):
         """The JSON that the client is sent."""
         text = str(self).encode(errors="backslashreplace").decode()  # it may quote a lone surrogate
         return {"error": text, "error_type": self.kind}
+
+
+def shown(value: object) -> str:
+    """A value of a request as a refusal may quote it: cut, however long or deep it is."""
+    return _SHORT.repr(value)

@@ -13,33 +13,29 @@ ERROR: Schema = {
 }
 TEXTS: Schema = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["texts"],
     "properties": {
         "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1},
         "truncate": {"type": "boolean", "default": False},
     },
 }
+_ONE_TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
 PREDICT: Schema = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["inputs"],
     "properties": {
         "inputs": {
             "oneOf": [
                 {"type": "string"},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "array",
-                        "items": {"type": "string"},
-                        "minItems": 1,
-                        "maxItems": 1,
-                    },
-                },
+                _ONE_TEXT,
+                {"type": "array", "minItems": 1, "items": _ONE_TEXT},
             ]
         },
         "raw_scores": {"type": "boolean", "default": False},
-        "truncate": {"type": "boolean", "default": False},
+        "truncate": {"type": ["boolean", "null"], "default": False},
+        "truncation_direction": {"enum": ["left", "right", "Left", "Right"]},
     },
 }
 INFER: Schema = {

@@ -17,6 +17,7 @@ class Settings:
         timeout: seconds within which a request's headers, and then its body, must have come.
         drain: seconds within which accepted requests end after SIGTERM.
         api_key: the bearer token that clients have to send; None asks for none.
+        cors_origins: the origins, in lower case, whose pages may ask from a browser; "*" is all.
         log_texts: whether the texts are written into the log.
     """
 
@@ -27,4 +28,5 @@ class Settings:
     timeout: float = 20.0
     drain: float = 30.0
     api_key: str | None = None
+    cors_origins: tuple[str, ...] = ()
     log_texts: bool = False

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .refusals import Refusal
+from .fields import check_fields, flag
+from .refusals import Refusal, shown
 from .service import Classified
 
+FIELDS = ("inputs", "raw_scores", "truncate", "truncation_direction")
 _SHAPES = 'inputs is "a text", or [["a text"], ["another"]] for several'
+_SIDES = {"left": "start", "Left": "start", "right": "end", "Right": "end"}  # what is cut off
 
 
 @dataclass(frozen=True)
@@ -25,31 +28,25 @@ class Request:
     truncate: bool
 
 
-def read(body: Any) -> Request:
-    """The request that a JSON body makes.
+def read(body: Any, cuts: str) -> Request:
+    """The request that a JSON body makes of a bundle that cuts long texts at `cuts`.
 
     Raises:
-        Refusal: it is not of this form.
+        Refusal: it is not of this form, or asks for what this server does not do.
     """
     if not isinstance(body, dict) or "inputs" not in body:
         raise Refusal("bad_input", f"the body must be an object with inputs; {_SHAPES}")
-    inputs = body["inputs"]
-    flags = [_flag(body, name) for name in ("raw_scores", "truncate")]
-    if isinstance(inputs, str):
-        return Request([inputs], True, *flags)
-    if not isinstance(inputs, list) or not inputs:
-        raise Refusal("bad_input", _SHAPES)
-    if all(isinstance(item, str) for item in inputs):
-        raise Refusal(
-            "bad_input",
-            "a list of texts is one pair of texts to text-embeddings-inference, and this "
-            f'classifier takes single ones; {_SHAPES}, or send {{"texts": [...]}} to /classify',
-        )
-    if not all(
-        isinstance(item, list) and len(item) == 1 and isinstance(item[0], str) for item in inputs
-    ):
-        raise Refusal("bad_input", f"each of inputs must be a list of one text; {_SHAPES}")
-    return Request([item[0] for item in inputs], False, *flags)
+    check_fields(body, FIELDS)
+    texts, single = _texts(body["inputs"])
+    truncate = body.get("truncate")
+    request = Request(
+        texts,
+        single,
+        raw_scores=flag(body, "raw_scores"),
+        truncate=truncate is not None and flag(body, "truncate"),
+    )
+    _check_side(body.get("truncation_direction"), request.truncate, cuts)
+    return request
 
 
 def answer(request: Request, labels: tuple[str, ...], classified: Classified) -> Any:
@@ -63,8 +60,45 @@ def answer(request: Request, labels: tuple[str, ...], classified: Classified) ->
     return lists[0] if request.single else lists
 
 
-def _flag(body: dict[str, Any], name: str) -> bool:
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise Refusal("bad_input", f"{name} is {value!r}; it must be true or false")
-    return value
+def _texts(inputs: Any) -> tuple[list[str], bool]:
+    """The texts, and whether they are one that came without a batch around it."""
+    if isinstance(inputs, str):
+        return [inputs], True
+    if not isinstance(inputs, list) or not inputs:
+        raise Refusal("bad_input", f"inputs is {shown(inputs)}; {_SHAPES}")
+    if all(isinstance(item, str) for item in inputs):
+        return [_alone(inputs)], True
+    for item in inputs:
+        if not isinstance(item, list) or not all(isinstance(text, str) for text in item):
+            raise Refusal("bad_input", f"inputs has {shown(item)} where a text belongs; {_SHAPES}")
+    return [_alone(item) for item in inputs], False
+
+
+def _alone(texts: list[str]) -> str:
+    """The text of a list that is one text, and no pair of texts."""
+    if len(texts) == 1:
+        return texts[0]
+    if len(texts) == 2:
+        raise Refusal(
+            "bad_input",
+            "a list of two texts is one pair of texts to text-embeddings-inference, and this "
+            f'classifier takes single ones; {_SHAPES}, or send {{"texts": [...]}} to /classify',
+        )
+    raise Refusal("bad_input", f"{len(texts)} texts are in a list where one belongs; {_SHAPES}")
+
+
+def _check_side(side: Any, truncate: bool, cuts: str) -> None:
+    """Refuse a text to be cut at another side than the bundle cuts it, whose parity was measured
+    with that."""
+    if side is None:
+        return
+    if not isinstance(side, str) or side not in _SIDES:
+        raise Refusal(
+            "bad_input", f'truncation_direction is {shown(side)}; it is "left" or "right"'
+        )
+    if truncate and _SIDES[side] != cuts:
+        raise Refusal(
+            "bad_input",
+            f"truncation_direction is {side}, and this bundle cuts texts at their {cuts}; leave it "
+            "out, or serve a bundle that was built with the other --truncate",
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ import numpy as np
 
 from trimexport_runtime.tokenize import problem_of
 
-from .refusals import Refusal
+from .body import parse
+from .fields import flag
+from .refusals import Refusal, shown
 from .service import Classified, Model
 
+UNKNOWN = ("classification", "shared_memory_region")  # parameters that change what a tensor is
 INPUT, OUTPUTS = "text", ("label", "probabilities")
 HEADER = "inference-header-content-length"
 
@@ -72,10 +76,7 @@ def read(body: bytes, header: str | None) -> Request:
         Refusal: it is not of this protocol, or of an input that no bundle has.
     """
     length = len(body) if header is None else _length(header, len(body))
-    try:
-        asked = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise Refusal("bad_json", f"the body is not JSON: {error}") from None
+    asked = parse(body[:length])
     if not isinstance(asked, dict) or not isinstance(asked.get("inputs"), list):
         raise Refusal("bad_input", "the body must be an object with a list of inputs")
     tensors = asked["inputs"]
@@ -83,17 +84,14 @@ def read(body: bytes, header: str | None) -> Request:
     if named != [True]:
         raise Refusal("bad_input", f'there must be one input, named "{INPUT}"')
     parameters = _object(asked, "parameters")
-    truncate = parameters.get("truncate", False)
-    if not isinstance(truncate, bool):
-        raise Refusal("bad_input", f"the parameter truncate is {truncate!r}, not true or false")
-    names, binary = _outputs(asked, bool(parameters.get("binary_data_output", False)))
+    names, binary = _outputs(asked, flag(parameters, "binary_data_output"))
     name = asked.get("id")
     if name is not None and problem_of(name):
         raise Refusal("bad_input", "id must be a string of characters")
     return Request(
         id=name,
         texts=_texts(tensors[0], body[length:]),
-        truncate=truncate,
+        truncate=flag(parameters, "truncate"),
         outputs=names,
         binary=binary,
     )
@@ -121,21 +119,24 @@ def answer(request: Request, model: Model, classified: Classified) -> Reply:
     value: dict[str, Any] = {"model_name": model.name, "model_version": "1", "outputs": outputs}
     if request.id is not None:
         value["id"] = request.id
-    head = json.dumps(value, ensure_ascii=False).encode()
+    head = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return Reply(head + behind, len(head) if request.binary else None)
 
 
 def _length(header: str, size: int) -> int:
-    length = int(header) if header.isascii() and header.isdigit() else -1
+    length = int(header) if re.fullmatch("[0-9]{1,20}", header) else -1
     if not 0 <= length <= size:
         raise Refusal(
-            "bad_input", f"Inference-Header-Content-Length is {header!r} of a body of {size} bytes"
+            "bad_input",
+            f"Inference-Header-Content-Length is {shown(header)} of a body of {size} bytes",
         )
     return length
 
 
 def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
-    inner = value.get(name) or {}
+    inner = value.get(name)
+    if inner is None:
+        return {}
     if not isinstance(inner, dict):
         raise Refusal("bad_input", f"{name} must be an object")
     return inner
@@ -144,36 +145,50 @@ def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
 def _outputs(asked: dict[str, Any], binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
     """The names of the outputs that are wanted (all, unless some are named), and of those of them
     that are wanted as bytes. `binary` holds for an output that does not say."""
-    wanted = asked.get("outputs") or [{"name": name} for name in OUTPUTS]
+    wanted = asked.get("outputs")
+    if wanted is None or wanted == []:
+        wanted = [{"name": name} for name in OUTPUTS]
     if not isinstance(wanted, list) or not all(
         isinstance(output, dict) and output.get("name") in OUTPUTS for output in wanted
     ):
         raise Refusal("bad_input", f"outputs must be named, of {', '.join(OUTPUTS)}")
     names = tuple(dict.fromkeys(output["name"] for output in wanted))
-    as_bytes = {
-        output["name"]
-        for output in wanted
-        if _object(output, "parameters").get("binary_data", binary) is True
-    }
+    as_bytes = set()
+    for output in wanted:
+        parameters = {"binary_data": binary} | _object(output, "parameters")
+        _check_extensions(parameters)
+        if flag(parameters, "binary_data"):
+            as_bytes.add(output["name"])
     return names, frozenset(as_bytes)
+
+
+def _check_extensions(parameters: dict[str, Any]) -> None:
+    """Refuse a tensor's parameters that ask for its content to be another or elsewhere."""
+    for name in UNKNOWN:
+        if name in parameters:
+            raise Refusal(
+                "bad_input", f"{name} belongs to an extension that this server lacks; leave it out"
+            )
 
 
 def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
     """The texts of a BYTES tensor of shape [n] or [n, 1], which are in its JSON or in `behind`."""
     if tensor.get("datatype") != "BYTES":
         raise Refusal("bad_input", f'the input "{INPUT}" must be of datatype BYTES')
-    size = _object(tensor, "parameters").get("binary_data_size")
-    if size is None:
-        texts = _listed(tensor.get("data"))
-    elif size == len(behind):
-        texts = _unpacked(behind)
-    else:
-        raise Refusal("bad_input", f"binary_data_size is {size!r} of {len(behind)} bytes")
-    count = len(texts)
-    if tensor.get("shape") not in ([count], [count, 1]):
+    parameters = _object(tensor, "parameters")
+    _check_extensions(parameters)
+    size = parameters.get("binary_data_size")
+    if type(size or 0) is not int or (size or 0) != len(behind):
         raise Refusal(
-            "bad_input", f"the shape of {count} texts is [{count}], not {tensor.get('shape')!r}"
+            "bad_input",
+            f"binary_data_size is {shown(size)}, and {len(behind)} bytes stand behind the JSON",
         )
+    if size is not None and "data" in tensor:
+        raise Refusal("bad_input", f'"{INPUT}" has data and binary_data_size; send one of them')
+    texts = _listed(tensor.get("data")) if size is None else _unpacked(behind)
+    count, shape = len(texts), tensor.get("shape")
+    if shape not in ([count], [count, 1]) or not all(type(extent) is int for extent in shape):
+        raise Refusal("bad_input", f"the shape of {count} texts is [{count}], not {shown(shape)}")
     return texts
 
 
