@@ -66,6 +66,8 @@ def bench(
     report = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
     machine = this_machine()
     if as_json:
-        click.echo(json.dumps(as_dict(report, machine), indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(as_dict(report, machine), indent=2, ensure_ascii=False, allow_nan=False)
+        )
     else:
         click.echo(table(report, machine))

@@ -141,7 +141,7 @@ def _show(built: Built, dropped: Sequence[str], commands: bool, as_json: bool) -
             **as_dict(built.report),
             "trtexec": trtexec,
         }
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
         return
     click.echo(table(built.report))
     for name, versions in trtexec.items() if commands else ():

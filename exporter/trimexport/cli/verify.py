@@ -82,7 +82,7 @@ def verify(
         progress=ConsoleProgress(),
     )
     if as_json:
-        click.echo(json.dumps(as_dict(report), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(table(report))
     require(report, () if backends == "all" else names)

@@ -36,7 +36,7 @@ from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
 from .json_file import read_json_object
 from .low_rank import Adapter
-from .tensor_files import TensorEntry, read_entry, read_header
+from .tensor_files import TensorEntry, read_entry, read_header, require_finite
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
@@ -113,16 +113,20 @@ class Checkpoint:
         adapter's change added.
 
         Raises:
-            CheckpointError: the file is gone or ends early, or its dtype is not supported.
+            CheckpointError: the file is gone or ends early, its dtype is not supported, or a number
+                is not finite.
         """
         entry = self.tensors[name]
         if isinstance(entry, GgufEntry):
             block = read_gguf_entry(entry, name, start, stop)
         else:
             block = read_entry(entry, name, start, stop)
+        require_finite(block, name, entry, start)
         change = None if self.adapter is None else self.adapter.changes.get(name)
         if change is not None:
             block += change.rows(name, start, start + len(block))
+            advice = "the adapter changes it beyond float32: take an earlier state of the adapter"
+            require_finite(block, name, change.a, start, advice)
         return block
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.errors import InputError
 from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]
@@ -175,6 +176,9 @@ class Batcher:
         seconds = time.monotonic() - began
         self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
         for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
+            if isinstance(prediction, InputError):  # the other requests have their answers
+                self._fail(request, InputError(f"text {place}: {prediction}"))
+                continue
             if request.logits is None:
                 request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)
                 request.queued = began - request.arrived

@@ -69,7 +69,7 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
         def send_400_response(self, msg: str) -> None:
             """Refuse a request that is not HTTP, in JSON, and close the connection."""
             note_bad()
-            body = json.dumps({"error": msg, "error_type": "bad_http"}).encode()
+            body = json.dumps({"error": msg, "error_type": "bad_http"}, allow_nan=False).encode()
             head = (
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
                 b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)

@@ -121,7 +121,7 @@ def answer(request: Request, model: Model, classified: Classified) -> Reply:
     value: dict[str, Any] = {"model_name": model.name, "model_version": "1", "outputs": outputs}
     if request.id is not None:
         value["id"] = request.id
-    head = json.dumps(value, ensure_ascii=False).encode()
+    head = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return Reply(head + behind, len(head) if request.binary else None)
 
 
