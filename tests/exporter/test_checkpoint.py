@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import tiny
-from trimexport import BuildSpec, CheckpointError, UnsupportedError, plan
+from trimexport import BuildSpec, CheckpointError, Texts, UnsupportedError, build, plan
+from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.source.checkpoint import open_checkpoint
 from trimexport.source.families import GEMMA_NOTICE, notice_for
@@ -187,6 +188,74 @@ def test_an_unsupported_dtype(tiny_copy: Path, dtype: torch.dtype) -> None:
     tiny.edit_tensors(tiny_copy, lambda it: it.update({GATE: it[GATE].to(dtype)}))
     name = {torch.int8: "I8", torch.float64: "F64"}[dtype]
     _refused(tiny_copy, f"is {name}; F32, F16, BF16 can be read")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_number_that_is_none(tmp_path: Path, dtype: torch.dtype, number: float) -> None:
+    directory = tiny.save_tiny(tmp_path, dtype)
+    tiny.edit_tensors(directory, lambda tensors: tensors[GATE][3, 5].fill_(number))
+    what = "NaN" if number != number else f"{number:+}"
+    file = directory / "model.safetensors"
+    _refused(
+        directory,
+        f"tensor {GATE} of {file} holds {what} at [3, 5], which is no finite number; download it "
+        "again, or take a state of the model from before its training diverged",
+    )
+
+
+def test_numbers_that_are_none_are_found_wherever_they_are_read(tiny_copy: Path) -> None:
+    """A row that no prompt and no label reads, too: the label mass rests on all."""
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"][-1] = torch.nan
+        tensors[EMBEDDING][7000, 3:5] = torch.nan
+
+    tiny.edit_tensors(tiny_copy, spoil)
+    checkpoint = open_checkpoint(tiny_copy, "", None)
+    with pytest.raises(CheckpointError, match=r"holds NaN at \[31\], which"):
+        checkpoint.read("model.norm.weight")
+    assert checkpoint.read(EMBEDDING, 0, 7000).isfinite().all()
+    found = r"holds NaN at \[7000, 3\] and 1 more such numbers"
+    for read in (
+        lambda: checkpoint.read_rows(EMBEDDING, [5, 7000]),
+        lambda: list(StreamedWeight(checkpoint, EMBEDDING, False, "e").blocks()),
+        lambda: LayerwiseModel(checkpoint).read_vocabulary(torch.ones(1, 32), [5]),
+    ):
+        with pytest.raises(CheckpointError, match=found):
+            read()
+
+
+def test_sums_that_overflow_are_no_evidence(tiny_copy: Path) -> None:
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors[GATE].fill_(3e38))
+    assert (open_checkpoint(tiny_copy, "", None).read(GATE) == 3e38).all()
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8", "fp32"])
+def test_no_bundle_is_made_of_numbers_that_are_none(tiny_copy: Path, precision: str) -> None:
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors[EMBEDDING][7000, 0].fill_(torch.nan))
+    output = tiny_copy.with_name("bundle")
+    spec = BuildSpec(
+        model=str(tiny_copy), labels=("good", "bad"), prompt="{text} is", precision=(precision,)
+    )
+    with pytest.raises(CheckpointError, match=rf"{EMBEDDING} of .* holds NaN at \[7000, 0\]"):
+        build(spec, output, sample=Texts(tiny.TEXTS))
+    assert not output.exists()
+
+
+def test_weights_that_are_finite_and_make_states_that_are_not(tiny_copy: Path) -> None:
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
+    model = LayerwiseModel(open_checkpoint(tiny_copy, "", None))
+    with pytest.raises(CheckpointError, match="computes hidden states in float32 that are not fin"):
+        model.reference([(2, 5, 9)], [5])
+
+
+@pytest.mark.parametrize("written", ["NaN", "-Infinity", "1e999"])
+def test_a_configuration_with_a_number_that_is_none(tiny_copy: Path, written: str) -> None:
+    path = tiny_copy / "config.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("{", f'{{"anything": [{written}],', 1), encoding="utf-8")
+    _refused(tiny_copy, f"config.json cannot be read: {written} in it is no finite number; downloa")
 
 
 def test_a_file_that_goes_away_while_it_is_read(tiny_copy: Path) -> None:

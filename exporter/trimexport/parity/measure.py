@@ -58,7 +58,7 @@ def measure(
     with progress.bar("reference (untrimmed, PyTorch fp32)", sequences) as tick:
         reference = tuned_reference(bundle, model, manifest, prompts, tick)
     logits, mass = reference.logits, reference.mass
-    _require_finite(logits, sample.texts)
+    require_finite(logits, sample.texts)
     inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
     variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
     uncut = {place: prompts[place] for place, text in enumerate(encoded) if not text.truncated}
@@ -78,7 +78,7 @@ def measure(
     )
 
 
-def _require_finite(reference: Floats, texts: Sequence[str]) -> None:
+def require_finite(reference: Floats, texts: Sequence[str]) -> None:
     """Raise ParityError if the reference, [texts, labels], is no finite number somewhere. What the
     untrimmed model computes is finite, but the bundle's own bias or head was added to it."""
     wrong = np.flatnonzero(~np.isfinite(reference).all(axis=1))
