@@ -107,7 +107,7 @@ def build(
     from trimexport.pipeline import build as run
     from trimexport.texts import read_texts
 
-    sample = None if texts is None else read_texts(texts)
+    sample = None if texts is None else read_texts(texts, say=progress.say)
     balance = None if calibration is None else read_texts(calibration, labels=False)
     commands = given["tensorrt_onnx_only"]
     try:
