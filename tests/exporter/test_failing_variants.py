@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -29,7 +30,7 @@ from trimexport.parity.report import NotRun
 from trimexport.parity.verdict import failures, require
 from trimexport.source.shipped import sample_texts
 from trimexport_runtime import Classifier, Manifest, check_files, read_manifest
-from trimexport_runtime.bundle import Engine
+from trimexport_runtime.bundle import Engine, Variant
 from trimexport_runtime.render import info_json, info_text
 
 FACTOR = 18
@@ -99,11 +100,20 @@ def _check_whole(bundle: Path, manifest: Manifest) -> None:
     first = manifest.variants[0]
     assert (bundle / "onnx/model.onnx").read_bytes() == (bundle / first.graph).read_bytes()
     for variant in manifest.variants:
-        data = {file for file in variant.files if file != "onnx/model.onnx"} | {variant.graph}
-        assert variant.bytes == sum((bundle / file).stat().st_size for file in data)
+        _check_size(bundle, variant)
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     names = {"fp32": "fp32", "int8": "int8", "int4": "q4"}
     assert config["transformers.js_config"]["dtype"] == names[first.name]
+
+
+def _check_size(bundle: Path, variant: Variant) -> None:
+    """It is the graph's and that of the data that it reads, whatever else their files hold."""
+    graph = bundle / variant.graph
+    model = onnx.load(graph, load_external_data=False)
+    places = [{it.key: it.value for it in each.external_data} for each in model.graph.initializer]
+    parts = {(it["location"], it["offset"]): int(it["length"]) for it in places if it}
+    assert {f"onnx/{file}" for file, _ in parts} == {it for it in variant.files if "_data" in it}
+    assert variant.bytes == graph.stat().st_size + sum(parts.values())
 
 
 def _logits(bundle: Path, variant: str) -> np.ndarray:
@@ -123,6 +133,19 @@ def test_what_passes_is_kept(failed: PartialBuildError, kept: Path) -> None:
     report = verify(bundle, sample=Texts(tiny.TEXTS))
     assert [variant.name for variant in report.variants] == ["fp32", "int8"]
     require(report)
+
+
+def test_data_that_variants_share_counts_by_what_each_reads(kept: Path) -> None:
+    """int4 and int8 look tokens up in one table, and neither has the other's matrices."""
+    manifest = read_manifest(kept)
+    sizes = {file.path: file.bytes for file in manifest.files}
+    four, _, eight = manifest.variants
+    (shared,) = {it for it in four.files if it.endswith("_data")} & set(eight.files)
+    assert sizes[shared] > 8000 * 32  # the table
+    for variant in (four, eight):
+        _check_size(kept, variant)
+    whole = sizes[eight.graph] + sum(sizes[it] for it in eight.files if it.endswith("_data"))
+    assert 8000 * 32 < eight.bytes < whole - 10_000
 
 
 def test_what_failed_is_named(failed: PartialBuildError) -> None:
