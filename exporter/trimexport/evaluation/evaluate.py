@@ -41,11 +41,13 @@ def evaluate(
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, or an earlier evaluation that
-            cannot be read or is of other texts.
+        SpecError: texts that cannot be read or have other labels, an earlier evaluation that
+            cannot be read or is of other texts, or an `abstain_below` that is no probability.
         OutputError: the page cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise SpecError(f"abstain_below is {abstain_below:g}; give a probability from 0 to 1")
     require_libraries("evaluating")
     progress = progress or Silent()
     manifest = read_manifest(bundle)
