@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trimexport.errors import SpecError
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts, labels_without_texts
 from trimexport_runtime import Manifest, read_manifest
