@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -30,7 +29,7 @@ from trimexport.parity.report import NotRun
 from trimexport.parity.verdict import failures, require
 from trimexport.source.shipped import sample_texts
 from trimexport_runtime import Classifier, Manifest, check_files, read_manifest
-from trimexport_runtime.bundle import Engine, Variant
+from trimexport_runtime.bundle import Engine
 from trimexport_runtime.render import info_json, info_text
 
 FACTOR = 18
@@ -100,20 +99,10 @@ def _check_whole(bundle: Path, manifest: Manifest) -> None:
     first = manifest.variants[0]
     assert (bundle / "onnx/model.onnx").read_bytes() == (bundle / first.graph).read_bytes()
     for variant in manifest.variants:
-        _check_size(bundle, variant)
+        tiny.check_size(bundle, variant)
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     names = {"fp32": "fp32", "int8": "int8", "int4": "q4"}
     assert config["transformers.js_config"]["dtype"] == names[first.name]
-
-
-def _check_size(bundle: Path, variant: Variant) -> None:
-    """It is the graph's and that of the data that it reads, whatever else their files hold."""
-    graph = bundle / variant.graph
-    model = onnx.load(graph, load_external_data=False)
-    places = [{it.key: it.value for it in each.external_data} for each in model.graph.initializer]
-    parts = {(it["location"], it["offset"]): int(it["length"]) for it in places if it}
-    assert {f"onnx/{file}" for file, _ in parts} == {it for it in variant.files if "_data" in it}
-    assert variant.bytes == graph.stat().st_size + sum(parts.values())
 
 
 def _logits(bundle: Path, variant: str) -> np.ndarray:
@@ -143,7 +132,7 @@ def test_data_that_variants_share_counts_by_what_each_reads(kept: Path) -> None:
     (shared,) = {it for it in four.files if it.endswith("_data")} & set(eight.files)
     assert sizes[shared] > 8000 * 32  # the table
     for variant in (four, eight):
-        _check_size(kept, variant)
+        tiny.check_size(kept, variant)
     whole = sizes[eight.graph] + sum(sizes[it] for it in eight.files if it.endswith("_data"))
     assert 8000 * 32 < eight.bytes < whole - 10_000
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
+import tiny
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
 from trimexport.evaluation.intervals import of_ratio
@@ -27,8 +27,6 @@ from trimexport.planning import plan
 from trimexport.prompt.tokenizer import load_tokenizer
 from trimexport.source.checkpoint import open_checkpoint
 from trimexport.texts import check_sample
-from trimexport_runtime import read_manifest
-from trimexport_runtime.tokenize import TextEncoder
 
 PROMPT = "Review: {text}\nSentiment:"
 LABELS = ("positive", "negative")
@@ -190,10 +188,8 @@ def test_logits_that_are_no_numbers(
     """They fail on whatever backend, and all that is written of them is JSON."""
     if not whole:
         monkeypatch.setattr(backends, "WHOLE_BYTES", 0)
-    manifest = read_manifest(tiny_bundle_copy)
-    encoder = TextEncoder.load(tiny_bundle_copy, manifest)
     sample = Texts(("a film", "\u262f", "dull"))  # whose bytes are in no other text
-    spoil(tiny_bundle_copy / "onnx" / "model.onnx", int(encoder.encode(sample.texts[1]).ids[-1]))
+    tiny.spoil(tiny_bundle_copy, sample.texts[1])
     tokenizer = load_tokenizer(tiny_model)
     model = LayerwiseModel(open_checkpoint(tiny_model, "", None))
     report = measure(tiny_bundle_copy, model, tokenizer, sample)
@@ -205,16 +201,6 @@ def test_logits_that_are_no_numbers(
     assert failures(report) == {"fp32": [f"fp32 fails: {row.reason}"]}
     assert "NO NUMBERS" in table(report)
     assert json.loads(json.dumps(as_dict(report), allow_nan=False))["within_tolerance"] is False
-
-
-def spoil(graph: Path, token: int) -> None:
-    """Give a token NaN in the embedding of a graph in float32."""
-    tables = [it for it in onnx.load(graph, load_external_data=False).graph.initializer]
-    (table_,) = (it for it in tables if it.dims[:1] == [8000])
-    place = {entry.key: entry.value for entry in table_.external_data}
-    with graph.with_name(place["location"]).open("r+b") as stream:
-        stream.seek(int(place["offset"]) + token * table_.dims[1] * 4)
-        stream.write(np.float32(np.nan).tobytes())
 
 
 def test_a_fitted_head_that_is_no_number(report) -> None:  # type: ignore[no-untyped-def]
