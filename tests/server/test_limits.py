@@ -295,15 +295,6 @@ def test_wrong_commands(bundle: Path, tmp_path: Path) -> None:
         assert said in result.stderr
 
 
-@pytest.mark.parametrize("option", ["--wait", "--timeout", "--drain"])
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_time_that_is_no_number(bundle: Path, option: str, value: str) -> None:
-    result = CliRunner().invoke(main, ["serve", str(bundle), option, value])
-    assert result.exit_code == 2
-    assert f"Invalid value for '{option}'" in result.stderr
-    assert f"{value} is no finite number." in result.stderr
-
-
 def test_many_at_once_get_their_own(serve: Serve, bundle: Path) -> None:
     """Texts of all lengths from many clients: each gets what it gets alone, bit for bit."""
     texts = [("a good film " * (it % 40 + 1)) + str(it) for it in range(240)]

@@ -176,8 +176,9 @@ class Batcher:
         seconds = time.monotonic() - began
         self._note(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
         for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
-            if isinstance(prediction, InputError):  # the other requests have their answers
+            if isinstance(prediction, InputError):
                 self._fail(request, InputError(f"text {place}: {prediction}"))
+                requests = [other for other in requests if other is not request]
                 continue
             if request.logits is None:
                 request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,19 +30,8 @@ def _option(name: str, text: str, default: object, **settings: Any) -> Callable[
     return click.option(name, envvar=variable, show_envvar=True, help=text + shown, **settings)
 
 
-def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """The value of an option, unless it is NaN, which no range leaves out, or an infinity."""
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no finite number.")
-    return value
-
-
-def _seconds(name: str, text: str, default: float, least: float = 0.1) -> Callable[[F], F]:
-    """An option that is a time."""
-    return _option(name, text, default, type=click.FloatRange(min=least), callback=_finite)
-
-
 _COUNT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0.1)
 _USUAL = Settings()
 
 
@@ -57,9 +45,9 @@ _USUAL = Settings()
 @_option("--max-body", "Bytes of a request's body.", _USUAL.max_body, type=_COUNT)
 @_option("--max-texts", "Texts of a request.", _USUAL.max_texts, type=_COUNT)
 @_option("--max-queue", "Tokens that may wait.", _USUAL.max_queue, type=_COUNT)
-@_seconds("--wait", "Milliseconds a text may wait for others.", 0.0, least=0)
-@_seconds("--timeout", "Seconds for a request to come.", _USUAL.timeout)
-@_seconds("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain)
+@_option("--wait", "Milliseconds a text may wait for others.", 0.0, type=click.FloatRange(min=0))
+@_option("--timeout", "Seconds for a request to come.", _USUAL.timeout, type=_SECONDS)
+@_option("--drain", "Seconds to answer what was accepted, at the end.", _USUAL.drain, type=_SECONDS)
 @_option("--api-key", "What clients send: Authorization: Bearer KEY.", None)
 @_option("--api-key-file", "The same, from a file.", None, type=click.Path(path_type=Path))
 @_option("--log-texts", "Write the texts into the log.", None, is_flag=True)
