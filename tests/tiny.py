@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, Gemma2ForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from models import GEMMA_MINI, harden
 from trimexport import BuildSpec, Texts, build
+from trimexport_runtime import read_manifest
+from trimexport_runtime.bundle import Variant
+from trimexport_runtime.tokenize import TextEncoder
 
 PROMPT = "Review: {text}\nSentiment:"
 TEXTS = ("a gorgeous, witty movie", "dull", "", "two\nlines", "it never quite comes together")
@@ -107,6 +111,28 @@ def capped_bundle() -> Path:
     )
     output = tiny_root() / "capped-bundle"
     return build(spec, output, sample=Texts(TEXTS), engines=False).directory
+
+
+def spoil(bundle: Path, text: str) -> None:
+    """Give the last token of a text NaN in the embedding of a bundle in float32."""
+    token = TextEncoder.load(bundle, read_manifest(bundle)).encode(text).ids[-1]
+    graph = bundle / "onnx" / "model.onnx"
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    (table,) = (tensor for tensor in tensors if tensor.dims[:1] == [8000])
+    place = {entry.key: entry.value for entry in table.external_data}
+    with graph.with_name(place["location"]).open("r+b") as stream:
+        stream.seek(int(place["offset"]) + int(token) * table.dims[1] * 4)
+        stream.write(struct.pack("<f", float("nan")))
+
+
+def check_size(bundle: Path, variant: Variant) -> None:
+    """It is the graph's and that of the data that it reads, whatever else their files hold."""
+    graph = bundle / variant.graph
+    model = onnx.load(graph, load_external_data=False)
+    places = [{it.key: it.value for it in each.external_data} for each in model.graph.initializer]
+    parts = {(it["location"], it["offset"]): int(it["length"]) for it in places if it}
+    assert {f"onnx/{file}" for file, _ in parts} == {it for it in variant.files if "_data" in it}
+    assert variant.bytes == graph.stat().st_size + sum(parts.values())
 
 
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:

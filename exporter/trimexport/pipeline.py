@@ -30,9 +30,12 @@ from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
 from .quantize.calibration import Calibration
+from .source.empty_model import unread_tensors
 from .source.shipped import calibration_texts, sample_texts
 from .spec import BuildSpec, check_keep
 from .texts import Texts, check_sample, poor_calibration
+
+_NAMED = 3  # tensors that a warning names
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def build(
     release()
     with staged(output, force) as work:
         model = LayerwiseModel(planned.checkpoint)
+        if others := unread_tensors(model.names.values(), planned.checkpoint):
+            progress.say(_unread_note(others, planned))
         manifest = _write(planned, model, calibration, work, progress)
         if engines:
             manifest = _build_engines(manifest, work, progress)
@@ -136,6 +141,16 @@ def build(
     if failed:
         raise PartialBuildError(built, failed)
     return built
+
+
+def _unread_note(others: Sequence[str], planned: Plan) -> str:
+    """The warning of tensors that the model has no place for."""
+    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    return (
+        f"warning: the checkpoint holds tensors that a {planned.checkpoint.architecture} of its "
+        f"config.json does not have, and that are left out: {', '.join(others[:_NAMED])}{more}; "
+        "if the model was trained with them, config.json is another model's"
+    )
 
 
 def _with_kept(report: ParityReport, keep: Sequence[str]) -> ParityReport:

@@ -158,7 +158,7 @@ def set_up(spec: BuildSpec) -> Setting:
 def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """The ids of each text with the prompt's around them. The text is tokenised and cut to the
     limit as in the bundle."""
-    tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
+    tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer, allow_nan=False))
     prompt, limit = setting.prompt, setting.limit
     sequences = []
     for text in texts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
@@ -93,12 +93,15 @@ class _NoLabelColumn(SpecError):
     """The header of a file has no column of labels."""
 
 
-def read_texts(path: Path, *, labels: bool = True) -> Texts:
+def read_texts(
+    path: Path, *, labels: bool = True, say: Callable[[str], None] = lambda line: None
+) -> Texts:
     """Read a `.txt`, `.csv`, `.jsonl` or `.parquet` with a column `text`. Where the latter three
     have a column `label` too, it gives the right answers: see `labelled_texts` for what a label is.
 
     Args:
         labels: False passes labels over.
+        say: is told that a file that could have labels has none, so nothing is judged by them.
 
     Raises:
         SpecError: the file or a line of it cannot be read, it has no line, or a line has no label
@@ -111,6 +114,11 @@ def read_texts(path: Path, *, labels: bool = True) -> Texts:
             gold = _written(path, lines, columns.label, advice)
         except _NoLabelColumn:  # known from the header: nothing else was read
             lines = _lines(path, columns.text, None, advice)
+        if gold is None:
+            say(
+                f'{path} has no column "{columns.label}", so accuracy is left out; call the column '
+                f'of the right answers "{columns.label}" to have it'
+            )
     else:
         lines = _lines(path, None, None, advice)
     return Texts(tuple(line.text for line in lines), gold, str(path))

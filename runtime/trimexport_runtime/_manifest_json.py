@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
@@ -34,7 +35,7 @@ def read(hint: Any, value: Any, path: str = "") -> Any:
     """
     if hint in _SCALARS:
         wanted, kinds = _SCALARS[hint]
-        return _checked(value, path, wanted, *kinds)
+        return _finite(_checked(value, path, wanted, *kinds), path)
     if is_dataclass(hint):
         return _dataclass(hint, _checked(value, path, "an object", dict), path)
     match get_origin(hint), get_args(hint):
@@ -45,7 +46,10 @@ def read(hint: Any, value: Any, path: str = "") -> Any:
             return tuple(read(inner, item, f"{path}[{at}]") for at, item in enumerate(items))
         case origin, (key, inner) if origin is Mapping and key is str:
             pairs = _checked(value, path, "an object", dict).items()
-            return {name: read(inner, item, f"{path}[{json.dumps(name)}]") for name, item in pairs}
+            return {
+                name: read(inner, item, f"{path}[{json.dumps(name, allow_nan=False)}]")
+                for name, item in pairs
+            }
     raise TypeError(f"no values of the type {hint} are read from JSON ({path})")
 
 
@@ -61,10 +65,19 @@ def _dataclass(kind: Any, raw: dict[str, Any], path: str) -> Any:
     return kind(**values)
 
 
+def _finite(value: Any, path: str) -> Any:
+    """`value`, unless it is NaN or an infinity, which Python's reader of JSON takes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} is {value}, not a finite number")
+    return value
+
+
 def _checked(value: Any, path: str, wanted: str, *kinds: type) -> Any:
     """`value`, if its type is one of `kinds`. A bool is no int here, though Python's is one."""
     if type(value) in kinds:
         return value
-    text = json.dumps(value, ensure_ascii=False)
+    text = str(value)
+    if not isinstance(value, float):
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     raise ValueError(f"{path} is {text}, not {wanted}")

@@ -60,7 +60,7 @@ MANIFEST = "trimexport.json"
 
 def to_json(manifest: Manifest) -> str:
     """The manifest as the text of `trimexport.json`."""
-    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -15,9 +15,12 @@ from .backends import DEFAULT, Backend, load_backend
 from .batching import batches, pad, windows
 from .bundle import Manifest, Variant, read_manifest
 from .choice import choose
-from .errors import BackendError, BundleError, InputError
+from .errors import BackendError, BundleError, InputError, NoNumberError
 from .integrity import check_files
 from .tokenize import Encoded, TextEncoder
+
+HALF = frozenset(("fp16", "tensorrt-fp16", "tensorrt-int8"))
+"""The precisions that compute in float16, whose numbers end early."""
 
 _LONG = 4096  # characters; while a longer text is tokenised, other threads run
 
@@ -157,15 +160,19 @@ class Classifier:
         """The logits of texts, float32 `[texts, labels]`, rows in their order.
 
         Raises:
-            InputError: a text cannot be classified, named by its position.
+            InputError: a text cannot be classified, named by its position; NoNumberError where the
+                model's answer to it is no finite number.
             BackendError: the model cannot be run on them.
         """
         windows_ = [np.empty((0, len(self.labels)), dtype=np.float32)]
         position = 0
         for items, logits in self._answers(_listed(texts)):
+            finite = iter(_finite(logits))
             for item in items:
                 if isinstance(item, InputError):
                     raise _placed(item, position)
+                if not next(finite):
+                    raise _placed(no_number(self.variant), position)
                 position += 1
             windows_.append(logits)
         return np.concatenate(windows_)
@@ -188,7 +195,8 @@ class Classifier:
         return self._backend.most_rows(width)
 
     def run(self, rows: Sequence[Encoded]) -> npt.NDArray[np.float32]:
-        """The logits of texts as one batch, float32 `[rows, labels]`.
+        """The logits of texts as one batch, float32 `[rows, labels]`. Where the variant cannot
+        answer a row, some of its logits are no finite numbers.
 
         Raises:
             BackendError: the model cannot be run on them.
@@ -198,11 +206,14 @@ class Classifier:
 
     def predictions(
         self, rows: Sequence[Encoded], logits: npt.NDArray[np.float32]
-    ) -> list[Prediction]:
-        """The answers that logits `[rows, labels]` give to texts."""
-        weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    ) -> list[Prediction | InputError]:
+        """The answers that logits `[rows, labels]` give to texts, or a NoNumberError for a text
+        some of whose logits are no finite numbers."""
+        finite = _finite(logits)
+        real = np.where(finite[:, None], logits, 0).astype(np.float64)
+        weights = np.exp(real - real.max(axis=1, keepdims=True))
         shares = (weights / weights.sum(axis=1, keepdims=True)).tolist()
-        best = logits.argmax(axis=1).tolist()
+        best = real.argmax(axis=1).tolist()
         return [
             Prediction(
                 label=self.labels[place],
@@ -211,7 +222,11 @@ class Classifier:
                 truncated=row.truncated,
                 tokens=len(row.ids),
             )
-            for row, place, probabilities in zip(rows, best, shares, strict=True)
+            if answered
+            else no_number(self.variant)
+            for row, place, probabilities, answered in zip(
+                rows, best, shares, finite.tolist(), strict=True
+            )
         ]
 
     def _each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
@@ -241,6 +256,25 @@ class Classifier:
             return error
 
 
+def no_number(variant: Variant) -> NoNumberError:
+    """What is to be said of a text to which a variant gives logits that are no finite numbers."""
+    what = f"the variant {variant.name} gives it a logit that is no finite number"
+    if variant.precision in HALF:
+        return NoNumberError(
+            f"{what}: float16 ends at 65504; use a variant in another precision, and `trimexport "
+            "verify` to see which texts this one fails on"
+        )
+    return NoNumberError(
+        f"{what}; see with `trimexport-run info --check` whether its files are whole, and if they "
+        "are build the bundle again"
+    )
+
+
+def _finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Whether each row's logits are finite numbers, bool `[rows]`."""
+    return np.asarray(np.isfinite(logits).all(axis=1))
+
+
 def _listed(texts: Any) -> Iterable[str]:
     """`texts`, unless it is one text, whose characters would be taken for texts."""
     if isinstance(texts, str | bytes):
@@ -258,7 +292,7 @@ def _characters(text: Any) -> int:
 
 
 def _placed(error: InputError, position: int) -> InputError:
-    return InputError(f"text {position}: {error}")
+    return type(error)(f"text {position}: {error}")
 
 
 def _or_raise(answers: Iterable[Prediction | InputError]) -> Iterator[Prediction]:

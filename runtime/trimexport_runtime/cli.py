@@ -118,7 +118,7 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
     built = {item.name for item in chosen}
     engines = [item.engine for item in manifest.variants if item.engine and item.name in built]
     if as_json:
-        click.echo(json.dumps({"engines": [asdict(engine) for engine in engines]}))
+        click.echo(json.dumps({"engines": [asdict(engine) for engine in engines]}, allow_nan=False))
     else:
         for engine in engines:
             click.echo(f"{bundle / engine.file}: TensorRT {engine.tensorrt}, {engine.gpu}")

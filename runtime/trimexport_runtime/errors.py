@@ -5,7 +5,8 @@
     |  |- IntegrityError      a file is missing, truncated or altered
     |  '- VersionError        the bundle's format is newer than this runtime
     |- InputError             a text, or the file of texts, cannot be classified
-    |  '- ColumnError         a file has no such column of texts
+    |  |- ColumnError         a file has no such column of texts
+    |  '- NoNumberError       the model's answer to a text is no finite number
     '- BackendError           the backend, or the variant, cannot run here
 
 Every message says what is wrong with the value, what was allowed, and the next step.
@@ -47,6 +48,10 @@ class ColumnError(InputError):
 
     def __str__(self) -> str:
         return f"{self.fact}; {self.advice}"
+
+
+class NoNumberError(InputError):
+    """The model's answer to a text is no finite number, so there is no label for it."""
 
 
 class BackendError(TrimexportRuntimeError):

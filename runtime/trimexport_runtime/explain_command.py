@@ -46,7 +46,7 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
             "variant": classifier.variant.name,
             "provider": classifier.provider,
         }
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
         click.echo("\n".join(lines(explanation)))
 

@@ -60,7 +60,7 @@ def answer_json(
         value["line"] = answer.number
     value |= {"text": answer.text, **prediction_dict(prediction, classifier.labels)}
     value |= {"variant": classifier.variant.name, "provider": classifier.provider}
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
@@ -68,7 +68,7 @@ def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
     where: dict[str, object] = {} if answer.file is None else {"file": answer.file}
     where |= {"line": bad.number} if numbered else {"index": answer.index}
     reason = bad.reason.encode("utf-8", errors="backslashreplace").decode()
-    return json.dumps({**where, "error": reason}, ensure_ascii=False)
+    return json.dumps({**where, "error": reason}, ensure_ascii=False, allow_nan=False)
 
 
 def visible(text: str) -> str:
@@ -91,7 +91,7 @@ def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime(bundle, manifest)}
     if checked:
         value["check"] = "ok"
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:

@@ -135,7 +135,7 @@ def test_what_did_not_run_is_no_pass(
     assert named.exit_code == 1
     assert "tensorrt-fp16 on tensorrt did not run: variant" in named.stderr
     assert "NOT RUN" in named.stdout
-    assert "tensorrt-fp16 on tensorrt was not run: variant" in named.stdout
+    assert "tensorrt-fp16 on tensorrt did not run: variant" in named.stdout
 
 
 def test_a_bundle_with_nothing_for_a_backend(tiny_invoke: Invoke, tiny_bundle: Path) -> None:

@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import tiny
-from trimexport import BuildSpec, CheckpointError, UnsupportedError, plan
+from trimexport import BuildSpec, CheckpointError, Texts, UnsupportedError, build, plan
+from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.progress import Silent
 from trimexport.source.checkpoint import open_checkpoint
+from trimexport.source.empty_model import unread_tensors
 from trimexport.source.families import GEMMA_NOTICE, notice_for
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -220,11 +224,131 @@ def test_a_tensor_of_another_shape(tiny_copy: Path) -> None:
     _refused(tiny_copy, "is [64, 16], the configuration makes it [64, 32]")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("score", ' write "architectures": ["GemmaForSequenceClassification"]'), ("qa_outputs", "")],
+)
+def test_a_trained_output_layer_that_a_language_model_has_not(
+    tiny_copy: Path, name: str, meant: str
+) -> None:
+    """It would be left out without a word, and the answers be those of another layer."""
+    head = {f"{name}.weight": torch.ones(4, 32)}
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors.update(head))
+    message = _refused(tiny_copy, f"holds {name}.weight [4, 32], the trained", UnsupportedError)
+    assert message.startswith(f"{tiny_copy} is a GemmaForCausalLM by its config.json and holds")
+    assert "if the language model is meant, save it alone: python -c" in message
+    assert meant in message
+    assert ("architectures" in message) == bool(meant)
+    if meant:  # what it says helps
+        labels = {str(index): label for index, label in enumerate("abcd")}
+        settings = {"architectures": ["GemmaForSequenceClassification"], "id2label": labels}
+        tiny.edit_json(tiny_copy / "config.json", lambda it: it.update(settings))
+        checkpoint = plan(BuildSpec(model=str(tiny_copy))).checkpoint
+        found = LayerwiseModel(checkpoint).cut_head(range(4))
+        assert torch.equal(found.weight, head["score.weight"])
+
+
+def test_tensors_that_the_model_has_no_place_for(tiny_copy: Path) -> None:
+    bias = "model.layers.1.self_attn.q_proj.bias"
+    more = (bias, "model.layers.2.mlp.up_proj.weight", "model.layers.0.self_attn.rotary_emb.x")
+    tied = {"lm_head.weight": load_file(tiny_copy / "model.safetensors")[EMBEDDING].clone()}
+    added = {name: torch.ones(1) for name in more} | tied
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors.update(added))
+    checkpoint = open_checkpoint(tiny_copy, "", None)
+    names = LayerwiseModel(checkpoint).names.values()
+    assert unread_tensors(names, checkpoint) == [bias, "model.layers.2.mlp.up_proj.weight"]
+
+
+class Heard(Silent):
+    """What a build says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float64])
 def test_an_unsupported_dtype(tiny_copy: Path, dtype: torch.dtype) -> None:
     tiny.edit_tensors(tiny_copy, lambda it: it.update({GATE: it[GATE].to(dtype)}))
     name = {torch.int8: "I8", torch.float64: "F64"}[dtype]
     _refused(tiny_copy, f"is {name}; F32, F16, BF16 can be read")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_number_that_is_none(tmp_path: Path, dtype: torch.dtype, number: float) -> None:
+    directory = tiny.save_tiny(tmp_path, dtype)
+    tiny.edit_tensors(directory, lambda tensors: tensors[GATE][3, 5].fill_(number))
+    what = "NaN" if number != number else f"{number:+}"
+    file = directory / "model.safetensors"
+    _refused(
+        directory,
+        f"tensor {GATE} of {file} holds {what} at [3, 5], which is no finite number; download it "
+        "again, or take a state of the model from before its training diverged",
+    )
+
+
+def test_numbers_that_are_none_are_found_wherever_they_are_read(tiny_copy: Path) -> None:
+    """A row that no prompt and no label reads, too: the label mass rests on all."""
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"][-1] = torch.nan
+        tensors[EMBEDDING][7000, 3:5] = torch.nan
+
+    tiny.edit_tensors(tiny_copy, spoil)
+    checkpoint = open_checkpoint(tiny_copy, "", None)
+    with pytest.raises(CheckpointError, match=r"holds NaN at \[31\], which"):
+        checkpoint.read("model.norm.weight")
+    assert checkpoint.read(EMBEDDING, 0, 7000).isfinite().all()
+    found = r"holds NaN at \[7000, 3\] and 1 more such numbers"
+    for read in (
+        lambda: checkpoint.read_rows(EMBEDDING, [5, 7000]),
+        lambda: list(StreamedWeight(checkpoint, EMBEDDING, False, "e").blocks()),
+        lambda: LayerwiseModel(checkpoint).read_vocabulary(torch.ones(1, 32), [5]),
+    ):
+        with pytest.raises(CheckpointError, match=found):
+            read()
+
+
+def test_sums_that_overflow_are_no_evidence(tiny_copy: Path) -> None:
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors[GATE].fill_(3e38))
+    assert (open_checkpoint(tiny_copy, "", None).read(GATE) == 3e38).all()
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8", "fp32"])
+def test_no_bundle_is_made_of_numbers_that_are_none(tiny_copy: Path, precision: str) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[EMBEDDING][7000, 0] = torch.nan
+        tensors.update({f"other.{number}": torch.ones(1) for number in range(5)})
+
+    tiny.edit_tensors(tiny_copy, spoil)
+    heard = Heard()
+    output = tiny_copy.with_name("bundle")
+    spec = BuildSpec(
+        model=str(tiny_copy), labels=("good", "bad"), prompt="{text} is", precision=(precision,)
+    )
+    with pytest.raises(CheckpointError, match=rf"{EMBEDDING} of .* holds NaN at \[7000, 0\]"):
+        build(spec, output, sample=Texts(tiny.TEXTS), progress=heard)
+    assert not output.exists()
+    (line,) = (line for line in heard.lines if line.startswith("warning: the checkpoint holds"))
+    assert "left out: other.0, other.1, other.2 and 2 more; if the model was trained with" in line
+
+
+def test_weights_that_are_finite_and_make_states_that_are_not(tiny_copy: Path) -> None:
+    tiny.edit_tensors(tiny_copy, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
+    model = LayerwiseModel(open_checkpoint(tiny_copy, "", None))
+    with pytest.raises(CheckpointError, match="computes hidden states in float32 that are not fin"):
+        model.reference([(2, 5, 9)], [5])
+
+
+@pytest.mark.parametrize("written", ["NaN", "-Infinity", "1e999"])
+def test_a_configuration_with_a_number_that_is_none(tiny_copy: Path, written: str) -> None:
+    path = tiny_copy / "config.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("{", f'{{"anything": [{written}],', 1), encoding="utf-8")
+    _refused(tiny_copy, f"config.json cannot be read: {written} in it is no finite number; downloa")
 
 
 def test_a_file_that_goes_away_while_it_is_read(tiny_copy: Path) -> None:

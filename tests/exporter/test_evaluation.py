@@ -245,6 +245,9 @@ def test_texts_from_python_are_evaluated_like_those_of_a_file(
         evaluate(tiny_bundle, data, variants=("int8",))
     with pytest.raises(SpecError, match="no labels are known of the data; give every text its"):
         evaluate(tiny_bundle, Texts(texts))
+    for threshold in (float("nan"), -0.1, 1.1):
+        with pytest.raises(SpecError, match=f"abstain_below is {threshold}; give a probability"):
+            evaluate(tiny_bundle, data, abstain_below=threshold)
 
 
 def test_notes_from_python(tiny_bundle: Path) -> None:

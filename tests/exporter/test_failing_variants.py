@@ -99,8 +99,7 @@ def _check_whole(bundle: Path, manifest: Manifest) -> None:
     first = manifest.variants[0]
     assert (bundle / "onnx/model.onnx").read_bytes() == (bundle / first.graph).read_bytes()
     for variant in manifest.variants:
-        data = {file for file in variant.files if file != "onnx/model.onnx"} | {variant.graph}
-        assert variant.bytes == sum((bundle / file).stat().st_size for file in data)
+        tiny.check_size(bundle, variant)
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     names = {"fp32": "fp32", "int8": "int8", "int4": "q4"}
     assert config["transformers.js_config"]["dtype"] == names[first.name]
@@ -123,6 +122,19 @@ def test_what_passes_is_kept(failed: PartialBuildError, kept: Path) -> None:
     report = verify(bundle, sample=Texts(tiny.TEXTS))
     assert [variant.name for variant in report.variants] == ["fp32", "int8"]
     require(report)
+
+
+def test_data_that_variants_share_counts_by_what_each_reads(kept: Path) -> None:
+    """int4 and int8 look tokens up in one table, and neither has the other's matrices."""
+    manifest = read_manifest(kept)
+    sizes = {file.path: file.bytes for file in manifest.files}
+    four, _, eight = manifest.variants
+    (shared,) = {it for it in four.files if it.endswith("_data")} & set(eight.files)
+    assert sizes[shared] > 8000 * 32  # the table
+    for variant in (four, eight):
+        tiny.check_size(kept, variant)
+    whole = sizes[eight.graph] + sum(sizes[it] for it in eight.files if it.endswith("_data"))
+    assert 8000 * 32 < eight.bytes < whole - 10_000
 
 
 def test_what_failed_is_named(failed: PartialBuildError) -> None:

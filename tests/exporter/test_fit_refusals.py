@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import tiny
 from trimexport import OutputError, SpecError, Texts, fit
 from trimexport.cli import main
+from trimexport.progress import Silent
 from trimexport.texts import text_sha256
 from trimexport.tuning import examples as material
-from trimexport_runtime import IntegrityError, check_files, read_manifest
+from trimexport.tuning.hidden_states import States, read_states
+from trimexport_runtime import InputError, IntegrityError, check_files, read_manifest
 from tuning import FRAMES, LABELS, Interrupted, files_up_to, made, rows_of, write_rows
 
 
@@ -106,6 +109,20 @@ def test_examples_that_are_not_enough() -> None:
     refused(pair[:4], "--shots 2 draws every example, so none is left to score on", shots=(2,))
     same = Texts(("text 0",), LABELS[:1])
     refused(pair, "every text of --test is an example too; give texts that are not", test=same)
+
+
+def test_nothing_is_fitted_to_states_that_are_no_numbers(tiny_bundle_copy: Path) -> None:
+    manifest = read_manifest(tiny_bundle_copy)
+    tiny.spoil(tiny_bundle_copy, "\u262f")
+
+    def states(*texts: str) -> States:
+        return read_states(tiny_bundle_copy, manifest, manifest.variants[0], texts, Silent())
+
+    assert np.isfinite(states("dull", "a film").hidden).all()
+    with pytest.raises(
+        InputError, match="the text '\u262f': the variant fp32 gives it a logit that"
+    ):
+        states("dull", "\u262f")
 
 
 def test_messages_of_the_command(tmp_path: Path, examples: Texts, test_texts: Texts) -> None:

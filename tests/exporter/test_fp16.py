@@ -185,17 +185,11 @@ def test_weights_stream_as_float16(tiny_model: Path, transposed: bool) -> None:
     assert weight.error == pytest.approx(difference / np.linalg.norm(stored), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [(70000.0, "70000, float16 ends at 65504; build"), (float("nan"), "NaN, which is no number")],
-)
-def test_a_weight_that_is_no_float16_is_refused(
-    tiny_copy: Path, number: float, reason: str
-) -> None:
+def test_a_weight_that_is_no_float16_is_refused(tiny_copy: Path) -> None:
     name = "model.layers.0.mlp.gate_proj.weight"
-    edit_tensors(tiny_copy, lambda tensors: tensors[name][3].fill_(number))
+    edit_tensors(tiny_copy, lambda tensors: tensors[name][3].fill_(70000))
     weight = HalfWeight(StreamedWeight(open_checkpoint(tiny_copy, "", None), name, True, "w"))
-    with pytest.raises(ExportError, match=f"tensor {name} holds {reason}"):
+    with pytest.raises(ExportError, match=f"tensor {name} holds 70000, float16 ends at 65504; b"):
         list(weight.blocks())
 
 

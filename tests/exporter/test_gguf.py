@@ -19,7 +19,10 @@ from transformers import AutoModelForCausalLM
 
 from families import make
 from gguf_models import write_gguf
+from trimexport import CheckpointError
+from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.quantize.taken_over import as_stored
 from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport.source.gguf_config import ARCHITECTURES
@@ -272,4 +275,10 @@ def test_blocks_of_a_row_are_all_that_is_read(tmp_path: Path) -> None:
     data[entry.offset : entry.offset + 10 * width] = 255
     data.tofile(file)
     assert torch.equal(found.read(name, 10, 11), row)
-    assert not torch.equal(found.read(name, 9, 10), row)
+    with pytest.raises(CheckpointError, match=rf"tensor {name} of {file} holds NaN at \[9, 0\]"):
+        found.read(name, 9, 10)  # its scale is NaN
+    taken_over = as_stored(StreamedWeight(found, name, False, "e"))
+    with pytest.raises(
+        CheckpointError, match=rf"{name} of {file} holds NaN at \[0, 0\] and 639 mo"
+    ):
+        list(taken_over)

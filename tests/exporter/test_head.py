@@ -163,6 +163,26 @@ def test_a_family_that_is_not_known_is_refused() -> None:
     )
 
 
+def test_a_soft_cap_that_the_family_passes_over() -> None:
+    """What a configuration says besides, as one that was copied from another model, is no fact."""
+    full, cut = full_and_cut(llama(final_logit_softcapping=0.5), [5, 17])
+    assert full.abs().max() > 1
+    assert torch.allclose(full, cut, atol=1e-5, rtol=1e-5)
+
+
+def test_an_output_layer_that_is_more_than_its_rows() -> None:
+    class Adapted(nn.Linear):
+        """As peft and packed weights have it."""
+
+    model = llama()
+    model.lm_head = Adapted(64, 8000, bias=False)
+    with pytest.raises(
+        UnsupportedError,
+        match=r"is a test_head\.Adapted, whose logits .* \(merge_and_unload in peft",
+    ):
+        trim_head(model, [5, 17])
+
+
 def test_a_module_that_is_no_model_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="what a Linear does to its logits"):
         trim_head(nn.Linear(3, 4), [1, 2])

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tiny
 from models import GEMMA_MINI, gemma, save
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, verify
 from trimexport.evaluation.intervals import of_ratio
+from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import margin_error, margins
+from trimexport.parity import backends
+from trimexport.parity.json_report import as_dict
+from trimexport.parity.measure import measure, require_finite
+from trimexport.parity.render import table
 from trimexport.parity.report import Disagreement
 from trimexport.parity.tolerance import TOLERANCES
-from trimexport.parity.verdict import require
+from trimexport.parity.verdict import failures, require
 from trimexport.parity.warnings import warnings
 from trimexport.planning import plan
+from trimexport.prompt.tokenizer import load_tokenizer
+from trimexport.source.checkpoint import open_checkpoint
 from trimexport.texts import check_sample
 
 PROMPT = "Review: {text}\nSentiment:"
@@ -170,6 +179,34 @@ def test_thousands_of_texts_are_counted(report) -> None:  # type: ignore[no-unty
     bad = replace(variant, max_logit_difference=2.0, outside=tuple(range(5000)))
     with pytest.raises(ParityError, match="and 4,980 more texts outside"):
         require(replace(many, variants=(bad,)))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_logits_that_are_no_numbers(
+    tiny_bundle_copy: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """They fail on whatever backend, and all that is written of them is JSON."""
+    if not whole:
+        monkeypatch.setattr(backends, "WHOLE_BYTES", 0)
+    sample = Texts(("a film", "\u262f", "dull"))  # whose bytes are in no other text
+    tiny.spoil(tiny_bundle_copy, sample.texts[1])
+    tokenizer = load_tokenizer(tiny_model)
+    model = LayerwiseModel(open_checkpoint(tiny_model, "", None))
+    report = measure(tiny_bundle_copy, model, tokenizer, sample)
+    assert report.variants == ()
+    (row,) = report.not_run
+    assert row.failed
+    assert row.reason.startswith("text 2 ('\u262f'): the variant fp32 gives it a logit that is no")
+    assert not report.within
+    assert failures(report) == {"fp32": [f"fp32 fails: {row.reason}"]}
+    assert "NO NUMBERS" in table(report)
+    assert json.loads(json.dumps(as_dict(report), allow_nan=False))["within_tolerance"] is False
+
+
+def test_a_fitted_head_that_is_no_number(report) -> None:  # type: ignore[no-untyped-def]
+    logits = np.array([[1.0, 2.0], [np.nan, 1.0]])
+    with pytest.raises(ParityError, match=r"a logit of text 2 \('bad film'\) is no finite number"):
+        require_finite(logits, report.texts)
 
 
 def test_a_gap_is_measured_and_warned_of(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from onnxscript import opset20 as op
 
 from models import llama, save
 from trimexport.bundle.onnx_file import write_onnx
-from trimexport.graph.nodes import input_of, require, shape_of
+from trimexport.graph.nodes import constant, input_of, require, shape_of
 from trimexport.graph.passes.fold_constants import fold_constants
 from trimexport.graph.passes.fold_transposes import fold_transposes
 from trimexport.graph.passes.fuse_norms import fuse_norms
@@ -43,6 +43,25 @@ def run(model: ir.Model, directory: Path, **inputs: np.ndarray) -> np.ndarray:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(directory / "graph.onnx"), options)
     return session.run(None, inputs)[0]
+
+
+def test_a_constant_is_found_by_what_it_holds() -> None:
+    """A name that other numbers have already is not theirs."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET})
+    one = constant(graph, "one", np.array(1, dtype=np.float32))
+    assert constant(graph, "one", np.array(1, dtype=np.float32)) is one
+    others = [
+        np.array(1, dtype=np.int64),
+        np.array([1], dtype=np.float32),
+        np.array(1 + 2**-23, dtype=np.float32),
+    ]
+    made = [constant(graph, "one", other) for other in others]
+    assert [value.name for value in made] == ["one_2", "one_3", "one_4"]
+    for value, other in zip(made, others, strict=True):
+        held = value.const_value.numpy()
+        assert held.dtype == other.dtype
+        assert np.array_equal(held, other)
+        assert constant(graph, "one", other) is value
 
 
 def both(

@@ -338,6 +338,8 @@ def test_the_commands(
         if command[0] == "verify" and message is None:
             accuracy = json.loads(done.stdout)["reference"]["accuracy"]
             assert (accuracy is None) == (labels is None)
+            left_out = f'{path} has no column "label", so accuracy is left out; call the column of'
+            assert (left_out in done.stderr) == (labels is None)
     assert not (tmp_path / "b").exists()
 
 

@@ -191,6 +191,19 @@ def classifier(bundle: Path) -> Classifier:
 
 
 @pytest.fixture
+def spoil() -> Callable[[Path, str], None]:
+    """Give a character's token NaN in a bundle's embedding, which lies at the data's beginning."""
+
+    def change(folder: Path, character: str) -> None:
+        token = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(character).ids[0]
+        with (folder / "onnx" / "model.onnx_data").open("r+b") as stream:
+            stream.seek(token * 16 * 4)
+            stream.write(np.float32(np.nan).tobytes())
+
+    return change
+
+
+@pytest.fixture
 def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
     """Change a bundle's manifest as raw JSON."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trimexport_runtime import BackendError, Classifier
+from trimexport_runtime import BackendError, Classifier, InputError
 from trimexport_runtime.server.batcher import Answered, Batcher, Ran
 from trimexport_runtime.server.log import LogHandler
 from trimexport_runtime.tokenize import Encoded
@@ -58,6 +58,25 @@ def test_a_request_that_fails_takes_no_other_with_it(make_bundle: MakeBundle) ->
     assert np.isfinite(submitted(batcher, classifier, ["j"]).result(timeout=10).logits).all()
     batcher.close()
     assert batcher.tokens == 0
+
+
+def test_a_text_whose_logits_are_no_numbers_fails_its_own_request(
+    bundle: Path, spoil: Callable[[Path, str], None]
+) -> None:
+    spoil(bundle, "%")
+    classifier = Classifier.load(bundle, threads=1)
+    ran: list[Ran] = []
+    batcher = Batcher(classifier, wait=0.5, note=ran.append)
+    good = [submitted(batcher, classifier, [text]) for text in TEXTS]
+    failing = submitted(batcher, classifier, ["j", "b c % e f"])
+    for future, text in zip(good, TEXTS, strict=True):
+        np.testing.assert_allclose(
+            future.result(timeout=10).logits, classifier.logits([text]), atol=1e-5
+        )
+    with pytest.raises(InputError, match="text 1: the variant fp32 gives it a logit that is no"):
+        failing.result(timeout=10)
+    batcher.close()
+    assert [it.rows for it in ran] == [5]
 
 
 def test_what_nobody_waits_for_is_not_run(bundle: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimexport_runtime import Classifier, InputError, Prediction
+from trimexport_runtime import Classifier, InputError, Manifest, Prediction
 from trimexport_runtime.batching import WINDOW_CHARACTERS, WINDOW_TEXTS
+from trimexport_runtime.errors import NoNumberError
 
 Expected = Callable[[Path, str], npt.NDArray[np.float64]]
 Counted = Callable[[list[str]], tuple[Iterator[str], list[str]]]
@@ -156,6 +157,36 @@ def test_each_gives_errors_in_their_places(classifier: Classifier) -> None:
     first, second, third = classifier.classify_each(["a", "\ud800", "b"])
     assert isinstance(second, InputError)
     assert [first, third] == classifier.classify(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "remedy"),
+    [
+        ("fp32", "see with `trimexport-run info --check` whether its files are whole"),
+        ("fp16", "float16 ends at 65504; use a variant in another precision"),
+    ],
+)
+def test_a_text_whose_logits_are_no_numbers_is_one_text(
+    make_bundle: Callable[..., Path],
+    spoil: Callable[[Path, str], None],
+    with_variants: Callable[..., Callable[[Manifest], Manifest]],
+    precision: str,
+    remedy: str,
+) -> None:
+    change = with_variants(it={"precision": precision})
+    whole = Classifier.load(make_bundle("whole", change=change), variant="it", threads=1)
+    texts = ["a movie", "a movie % of it", "dull"]
+    spoil(folder := make_bundle("spoiled", change=change), "%")
+    classifier = Classifier.load(folder, variant="it", threads=1)
+    first, bad, last = classifier.classify_each(texts)
+    assert [first, last] == whole.classify([texts[0], texts[2]])
+    assert isinstance(bad, NoNumberError)
+    assert str(bad).startswith("the variant it gives it a logit that is no finite number")
+    assert remedy in str(bad)
+    for ask in (classifier.classify, classifier.logits):
+        with pytest.raises(InputError, match=f"text 1: the variant it .*{remedy[:9]}"):
+            ask(texts)
+    assert np.array_equal(classifier.logits(texts[::2]), whole.logits(texts[::2]))
 
 
 def test_the_stream_reads_no_further_than_a_window(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,25 @@ def test_bad_lines_are_counted_and_the_first_are_named(bundle: Path, tmp_path: P
     assert "the first 10 are named" in result.stderr
     assert result.stderr.count("in.jsonl, line ") == parts.LISTED == 10
     assert [row["error"] is None for row in rows_of(out)] == [False] * 12 + [True, False]
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.jsonl", "out.csv"])
+def test_a_text_whose_logits_are_no_numbers_costs_one_row(
+    bundle: Path, tmp_path: Path, spoil: Callable[[Path, str], None], name: str
+) -> None:
+    spoil(bundle, "%")
+    given, out = write(tmp_path / "in.jsonl", ["good", "% of it", "bad"]), tmp_path / name
+    result = run("classify", bundle, "--file", given, "-o", out)
+    assert result.exit_code == 1
+    assert "1 of the records could not be classified" in result.stderr
+    first, wrong, last = rows_of(out)
+    assert wrong["error"].startswith("the variant fp32 gives it a logit that is no finite number")
+    assert (wrong["label"], wrong["probability"]) == (None, None)
+    assert first["error"] is last["error"] is None
+    answers = run("classify", bundle, "--file", given, "--json")
+    assert answers.exit_code == 1
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in answers.stdout.splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False]
 
 
 PEAK = """

@@ -70,7 +70,7 @@ def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any]) -> dict
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.write(json.dumps(request, allow_nan=False).encode() + b"\n")
         process.stdin.flush()
     except BrokenPipeError:
         return None

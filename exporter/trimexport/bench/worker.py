@@ -104,7 +104,7 @@ def main() -> None:
                 reply = perform(answer, request)
         except Exception as error:  # the parent reports whatever a library raises
             reply = {"error": reason(error), "kind": type(error).__name__}
-        replies.write(json.dumps(reply) + "\n")
+        replies.write(json.dumps(reply, allow_nan=False) + "\n")
         replies.flush()
 
 

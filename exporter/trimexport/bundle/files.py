@@ -71,7 +71,7 @@ def name_variants(variants: Sequence[Variant], work: Path) -> None:
 
 
 def _write_json(path: Path, value: object, indent: int | None) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 

@@ -229,7 +229,7 @@ def _write(
         (work / data).unlink()
         hashes = {}
     files = [graph, *sorted(f"onnx/{file}" for file in data_files(model))]
-    size = sum((work / file).stat().st_size for file in files)
+    size = (work / graph).stat().st_size + _referred(model)
     if first and graph != CLIENTS_NAME:
         shutil.copyfile(work / graph, work / CLIENTS_NAME)
         files.append(CLIENTS_NAME)
@@ -248,8 +248,19 @@ def _write(
 
 def data_files(model: ir.Model) -> set[str]:
     """The names of the data files that a written graph refers to."""
+    return {str(tensor.location) for tensor in _external(model)}
+
+
+def _referred(model: ir.Model) -> int:
+    """The bytes of data files that a written graph refers to. A file that variants share counts in
+    each of them by what it needs of it."""
+    places = {(str(it.location), it.offset): it.nbytes for it in _external(model)}
+    return sum(places.values())
+
+
+def _external(model: ir.Model) -> list[ir.ExternalTensor]:
     tensors = (value.const_value for value in model.graph.initializers.values())
-    return {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
 
 
 def _domains(model: ir.Model) -> set[str]:

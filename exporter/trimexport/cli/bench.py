@@ -61,11 +61,16 @@ def bench(
         raise click.UsageError("--model is where --against pytorch finds the model; give both.")
     if adapter is not None and not set(against) & set(PYTORCH):
         raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
-    sample = Texts(tuple(sample_texts())) if texts is None else read_texts(texts)
+    progress = ConsoleProgress()
+    sample = Texts(tuple(sample_texts()))
+    if texts is not None:
+        sample = read_texts(texts, say=progress.say)
     subjects = find_subjects(bundle, against, model, adapter)
-    report = run(subjects, sample, threads=threads, rounds=rounds, progress=ConsoleProgress())
+    report = run(subjects, sample, threads=threads, rounds=rounds, progress=progress)
     machine = this_machine()
     if as_json:
-        click.echo(json.dumps(as_dict(report, machine), indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(as_dict(report, machine), indent=2, ensure_ascii=False, allow_nan=False)
+        )
     else:
         click.echo(table(report, machine))

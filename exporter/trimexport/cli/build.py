@@ -109,7 +109,7 @@ def build(
     from trimexport.pipeline import build as run
     from trimexport.texts import read_texts
 
-    sample = None if texts is None else read_texts(texts)
+    sample = None if texts is None else read_texts(texts, say=progress.say)
     balance = None if calibration is None else read_texts(calibration, labels=False)
     commands = given["tensorrt_onnx_only"]
     try:
@@ -144,7 +144,7 @@ def _show(built: Built, dropped: Sequence[str], commands: bool, as_json: bool) -
             **as_dict(built.report),
             "trtexec": trtexec,
         }
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
         return
     click.echo(table(built.report))
     for name, versions in trtexec.items() if commands else ():

@@ -65,7 +65,9 @@ def calibrate(
         engines = trimexport.undo_calibration(bundle, progress=progress)
         value = {"bundle": str(bundle), "calibration": None, "engines_dropped": list(engines)}
         undone = f"{bundle}: the calibration is undone"
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else undone)
+        click.echo(
+            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else undone
+        )
         return
 
     from trimexport.texts import read_texts
@@ -75,7 +77,7 @@ def calibrate(
     calibrated = trimexport.calibrate(bundle, sample, shares, progress=progress)
     if as_json:
         value = calibrated_as_dict(bundle, calibrated)
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo("\n".join(calibrated_lines(bundle, calibrated)))
 

@@ -75,7 +75,7 @@ def evaluate(
     from trimexport.evaluation.render import text_lines
 
     if as_json:
-        click.echo(json.dumps(as_dict(evaluated), ensure_ascii=False))
+        click.echo(json.dumps(as_dict(evaluated), ensure_ascii=False, allow_nan=False))
         return
     for evaluation in evaluated.variants:
         click.echo("\n".join([*text_lines(evaluation, evaluated.labels), ""]))

@@ -51,4 +51,6 @@ def inspect(texts: tuple[str, ...], as_json: bool, **given: Any) -> None:
         words = next_words(planned, texts, progress)
         value["texts"] = [asdict(it) for it in words]
         table = "\n".join([table, *("\n" + "\n".join(next_words_lines(it)) for it in words)])
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else table)
+    click.echo(
+        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else table
+    )

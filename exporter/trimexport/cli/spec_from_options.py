@@ -112,7 +112,7 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
         prompt = prompt_for(directory, labels)
     if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)
-        say(f"model: {named}; prompt: {json.dumps(prompt, ensure_ascii=False)}")
+        say(f"model: {named}; prompt: {json.dumps(prompt, ensure_ascii=False, allow_nan=False)}")
     return BuildSpec(**{**given, "model": model or str(directory), "prompt": prompt})
 
 

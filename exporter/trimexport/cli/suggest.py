@@ -81,7 +81,7 @@ def suggest(
     progress.say(caution(suggestion))
     if as_json:
         value = {**as_dict(suggestion, top), "recipe": None if output is None else str(output)}
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(table(suggestion, top))
     if output is None:

@@ -70,7 +70,8 @@ def verify(
     names = BACKENDS if backends == "all" else parse_names(backends)
     if not set(names) <= set(BACKENDS):
         raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
-    sample = None if texts is None else read_texts(texts)
+    progress = ConsoleProgress()
+    sample = None if texts is None else read_texts(texts, say=progress.say)
     report = run(
         bundle,
         sample=sample,
@@ -79,10 +80,10 @@ def verify(
         tokenizer=tokenizer,
         backends=names,
         optimum=optimum_python,
-        progress=ConsoleProgress(),
+        progress=progress,
     )
     if as_json:
-        click.echo(json.dumps(as_dict(report), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_dict(report), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(table(report))
     require(report, () if backends == "all" else names)

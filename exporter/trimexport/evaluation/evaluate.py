@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trimexport.errors import SpecError
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts, labels_without_texts
 from trimexport_runtime import Manifest, read_manifest
@@ -41,11 +42,13 @@ def evaluate(
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, or an earlier evaluation that
-            cannot be read or is of other texts.
+        SpecError: texts that cannot be read or have other labels, an earlier evaluation that
+            cannot be read or is of other texts, or an `abstain_below` that is no probability.
         OutputError: the page cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise SpecError(f"abstain_below is {abstain_below:g}; give a probability from 0 to 1")
     require_libraries("evaluating")
     if page is not None:
         check_page(page)

@@ -40,7 +40,9 @@ def write_record(evaluated: Evaluated, page: Path) -> None:
 
     title = f"{evaluated.bundle.resolve().name} on {Path(evaluated.data).name}"
     text = html_page(title, evaluated.variants, evaluated.labels)
-    write_files({page: text, page.with_suffix(".json"): json.dumps(as_dict(evaluated))})
+    write_files(
+        {page: text, page.with_suffix(".json"): json.dumps(as_dict(evaluated), allow_nan=False)}
+    )
 
 
 def as_dict(evaluated: Evaluated) -> dict[str, Any]:

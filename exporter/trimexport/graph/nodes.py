@@ -105,10 +105,25 @@ def number(value: ir.Value | None) -> float | None:
 
 
 def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    """The initializer called `name`; it is made of `array` where it is not there yet."""
-    if name not in graph.initializers:
-        return initializer(graph, ir.tensor(np.array(array), name=name))
-    return graph.initializers[name]
+    """An initializer that holds `array`, made where it is not there yet. It is called `name`, or
+    where that is the name of other numbers `name` and a number."""
+    numbers = np.array(array)
+    for free in (name, *(f"{name}_{again}" for again in range(2, len(graph.initializers) + 3))):
+        there = graph.initializers.get(free)
+        if there is None:
+            return initializer(graph, ir.tensor(numbers, name=free))
+        if _holds(there, numbers):
+            return there
+    raise AssertionError("a graph has fewer names than it has initializers")
+
+
+def _holds(value: ir.Value, numbers: npt.NDArray[np.generic]) -> bool:
+    """Whether an initializer is just these numbers, of this type and shape."""
+    tensor = value.const_value
+    if tensor is None or tuple(tensor.shape.numpy()) != numbers.shape:
+        return False
+    held = tensor.numpy()
+    return held.dtype == numbers.dtype and held.tobytes() == numbers.tobytes()
 
 
 def initializer(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trimexport.errors import SpecError
+from trimexport.errors import SpecError, UnsupportedError
 from trimexport.source.empty_model import output_layer
 from trimexport.source.families import softcap_of
 
@@ -57,10 +57,11 @@ def trim_head(
     Raises:
         SpecError: no token, or one outside the vocabulary.
         UnsupportedError: a model of another family, whose logits might be more than the output
-            layer's.
+            layer's, or an output layer that is more than its rows.
     """
     softcap = softcap_of(model)
     full = output_layer(model)
+    _check_layer(full)
     _check_rows(token_ids, len(full.get_parameter("weight")))
     read = functools.partial(_rows_in_memory, full) if read is None else read
     weight = read("weight", token_ids)
@@ -79,6 +80,18 @@ def capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
 
 def _rows_in_memory(layer: nn.Module, name: str, rows: Sequence[int]) -> torch.Tensor:
     return layer.get_parameter(name).detach()[torch.tensor(list(rows))]
+
+
+def _check_layer(layer: nn.Module) -> None:
+    """Raise UnsupportedError unless the layer is a plain linear one: an adapter on it, or numbers
+    in a packed form, would be lost."""
+    kind = type(layer)
+    if kind is not nn.Linear:
+        raise UnsupportedError(
+            f"the model's output layer is a {kind.__module__}.{kind.__name__}, whose logits are "
+            "not those of its rows alone; merge an adapter first (merge_and_unload in peft), or "
+            "load the model without quantisation"
+        )
 
 
 def _check_rows(token_ids: Sequence[int], rows: int) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
-from trimexport.errors import ExportError
+from trimexport.errors import CheckpointError, ExportError
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.source.empty_model import (
     body_of,
@@ -80,10 +80,13 @@ class LayerwiseModel:
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
         """Run the prefix once and keep every layer's keys and values."""
         layers: list[Any] = list(self._read_prefix(prefix_ids, DynamicCache()).layers)
-        return PrefixCache(
+        cache = PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
         )
+        for part in (*cache.keys, *cache.values):
+            self._require_finite(part, "keys and values")
+        return cache
 
     @torch.no_grad()
     def reference(
@@ -139,8 +142,10 @@ class LayerwiseModel:
         `token_ids`, float32 [n, tokens], and the log of the sum of exp over all logits, float32
         [n]."""
         parts = [self._head(rows, token_ids) for rows in hidden.split(ROWS_PER_HEAD)]
-        logits, normalisers = zip(*parts, strict=True)
-        return torch.cat(logits), torch.cat(normalisers)
+        logits, normalisers = (torch.cat(each) for each in zip(*parts, strict=True))
+        self._require_finite(logits, "logits")
+        self._require_finite(normalisers, "logits")
+        return logits, normalisers
 
     @torch.no_grad()
     def head_blocks(self, hidden: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -243,8 +248,19 @@ class LayerwiseModel:
         self._lengths = torch.tensor([len(sequence) for sequence in sequences])
         past = cache if cache.get_seq_length() else None
         output = self.body(input_ids=ids, past_key_values=past, use_cache=past is not None)
-        hidden = output.last_hidden_state
-        return hidden[torch.arange(len(sequences)), self._lengths - 1]  # type: ignore[no-any-return]
+        hidden = output.last_hidden_state[torch.arange(len(sequences)), self._lengths - 1]
+        self._require_finite(hidden, "hidden states")
+        return hidden  # type: ignore[no-any-return]
+
+    def _require_finite(self, numbers: torch.Tensor, what: str) -> None:
+        """Raise CheckpointError if what the model computed is not finite. Its weights are, as they
+        are read, so they or the configuration are not what they should be."""
+        if not bool(numbers.isfinite().all()):
+            raise CheckpointError(
+                f"the untrimmed model of {self.checkpoint.directory} computes {what} in float32 "
+                "that are not finite numbers, though its weights are; weights and configuration "
+                "do not belong together, or are damaged: download them again"
+            )
 
     def _head(
         self, hidden: torch.Tensor, token_ids: Sequence[int]

@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from trimexport.bundle.part_by_part import Feed, cut, run_by_parts
 from trimexport.progress import Progress
+from trimexport.texts import short
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
 from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
+from trimexport_runtime.classifier import no_number
 from trimexport_runtime.tokenize import Encoded
 
 from .report import NotRun
@@ -27,7 +29,6 @@ PYTORCH, OPTIMUM = "pytorch", "optimum"
 BACKENDS = (PYTORCH, *PROVIDERS, OPTIMUM)
 TRIMMED = "trimmed"  # the row of the cut head in PyTorch, which is no variant
 WHOLE_BYTES = 2**29  # the largest variant that is loaded whole on the CPU
-_TEXTS_PER_TICK = 256
 _WORKER = Path(__file__).with_name("optimum_worker.py")
 
 Logits = npt.NDArray[np.float32]
@@ -73,15 +74,41 @@ def _names_for(backend: str, manifest: Manifest) -> list[str]:
 
 
 def run_row(inputs: RowInputs, name: str, backend: str, progress: Progress) -> Logits | NotRun:
-    """The logits of a variant on a backend, float32 [texts, labels], or why there are none.
+    """The logits of a variant on a backend, float32 [texts, labels], all of them finite, or why
+    there are none.
 
     Raises:
         TrimexportRuntimeError: a variant cannot run on the CPU, where it must.
     """
     if backend == PYTORCH:
-        return inputs.trimmed
-    if backend == OPTIMUM:
-        return _run_in_optimum(inputs, name, progress)
+        logits: Logits | NotRun = inputs.trimmed
+    elif backend == OPTIMUM:
+        logits = _run_in_optimum(inputs, name, progress)
+    else:
+        logits = _run_in_runtime(inputs, name, backend, progress)
+    if isinstance(logits, NotRun) or (wrong := _first_wrong(logits)) is None:
+        return logits
+    what = "a logit is no finite number"
+    if backend != PYTORCH:
+        what = str(no_number(inputs.manifest.variant(name)))
+    reason = f"text {wrong + 1} ({short(inputs.texts[wrong])}): {what}"
+    return NotRun(name, backend, reason, failed=True)
+
+
+def _first_wrong(logits: Logits) -> int | None:
+    """The place of the first text one of whose logits is no finite number."""
+    places = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    return int(places[0]) if len(places) else None
+
+
+def _run_in_runtime(
+    inputs: RowInputs, name: str, backend: str, progress: Progress
+) -> Logits | NotRun:
+    """The logits that the runtime gives, or the reason why it gives none.
+
+    Raises:
+        TrimexportRuntimeError: see `run_row`.
+    """
     try:
         variant = choose(inputs.manifest, name or None, backend)
         if backend == DEFAULT and variant.bytes > WHOLE_BYTES:
@@ -95,16 +122,15 @@ def run_row(inputs: RowInputs, name: str, backend: str, progress: Progress) -> L
 
 def _run_whole(inputs: RowInputs, variant: str, backend: str, progress: Progress) -> Logits:
     """The logits of a variant as the runtime gives them."""
-    texts = inputs.texts
+    texts = inputs.encoded
     where = "" if backend == DEFAULT else f" on {backend}"
+    logits = np.empty((len(texts), len(inputs.manifest.labels)), dtype=np.float32)
     with progress.bar(f"variant {variant}{where}", len(texts)) as tick:
         classifier = Classifier.load(inputs.bundle, variant=variant, backend=backend)
-        parts = []
-        for start in range(0, len(texts), _TEXTS_PER_TICK):
-            part = classifier.logits(texts[start : start + _TEXTS_PER_TICK])
-            parts.append(part)
-            tick(len(part))
-        return np.concatenate(parts)
+        for group in batches([len(text.ids) for text in texts], classifier.most_rows):
+            logits[group] = classifier.run([texts[index] for index in group])
+            tick(len(group))
+        return logits
 
 
 def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Logits:
@@ -139,7 +165,7 @@ def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits 
         try:
             run = subprocess.run(
                 [inputs.optimum, "-P", str(_WORKER)],
-                input=json.dumps(request),
+                input=json.dumps(request, allow_nan=False),
                 capture_output=True,
                 text=True,
                 encoding="utf-8",
@@ -156,7 +182,4 @@ def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits 
         return NotRun(name, OPTIMUM, f"{inputs.optimum} gave no answer; name a Python")
     if "error" in reply:
         return NotRun(name, OPTIMUM, reply["error"])
-    logits = np.array(reply["logits"], dtype=np.float32)
-    if not np.isfinite(logits).all():
-        return NotRun(name, OPTIMUM, "a logit is not a finite number")
-    return logits
+    return np.array(reply["logits"], dtype=np.float32)

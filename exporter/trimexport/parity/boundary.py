@@ -109,5 +109,5 @@ def _text_ids(
     """The ids of each text in its segment, which do not depend on the suffix."""
     prompt = tokenise_prompt(template, tokenizer)
     definition = text_tokenizer(tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy)
-    texts_tokenizer = Tokenizer.from_str(json.dumps(definition))
+    texts_tokenizer = Tokenizer.from_str(json.dumps(definition, allow_nan=False))
     return [texts_tokenizer.encode(text, add_special_tokens=False).ids for text in texts]

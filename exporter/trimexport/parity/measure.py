@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimexport.errors import SpecError
+from trimexport.errors import ParityError, SpecError
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
-from trimexport.texts import Texts, check_sample
+from trimexport.texts import Texts, check_sample, short
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
@@ -58,6 +58,7 @@ def measure(
     with progress.bar("reference (untrimmed, PyTorch fp32)", sequences) as tick:
         reference = tuned_reference(bundle, model, manifest, prompts, tick)
     logits, mass = reference.logits, reference.mass
+    require_finite(logits, sample.texts)
     inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
     variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
     uncut = {place: prompts[place] for place, text in enumerate(encoded) if not text.truncated}
@@ -75,6 +76,18 @@ def measure(
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
         not_run=not_run,
     )
+
+
+def require_finite(reference: Floats, texts: Sequence[str]) -> None:
+    """Raise ParityError if the reference, [texts, labels], is no finite number somewhere. What the
+    untrimmed model computes is finite, but the bundle's own bias or head was added to it."""
+    wrong = np.flatnonzero(~np.isfinite(reference).all(axis=1))
+    if len(wrong):
+        raise ParityError(
+            f"with the bundle's own head and bias a logit of text {wrong[0] + 1} "
+            f"({short(texts[wrong[0]])}) is no finite number, so nothing can be compared with it; "
+            "fit or calibrate the bundle again"
+        )
 
 
 def _run_rows(

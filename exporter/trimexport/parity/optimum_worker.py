@@ -9,6 +9,7 @@ need another transformers than the exporter.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 ROWS = 32
 
+Logits = list[float | None]
 
-def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -> list[list[float]]:
+
+def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -> list[Logits]:
     """The logits of `ORTModelForSequenceClassification`, [texts, labels], for texts that the
-    bundle's own tokenizer cuts and pads."""
+    bundle's own tokenizer cuts and pads; None where one is no finite number."""
     import numpy as np
     import onnxruntime as ort
     from optimum.onnxruntime import ORTModelForSequenceClassification
@@ -33,13 +36,14 @@ def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -
     model: Any = ORTModelForSequenceClassification.from_pretrained(
         bundle, subfolder=str(path.parent), file_name=path.name, session_options=options
     )
-    all_logits: list[list[float]] = []
+    all_logits: list[Logits] = []
     for start in range(0, len(texts), ROWS):
-        rows = tokenizer(texts[start : start + ROWS], truncation=True)
-        width = max(1, *(len(row) for row in rows["input_ids"]))
-        padded = tokenizer.pad(rows, padding="max_length", max_length=width, return_tensors="np")
+        encoded = tokenizer(texts[start : start + ROWS], truncation=True)
+        width = max(1, *(len(row) for row in encoded["input_ids"]))
+        padded = tokenizer.pad(encoded, padding="max_length", max_length=width, return_tensors="np")
         answer = model(**{name: value.astype(np.int64) for name, value in padded.items()})
-        all_logits += answer.logits.tolist()
+        rows = answer.logits.tolist()
+        all_logits += [[each if math.isfinite(each) else None for each in row] for row in rows]
     return all_logits
 
 
@@ -58,7 +62,7 @@ def main() -> None:
         }
     except Exception as error:  # whatever a library raises is the answer here
         reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-    replies.write(json.dumps(reply))
+    replies.write(json.dumps(reply, allow_nan=False))
     replies.close()
 
 

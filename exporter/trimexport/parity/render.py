@@ -28,7 +28,10 @@ def rows(report: ParityReport) -> list[tuple[str, ...]]:
     """The parity table: a header, the reference, and a row for each variant on each backend."""
     accuracy = _percent(report.reference_accuracy)
     reference = ("reference", *[""] * (len(_HEADER) - 3), accuracy, "")
-    absent = [(row.title, *[""] * (len(_HEADER) - 2), "NOT RUN") for row in report.not_run]
+    absent = [
+        (row.title, *[""] * (len(_HEADER) - 2), "NO NUMBERS" if row.failed else "NOT RUN")
+        for row in report.not_run
+    ]
     return [_HEADER, reference, *(_row(variant) for variant in report.variants), *absent]
 
 
@@ -82,7 +85,7 @@ def facts(report: ParityReport) -> list[str]:
         hidden = len(variant.disagreements) - LISTED
         if hidden > 0:
             lines.append(f"{variant.title}: {hidden} more disagreements are in the JSON report")
-    return [*lines, *(f"{row.title} was not run: {row.reason}" for row in report.not_run)]
+    return [*lines, *(row.sentence for row in report.not_run)]
 
 
 def _row(variant: VariantParity) -> tuple[str, ...]:

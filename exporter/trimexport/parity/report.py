@@ -88,17 +88,23 @@ class VariantParity:
 
 @dataclass(frozen=True)
 class NotRun:
-    """A row that could not run, and why. `name` is empty if the bundle has no variant for the
-    backend."""
+    """A row without logits, and why. `name` is empty if the bundle has no variant for the backend.
+    `failed` says that it ran, and gave what is no finite number; else it could not run."""
 
     name: str
     backend: str
     reason: str
+    failed: bool = False
 
     @property
     def title(self) -> str:
         """The row's name in tables."""
         return title(self.name, self.backend)
+
+    @property
+    def sentence(self) -> str:
+        """What is to be said of the row."""
+        return f"{self.title} {'fails' if self.failed else 'did not run'}: {self.reason}"
 
 
 def title(name: str, backend: str) -> str:
@@ -162,4 +168,5 @@ class ParityReport:
     @property
     def within(self) -> bool:
         """Whether every variant that ran keeps to its tolerance."""
-        return all(variant.within for variant in self.variants)
+        failed = any(row.failed for row in self.not_run)
+        return not failed and all(variant.within for variant in self.variants)

@@ -13,14 +13,15 @@ from .warnings import doubts
 
 def failures(report: ParityReport, backends: Sequence[str] = ()) -> dict[str, list[str]]:
     """The variants that fail, and the lines that say how: those outside their tolerance that are
-    not kept all the same, and those that did not run on one of these backends."""
+    not kept all the same, those whose logits are no numbers, and those that did not run on one of
+    these backends."""
     found: dict[str, list[str]] = {}
     for variant in report.variants:
         if not variant.within and not variant.kept:
             found.setdefault(variant.name, []).extend(_verdict(report, variant))
     for row in report.not_run:
-        if row.backend in backends:
-            found.setdefault(row.name, []).append(f"{row.title} did not run: {row.reason}")
+        if row.failed or row.backend in backends:
+            found.setdefault(row.name, []).append(row.sentence)
     return found
 
 

@@ -137,8 +137,8 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     pad = _pad_token(loaded, directory)
     return SourceTokenizer(
         definition=definition,
-        whole=Tokenizer.from_str(json.dumps(definition)),
-        inside=Tokenizer.from_str(json.dumps(without_start(definition))),
+        whole=Tokenizer.from_str(json.dumps(definition, allow_nan=False)),
+        inside=Tokenizer.from_str(json.dumps(without_start(definition), allow_nan=False)),
         pad_token=pad,
         pad_token_id=backend.get_vocab(with_added_tokens=True)[pad],
     )

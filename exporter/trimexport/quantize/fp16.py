@@ -23,7 +23,6 @@ rounds every result; by it (`benchmarks/rounded.py`) gemma-mini's logits differ 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,16 +45,11 @@ def to_half(part: torch.Tensor, name: str) -> torch.Tensor:
     """float32 -> float16.
 
     Raises:
-        ExportError: a number is outside float16's range, or is none.
+        ExportError: a number is outside float16's range.
     """
     half = part.to(torch.float16)
     if not bool(torch.isfinite(half).all()):
         largest = float(part.abs().max())
-        if math.isnan(largest):
-            raise ExportError(
-                f"tensor {name} holds NaN, which is no number; the checkpoint is damaged: fetch it "
-                "again"
-            )
         raise ExportError(
             f"tensor {name} holds {largest:g}, float16 ends at {LARGEST:g}; build this model with "
             "--precision fp32 or int8"

@@ -5,6 +5,7 @@ Rows are output channels here, whichever way a matrix lies in the checkpoint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,15 +63,20 @@ class Error:
         self._wrong = 0.0
         self._whole = 0.0
 
-    def add(self, part: torch.Tensor, wrong: torch.Tensor | float) -> None:
-        """Note a part of a weight, and what its other form misses or the sum of its squares."""
-        missed = float(wrong.square().sum()) if isinstance(wrong, torch.Tensor) else wrong
-        self._wrong += missed
-        self._whole += float(part.square().sum())
+    def add(self, part: torch.Tensor, wrong: torch.Tensor) -> None:
+        """Note a part of a weight, and what its other form misses."""
+        self._wrong += _squares(wrong)
+        self._whole += _squares(part)
 
     def relative(self) -> float:
         """The norm of what is missed by that of the whole."""
         return float((self._wrong / max(self._whole, _LEAST)) ** 0.5)
+
+
+def _squares(part: torch.Tensor) -> float:
+    """The sum of the squares of float32 numbers, which may be beyond float32 itself."""
+    total = float(part.square().sum())
+    return total if math.isfinite(total) else float(part.double().square().sum())
 
 
 def products(model: ir.Model) -> list[Product]:

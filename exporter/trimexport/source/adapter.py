@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -25,7 +24,7 @@ from .checkpoint import Checkpoint, read_config
 from .empty_model import equal_tensors, is_tied, make_skeleton, module_name, output_layer
 from .families import family_of, reference_attention
 from .low_rank import Adapter, LowRank, weights_file
-from .tensor_files import TensorEntry, read_entry, read_header
+from .tensor_files import TensorEntry, read_entry, read_header, require_finite
 
 _PREFIX = "base_model.model."
 _PAIR = re.compile(r"(.+)\.lora_([AB])\.weight")
@@ -200,11 +199,8 @@ def _check_finite(key: str, entry: TensorEntry) -> None:
     rows = entry.shape[0] if entry.shape else 1
     step = max(1, _BLOCK * rows // max(entry.bytes, 1))
     for start in range(0, rows, step):
-        if not torch.isfinite(read_entry(entry, key, start, start + step)).all():
-            raise CheckpointError(
-                f"tensor {key} of {entry.file} holds NaN or infinity, so the training failed; take "
-                "an earlier state of the adapter"
-            )
+        block = read_entry(entry, key, start, start + step)
+        require_finite(block, key, entry, start, "take an earlier state of the adapter")
 
 
 def _refuse_half_of_a_tie(checkpoint: Checkpoint, adapter: Adapter, model: PreTrainedModel) -> None:

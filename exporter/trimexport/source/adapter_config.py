@@ -148,8 +148,9 @@ def _read(directory: Path) -> dict[str, Any]:
 
 
 def _refuse_setting(directory: Path, key: str, value: object) -> None:
+    written = json.dumps(value, allow_nan=False)
     raise UnsupportedError(
-        f"the adapter {directory} has {key} = {json.dumps(value)} in {CONFIG}, with which it is "
+        f"the adapter {directory} has {key} = {written} in {CONFIG}, with which it is "
         f"more than plain LoRA; {MERGE}"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,13 @@ from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
 from .json_file import read_json_object, unreadable
 from .low_rank import Adapter
-from .tensor_files import TensorEntry, read_entry, read_header
+from .tensor_files import TensorEntry, read_entry, read_header, require_finite
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+# Output layers of transformers' decoders for labels of texts, of tokens and of spans.
+_OTHER_HEAD = re.compile(r"(score|classifier|qa_outputs)\.weight")
 
 
 @dataclass(frozen=True)
@@ -113,16 +116,20 @@ class Checkpoint:
         adapter's change added.
 
         Raises:
-            CheckpointError: the file is gone or ends early, or its dtype is not supported.
+            CheckpointError: the file is gone or ends early, its dtype is not supported, or a number
+                is not finite.
         """
         entry = self.tensors[name]
         if isinstance(entry, GgufEntry):
             block = read_gguf_entry(entry, name, start, stop)
         else:
             block = read_entry(entry, name, start, stop)
+        require_finite(block, name, entry, start)
         change = None if self.adapter is None else self.adapter.changes.get(name)
         if change is not None:
             block += change.rows(name, start, start + len(block))
+            advice = "the adapter changes it beyond float32: take an earlier state of the adapter"
+            require_finite(block, name, change.a, start, advice)
         return block
 
     def read_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
@@ -157,7 +164,9 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
     _check_kind(architecture, whole, model)
     tensors: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
-        tensors.update(_renamed(read_header(file), family))
+        entries = read_header(file)
+        _refuse_other_head(entries, architecture, family, directory)
+        tensors.update(_renamed(entries, family))
     return Checkpoint(directory, model, revision, config, architecture, tensors)
 
 
@@ -197,6 +206,30 @@ def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None
             f"config.json of {model} names {architecture} and model_type {config.model_type}, "
             f"which is another family; supported are {', '.join(SUPPORTED)}"
         )
+
+
+def _refuse_other_head(
+    entries: Mapping[str, TensorEntry], architecture: str, family: Family, directory: Path
+) -> None:
+    """Raise UnsupportedError if a language model's checkpoint holds the output layer of another
+    task. It was trained to answer with that layer, which a build would leave out."""
+    heads = [name for name in entries if _OTHER_HEAD.fullmatch(name)]
+    if is_classifier(architecture) or not heads:
+        return
+    name, shape = heads[0], list(entries[heads[0]].shape)
+    meant = ""
+    if name.startswith("score."):
+        meant = (
+            f'if that one is meant, write "architectures": ["{family.classifiers[0]}"] and its '
+            "labels, as id2label, into config.json; "
+        )
+    raise UnsupportedError(
+        f"{directory} is a {architecture} by its config.json and holds {name} {shape}, the trained "
+        f"output layer of another task, which would be left out; {meant}if the language model is "
+        'meant, save it alone: python -c "from transformers import AutoModelForCausalLM as M; '
+        f"M.from_pretrained('{directory}').save_pretrained('{directory}-lm')\" and copy the "
+        "tokenizer's files too"
+    )
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ computes them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import torch
@@ -30,6 +31,7 @@ from .tensor_files import check_dtype
 
 Part = TypeVar("Part")
 
+_NEEDLESS = re.compile(r"(^|\.)rotary_emb\.|^lm_head\.")
 _ROWS = 8192  # rows of an embedding that are compared at once
 
 
@@ -154,6 +156,18 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
             check_dtype(source, entry)
         names[name] = source
     return names
+
+
+def unread_tensors(names: Iterable[str], checkpoint: Checkpoint) -> list[str]:
+    """The checkpoint's tensors that are no parameter of the model, but for those that are known to
+    be needless: tables of rotary angles, and an output layer that the model has not or shares with
+    the embedding.
+
+    Args:
+        names: those that are, by `parameter_names`.
+    """
+    others = checkpoint.tensors.keys() - set(names)
+    return sorted(name for name in others if not _NEEDLESS.search(name))
 
 
 def module_name(model: nn.Module, wanted: nn.Module) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from trimexport.errors import UnsupportedError
 
 _CLASSIFIER = "ForSequenceClassification"
+_SOFTCAPPED = frozenset(("Gemma2ForCausalLM", "Gemma3ForCausalLM"))
 
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
@@ -233,7 +234,7 @@ def softcap_of(model: Any) -> float | None:
         "; for another model copy the rows of its output layer, and do to their logits what its "
         "forward does",
     )
-    if is_classifier(architecture):
+    if architecture not in _SOFTCAPPED:  # the others pass over what a configuration says of it
         return None
     return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 

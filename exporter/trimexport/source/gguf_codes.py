@@ -8,8 +8,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .gguf_blocks import GgufEntry, read_gguf_rows
+from .tensor_files import require_finite
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -79,13 +81,14 @@ def read_codes(entry: GgufEntry, name: str, start: int, stop: int) -> Codes:
     """Rows of a matrix in one of FORMS, which is not transposed.
 
     Raises:
-        CheckpointError: the file is gone or ends early.
+        CheckpointError: the file is gone or ends early, or a number is not finite.
     """
     import gguf
 
     form = FORMS[entry.dtype]
     raw = read_gguf_rows(entry, name, start, stop)
     numbers = gguf.dequantize(raw, gguf.GGMLQuantizationType[entry.dtype])
+    require_finite(torch.from_numpy(numbers), name, entry, start)
     blocks = raw.reshape(len(raw), -1, form.size)
     scales = form.scales(blocks).reshape(len(raw), -1)
     over = numbers.reshape(*scales.shape, form.block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is missing.
-        CheckpointError: it cannot be read, or holds something else.
+        CheckpointError: it cannot be read, or holds something else, or a number that is none.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -37,3 +39,11 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} is not a JSON object; {remedy}")
     return raw
+
+
+def _finite(written: str) -> float:
+    """A number of JSON. Python's reader takes NaN and infinities too, which its standard lacks."""
+    number = float(written)
+    if not math.isfinite(number):
+        raise ValueError(f"{written} in it is no finite number")
+    return number

@@ -8,6 +8,7 @@ memory map, so that pages that were read do not count as memory of the process.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+_DAMAGED = "download it again, or take a state of the model from before its training diverged"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,37 @@ def check_dtype(name: str, entry: TensorEntry) -> None:
             f"tensor {name} of {entry.file} is {entry.dtype}; {', '.join(_DTYPES)} can be read "
             "(a checkpoint that is quantised already has to be dequantised first)"
         )
+
+
+def require_finite(
+    block: torch.Tensor, name: str, entry: TensorEntry, start: int = 0, advice: str = _DAMAGED
+) -> None:
+    """Refuse NaN and infinity, which no later stage could make sense of.
+
+    Args:
+        block: rows of the tensor `name`, float32, of which the first is its row `start`.
+        advice: what to do about it.
+
+    Raises:
+        CheckpointError: a number of the block is not finite; it names the tensor and the place.
+    """
+    # Where one number is not finite the sum is not either, and a sum is one fast pass. It may also
+    # overflow, so only numbers themselves are evidence.
+    if math.isfinite(float(block.sum())):
+        return
+    wrong = torch.isfinite(block).logical_not_()
+    count = int(wrong.sum())
+    if not count:
+        return
+    place = [] if block.dim() == 0 else wrong.nonzero()[0].tolist()
+    found = float(block[tuple(place)])
+    where = f" at {[start + place[0], *place[1:]]}" if place else ""
+    more = f" and {count - 1:,} more such numbers" if count > 1 else ""
+    what = "NaN" if math.isnan(found) else f"{found:+}"
+    raise CheckpointError(
+        f"tensor {name} of {entry.file} holds {what}{where}{more}, which is no finite number; "
+        f"{advice}"
+    )
 
 
 def _read_tensor(

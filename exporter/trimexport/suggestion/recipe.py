@@ -81,4 +81,4 @@ def _seen_from(path: Path, name: str) -> str:
 def _toml(value: object) -> str:
     """A string, list or truth value as TOML, which JSON writes the same way but for one control
     character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

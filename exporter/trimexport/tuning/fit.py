@@ -204,7 +204,9 @@ def _write(
 def _write_reports(work: Path, report: dict[str, Any], points: Sequence[CurvePoint]) -> None:
     target = work / REPORT
     target.parent.mkdir()
-    target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    target.write_text(
+        json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     if points:
         from .curve_plot import draw_curve  # here, for it needs matplotlib
 

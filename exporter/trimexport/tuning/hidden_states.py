@@ -19,6 +19,7 @@ from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
+from trimexport_runtime.classifier import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 Rows = npt.NDArray[np.float32]
@@ -46,7 +47,7 @@ def read_states(
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph.
-        InputError: a text cannot be classified.
+        InputError: a text cannot be classified, or the answer to it is no finite number.
         ExportError: the graph has no head.
     """
     encoder = TextEncoder.load(bundle, manifest)
@@ -66,6 +67,9 @@ def read_states(
             rows = len(states) // len(batch)
             hidden[batch] = states[::rows]
             tick(len(batch))
+    wrong = np.flatnonzero(~np.isfinite(hidden).all(axis=1) | ~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise InputError(f"the text {texts[wrong[0]][:40]!r}: {no_number(variant)}")
     return States(hidden, logits, head, rows)
 
 

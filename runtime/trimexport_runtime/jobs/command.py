@@ -38,7 +38,7 @@ def run_job(job: Job, as_json: bool) -> None:
             err=True,
         )
         if as_json:
-            click.echo(json.dumps({"output": str(job.output), "scored": 0}))
+            click.echo(json.dumps({"output": str(job.output), "scored": 0}, allow_nan=False))
         return
     _print_outcome(job, outcome, time.monotonic() - began, as_json)
 
@@ -57,7 +57,7 @@ def _print_outcome(job: Job, outcome: Outcome, seconds: float, as_json: bool) ->
             "seconds": round(seconds, 3),
             "texts_per_second": round(rate, 1),
         }
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
         resumed = tally.records - outcome.scored
         earlier = f" ({resumed:,} of them before)" if resumed else ""

@@ -59,7 +59,7 @@ class Folder:
             else:
                 self._empty()
                 with atomic_file(self.path / JOB) as stream:
-                    stream.write(json.dumps(identity, indent=2).encode())
+                    stream.write(json.dumps(identity, indent=2, allow_nan=False).encode())
             self._owned = True
         except OSError as error:
             self._release()
@@ -160,7 +160,10 @@ class Folder:
 
 def keep(directory: Path, name: str, rows: bytes, tally: Tally) -> None:
     """Write a part's rows, then the tally that makes it done."""
-    for suffix, content in ((".part", rows), (".json", json.dumps(asdict(tally)).encode())):
+    for suffix, content in (
+        (".part", rows),
+        (".json", json.dumps(asdict(tally), allow_nan=False).encode()),
+    ):
         with atomic_file(directory / f"{name}{suffix}") as stream:
             stream.write(content)
 

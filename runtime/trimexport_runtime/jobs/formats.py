@@ -82,7 +82,7 @@ def _json_line(row: Row, labels: Sequence[str]) -> bytes:
         value |= prediction_dict(row.prediction, labels)
     else:
         value["error"] = row.error
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _csv(rows: Sequence[Row], labels: Sequence[str]) -> bytes:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.errors import InputError
 from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]
@@ -190,6 +191,10 @@ class Batcher:
             return
         seconds = time.monotonic() - began
         for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
+            if isinstance(prediction, InputError):
+                self._fail(request, InputError(f"text {place}: {prediction}"))
+                requests = [other for other in requests if other is not request]
+                continue
             if request.logits is None:
                 request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)
                 request.queued = began - request.arrived

@@ -52,7 +52,9 @@ class Log:
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 taken.append({"dropped_lines": dropped})
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in taken)
+            text = "".join(
+                json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in taken
+            )
             try:
                 sys.stderr.write(text.encode(errors="backslashreplace").decode())
                 sys.stderr.flush()

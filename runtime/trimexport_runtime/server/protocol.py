@@ -124,7 +124,7 @@ def protocol(seconds: float, note_bad: Callable[[], None]) -> type[HttpToolsProt
             """Refuse a request that is not HTTP, in JSON, and close the connection."""
             note_bad()
             logging.getLogger(__name__).warning("refused: %s", msg)
-            body = json.dumps({"error": msg, "error_type": "bad_http"}).encode()
+            body = json.dumps({"error": msg, "error_type": "bad_http"}, allow_nan=False).encode()
             head = (
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
                 b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trimexport.graph.nodes import described, require
+from trimexport.graph.nodes import described, initializer, require
 from trimexport.graph.streamed_weights import StreamedWeight
 
 
 def fold_transposes(model: ir.Model) -> None:
     """Apply the pass in place."""
     graph = model.graph
+    made: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or not isinstance(source.const_value, StreamedWeight):
@@ -23,16 +24,8 @@ def fold_transposes(model: ir.Model) -> None:
         order = node.attributes.get("perm")
         if list(require(order, f"the order of {described(node)}").as_ints()) != [1, 0]:
             continue
-        name = f"{source.name}.transposed"
-        if name not in graph.initializers:
-            weight = source.const_value.transpose(name)
-            graph.register_initializer(
-                ir.Value(
-                    name=name,
-                    shape=weight.shape,
-                    type=ir.TensorType(ir.DataType.FLOAT),
-                    const_value=weight,
-                )
-            )
-        node.outputs[0].replace_all_uses_with(graph.initializers[name])
+        if source not in made:
+            weight = source.const_value.transpose(f"{source.name}.transposed")
+            made[source] = initializer(graph, weight)
+        node.outputs[0].replace_all_uses_with(made[source])
         graph.remove(node, safe=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from trimexport.graph.nodes import input_of
+from trimexport.graph.nodes import constant, input_of
 
 
 def static_reshapes(model: ir.Model) -> None:
@@ -46,14 +46,4 @@ def _dims(source: ir.Shape, result: ir.Shape) -> list[int] | None:
 def _constant(graph: ir.Graph, dims: list[int]) -> ir.Value:
     """An initializer holding `dims`, shared by every reshape to the same target."""
     name = "reshape_" + "_".join(str(dim).replace("-", "m") for dim in dims)
-    if name not in graph.initializers:
-        array = np.array(dims, dtype=np.int64)
-        graph.register_initializer(
-            ir.Value(
-                name=name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(ir.DataType.INT64),
-                const_value=ir.tensor(array, name=name),
-            )
-        )
-    return graph.initializers[name]
+    return constant(graph, name, np.array(dims, dtype=np.int64))
