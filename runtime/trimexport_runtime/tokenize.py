@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
+from .long_text import Reach, Tokenise, first_ids, first_part, last_ids, reach_of
 
 TOKENIZER = "tokenizer.json"
 _NORMALISED = 4  # characters that a normaliser makes into one, at most
@@ -43,8 +44,9 @@ def problem_of(text: object) -> str | None:
 class TextEncoder:
     """Tokenises texts for one bundle. It never changes once made, so threads may share it.
 
-    Time is near to linear in the text's length: a million letters take about a second, a million
-    characters of four byte tokens each about four.
+    Of a text that is much longer than the limit, only the part that is kept is tokenised, where
+    `long_text` can say which that is. Otherwise time is near to linear in the text's length: a
+    million characters take one to four seconds.
     """
 
     def __init__(self, tokenizer: Tokenizer, limit: TextLimit, *, allow_empty: bool) -> None:
@@ -95,10 +97,7 @@ class TextEncoder:
         """
         if problem := problem_of(text):
             raise InputError(problem)
-        if aside:
-            ids = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
-        else:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._kept_and_more(text, partial(self._ids, aside=aside))
         if not ids and not self._allow_empty:
             raise InputError(
                 "the text has no tokens and this bundle's prompt has none either, so there is "
@@ -108,3 +107,21 @@ class TextEncoder:
         if excess > 0:
             ids = ids[:-excess] if self._limit.truncate == "end" else ids[excess:]
         return Encoded(np.asarray(ids, dtype=np.int64), excess > 0)
+
+    def _kept_and_more(self, text: str, tokenise: Tokenise) -> list[int]:
+        """The ids of a text, or if these are more than the limit, enough of them to see that, at
+        the end that is kept."""
+        if len(text) < 2 * first_part(self._limit.tokens):
+            return tokenise(text)
+        find = first_ids if self._limit.truncate == "end" else last_ids
+        return find(text, self._limit.tokens, tokenise, self._reach)
+
+    @cached_property
+    def _reach(self) -> Reach:
+        merges = isinstance(self._tokenizer.model, models.BPE)
+        return reach_of(self._tokenizer.get_vocab(), merges=merges)
+
+    def _ids(self, text: str, *, aside: bool) -> list[int]:
+        if aside:
+            return self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
