@@ -17,7 +17,7 @@ from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
 from .prompt.label_trie import Trie
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
-from .prompt.tokenizer_choice import check_known, check_vocabulary, tokenizer_place
+from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
@@ -31,7 +31,9 @@ from .spec import BuildSpec
 class Setting:
     """What a spec asks of which model, before the tokens of its labels are looked for.
 
-    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json.
+    `tokenizer` is without the tokens that the model does not know, which `tokenizer_notes` tells
+    the user of. `limit` is how many tokens a text may have, `text_tokenizer` the bundle's
+    tokenizer.json.
     """
 
     spec: BuildSpec
@@ -40,6 +42,7 @@ class Setting:
     prompt: PromptIds
     limit: int
     text_tokenizer: Mapping[str, Any]
+    tokenizer_notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Plan(Setting):
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that tell the user of choices made."""
-        notes = _adapter_notes(self.checkpoint)
+        notes = (*_adapter_notes(self.checkpoint), *self.tokenizer_notes)
         if self.verbalizer is None:
             suffix_ids = self.prompt.suffix_ids
             return (*notes, *padding_notes(self.checkpoint, self.tokenizer, suffix_ids))
@@ -134,10 +137,10 @@ def set_up(spec: BuildSpec) -> Setting:
     if adapter is not None and spec.adapter is not None:
         checkpoint = merge_adapter(checkpoint, adapter, spec.adapter)
     place = tokenizer_place(spec.tokenizer, checkpoint)
-    tokenizer = load_tokenizer(place)
-    check_vocabulary(tokenizer, place, checkpoint)
+    whole = load_tokenizer(place)
+    tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
     bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
-    prompt = _tokenise(bare, tokenizer, checkpoint)
+    prompt = _tokenise(bare, whole, checkpoint)
     control = _control(prompt)
     if shots:
         refuse_control(shots, tokenizer, control)
@@ -152,6 +155,7 @@ def set_up(spec: BuildSpec) -> Setting:
         text_tokenizer=text_tokenizer(
             tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
         ),
+        tokenizer_notes=tokenizer_notes,
     )
 
 
@@ -212,7 +216,7 @@ def _tokenise(
     trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = tokenise_prompt(template, tokenizer, ended=classifier)
-    check_known((*prompt.prefix_ids, *prompt.suffix_ids), tokenizer, checkpoint)
+    check_known(prompt, tokenizer, checkpoint)
     if not classifier:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)

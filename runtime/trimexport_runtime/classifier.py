@@ -193,7 +193,7 @@ class Classifier:
         Raises:
             BackendError: the model cannot be run on them.
         """
-        ids, mask = pad([row.ids for row in rows], self.manifest.pad_token_id)
+        ids, mask = pad([row.ids for row in rows])
         return self._backend.run(ids, mask)
 
     def predictions(

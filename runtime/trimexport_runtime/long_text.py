@@ -22,8 +22,10 @@ If neither succeeds with a part of twice the size and so on, the whole text is t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from tokenizers import Tokenizer, models
 
 _WORD_END = re.compile(r"(?<=[0-9A-Za-z])(?= )")
 _ACROSS = re.compile("[0-9A-Za-z][ \u2581\u0120]")  # a space as texts and vocabularies write it
@@ -38,22 +40,24 @@ class Reach:
     """What a vocabulary says of how far its tokens reach.
 
     Args:
-        characters: the characters of the longest token, or None if the model does not merge pairs.
+        characters: the characters of the longest token.
         across_words: whether a token holds a word's end and the space behind it.
-    """
-
-    characters: int | None
-    across_words: bool
-
-
-def reach_of(vocabulary: Iterable[str], *, merges: bool) -> Reach:
-    """The reach of a vocabulary's tokens.
-
-    Args:
         merges: whether the model merges pairs.
     """
-    tokens = list(vocabulary)
-    return Reach(max(map(len, tokens)) if merges else None, any(map(_ACROSS.search, tokens)))
+
+    characters: int
+    across_words: bool
+    merges: bool
+
+
+def reach_of(tokenizer: Tokenizer) -> Reach:
+    """How far the tokens of a tokenizer reach."""
+    tokens = list(tokenizer.get_vocab())
+    return Reach(
+        characters=max(map(len, tokens)),
+        across_words=any(map(_ACROSS.search, tokens)),
+        merges=isinstance(tokenizer.model, models.BPE),
+    )
 
 
 def first_part(tokens: int) -> int:
@@ -105,7 +109,7 @@ def _places(text: str, start: int, stop: int, size: int, reach: Reach) -> range:
     """As many places in a row as the longest token has characters, with no white space so far on
     both sides. There are none if the whole text is less work than parts of `size` at each."""
     longest = reach.characters
-    if longest is None or 2 * longest * size > len(text):
+    if not reach.merges or 2 * longest * size > len(text):
         return range(0)
     stretch = re.compile(rf"\S{{{3 * longest}}}").search(text, start, stop + 3 * longest)
     return range(stretch.start() + longest, stretch.start() + 2 * longest) if stretch else range(0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 
 from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
 from .long_text import Reach, Tokenise, first_ids, first_part, last_ids, reach_of
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
 _NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 
@@ -41,6 +43,18 @@ def problem_of(text: object) -> str | None:
     return None
 
 
+def _tokens_known(path: Path) -> int | None:
+    """The `vocab_size` of a bundle's config.json, or None if it does not say."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); copy the bundle again") from None
+    rows = config.get("vocab_size") if isinstance(config, dict) else None
+    return rows if isinstance(rows, int) else None
+
+
 class TextEncoder:
     """Tokenises texts for one bundle. It never changes once made, so threads may share it.
 
@@ -49,17 +63,29 @@ class TextEncoder:
     million characters take one to four seconds.
     """
 
-    def __init__(self, tokenizer: Tokenizer, limit: TextLimit, *, allow_empty: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        limit: TextLimit,
+        *,
+        allow_empty: bool,
+        known: int | None = None,
+    ) -> None:
+        """Args:
+        known: how many tokens the model's embedding has a row for, if that is known.
+        """
         self._tokenizer = tokenizer
         self._limit = limit
         self._allow_empty = allow_empty
+        self._known = known
 
     @classmethod
     def load(cls, bundle: Path, manifest: Manifest) -> TextEncoder:
-        """Read the bundle's `tokenizer.json`.
+        """Read the bundle's `tokenizer.json`, and from its `config.json` how many tokens the model
+        knows.
 
         Raises:
-            BundleError: it is missing or `tokenizers` cannot read it.
+            BundleError: the tokenizer is missing, or one of the two cannot be read.
         """
         path = bundle / TOKENIZER
         try:
@@ -77,13 +103,13 @@ class TextEncoder:
             tokenizer,
             manifest.text_limit,
             allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids),
+            known=_tokens_known(bundle / CONFIG),
         )
 
     @cached_property
     def most_characters(self) -> int:
         """The most characters that a text within the limit can have, whatever its tokens are."""
-        longest = max(map(len, self._tokenizer.get_vocab()))
-        return _NORMALISED * longest * self._limit.tokens
+        return _NORMALISED * self._reach.characters * self._limit.tokens
 
     def encode(self, text: str, *, aside: bool = False) -> Encoded:
         """The text's token ids, cut to the bundle's limit at its end or its start.
@@ -93,7 +119,8 @@ class TextEncoder:
                 own, unless TOKENIZERS_PARALLELISM is false.
 
         Raises:
-            InputError: the text is no str, has a lone surrogate, or leaves nothing to classify.
+            InputError: the text is no str, has a lone surrogate or a token that the model does not
+                know, or leaves nothing to classify.
         """
         if problem := problem_of(text):
             raise InputError(problem)
@@ -106,7 +133,20 @@ class TextEncoder:
         excess = len(ids) - self._limit.tokens
         if excess > 0:
             ids = ids[:-excess] if self._limit.truncate == "end" else ids[excess:]
+        self._check_known(ids)
         return Encoded(np.asarray(ids, dtype=np.int64), excess > 0)
+
+    def _check_known(self, ids: Sequence[int]) -> None:
+        """Refuse a token that the embedding has no row for. Builds leave such tokens out of the
+        tokenizer; earlier ones did not."""
+        if self._known is None or max(ids, default=0) < self._known:
+            return
+        token = next(it for it in ids if it >= self._known)
+        raise InputError(
+            f"the text has the token {self._tokenizer.id_to_token(token)!r} ({token}), and the "
+            f"model knows {self._known:,}; leave it out of the text, or build the bundle again, so "
+            "that it is read as characters"
+        )
 
     def _kept_and_more(self, text: str, tokenise: Tokenise) -> list[int]:
         """The ids of a text, or if these are more than the limit, enough of them to see that, at
@@ -118,8 +158,7 @@ class TextEncoder:
 
     @cached_property
     def _reach(self) -> Reach:
-        merges = isinstance(self._tokenizer.model, models.BPE)
-        return reach_of(self._tokenizer.get_vocab(), merges=merges)
+        return reach_of(self._tokenizer)
 
     def _ids(self, text: str, *, aside: bool) -> list[int]:
         if aside:
