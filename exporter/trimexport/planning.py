@@ -10,6 +10,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.tokenize import TextEncoder
+
 from .errors import SpecError
 from .prompt.chat import wrap_in_chat
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
@@ -163,13 +166,12 @@ def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """The ids of each text with the prompt's around them. The text is tokenised and cut to the
     limit as in the bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer))
-    prompt, limit = setting.prompt, setting.limit
-    sequences = []
-    for text in texts:
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
-        sequences.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
-    return sequences
+    limit = TextLimit(setting.limit, setting.spec.truncate)
+    encoder, prompt = TextEncoder(tokenizer, limit, allow_empty=True), setting.prompt
+    return [
+        (*prompt.prefix_ids, *encoder.encode(text).ids.tolist(), *prompt.suffix_ids)
+        for text in texts
+    ]
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:

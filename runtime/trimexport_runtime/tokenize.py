@@ -111,20 +111,21 @@ class TextEncoder:
         """The most characters that a text within the limit can have, whatever its tokens are."""
         return _NORMALISED * self._reach.characters * self._limit.tokens
 
-    def encode(self, text: str, *, aside: bool = False) -> Encoded:
+    def encode(self, text: str, *, aside: bool = False, bounded: bool = False) -> Encoded:
         """The text's token ids, cut to the bundle's limit at its end or its start.
 
         Args:
             aside: let other Python threads run meanwhile. Then `tokenizers` starts threads of its
                 own, unless TOKENIZERS_PARALLELISM is false.
+            bounded: refuse a text of which more than `most_characters` would be tokenised at once.
 
         Raises:
             InputError: the text is no str, has a lone surrogate or a token that the model does not
-                know, or leaves nothing to classify.
+                know, leaves nothing to classify, or is refused as `bounded` says.
         """
         if problem := problem_of(text):
             raise InputError(problem)
-        ids = self._kept_and_more(text, partial(self._ids, aside=aside))
+        ids = self._kept_and_more(text, partial(self._ids, aside=aside, bounded=bounded))
         if not ids and not self._allow_empty:
             raise InputError(
                 "the text has no tokens and this bundle's prompt has none either, so there is "
@@ -160,7 +161,12 @@ class TextEncoder:
     def _reach(self) -> Reach:
         return reach_of(self._tokenizer)
 
-    def _ids(self, text: str, *, aside: bool) -> list[int]:
+    def _ids(self, text: str, *, aside: bool, bounded: bool) -> list[int]:
+        if bounded and len(text) > self.most_characters:
+            raise InputError(
+                f"the text is much longer than {self._limit.tokens:,} tokens and has no words by "
+                "which it could be cut, so all of it would be tokenised; shorten it"
+            )
         if aside:
             return self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
         return self._tokenizer.encode(text, add_special_tokens=False).ids

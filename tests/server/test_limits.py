@@ -193,10 +193,14 @@ def test_clients_that_hang_up(serve: Serve, bundle: Path) -> None:
 def test_a_long_text_holds_nobody_up(serve: Serve, bundle: Path) -> None:
     """Texts far over the limit are refused without being tokenised; others are so aside of the
     rest, and count by what is kept of them."""
-    server = serve(bundle, "--max-body", 30_000_000, "--max-queue", 1_000)
+    server = serve(bundle, "--max-body", 30_000_000, "--max-queue", 20_000)
     status, answer, _ = server.ask("POST", "/classify", {"texts": ["a good film " * 600_000]})
     assert (status, answer["error_type"]) == (413, "text_too_long")
-    long = {"texts": [" " * 300_000], "truncate": True}  # no words, by which it could be cut
+    blank = {"texts": [" " * 300_000], "truncate": True}  # no words, by which it could be cut
+    status, answer, _ = server.ask("POST", "/classify", blank)
+    assert (status, answer["error_type"]) == (422, "bad_input")
+    assert "text 0: the text is much longer than 504 tokens and has no words" in answer["error"]
+    long = {"texts": ["a good film " * 1_000_000, *[" " * 60_000] * 30], "truncate": True}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         slow = pool.submit(server.ask, "POST", "/classify", long)
         answered = 0

@@ -144,7 +144,7 @@ class Service:
 
     def _row(self, model: Model, place: int, text: str, truncate: bool) -> Encoded:
         try:
-            row = model.classifier.encode(text)
+            row = model.classifier.encode(text, bounded=True)
         except InputError as error:
             raise Refusal("bad_input", f"text {place}: {error}") from None
         if row.truncated and not truncate:
