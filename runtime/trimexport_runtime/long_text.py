@@ -11,10 +11,11 @@ The part that is tokenised is so chosen that its tokens are those of the whole t
   property: up to the end of any of its tokens, a text has the tokens that this beginning has alone.
   Of any places in a row, as many as the longest token has characters, the whole text has the end of
   a token at one; so if the beginnings that end at all of them share their first tokens, these are
-  the text's. A split by pattern might still hang on what follows, so characters of each kind are
-  tried behind the longest beginning: that is a check and no proof. So is the same for the last
-  tokens, because the tokenizer may write a space before each part. White space is kept away from
-  because it may belong to a line break or an added token at the far end of it.
+  the text's. That is a proof for the first tokens of vocabularies of whole characters. It is only a
+  check where tokens end within a character of several bytes; where a split by pattern might hang on
+  what follows, for which characters of each kind are tried behind the longest beginning; and for
+  the last tokens, because the tokenizer may write a space before each part. White space is kept
+  away from because it may belong to a line break or an added token at the far end of it.
 
 If neither succeeds with a part of twice the size and so on, the whole text is tokenised.
 """

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,6 @@ def test_an_unknown_token_is_not_found_in_a_word(with_tokens: Tokens) -> None:
 def test_nothing_is_left_to_pad_with(with_tokens: Tokens) -> None:
     tokenizer = load_tokenizer(with_tokens(added("[PAD]", ROWS, special=True), pad="[PAD]"))
     checkpoint = open_checkpoint(tiny.tiny_model(), "", None)
-    object.__setattr__(tokenizer, "padding", tokenizer.padding[:1])
+    tokenizer = replace(tokenizer, padding=tokenizer.padding[:1])
     with pytest.raises(UnsupportedError, match=r"padding token '\[PAD\]' \(8000\) is beyond the"):
         known_tokens(tokenizer, tiny.tiny_model(), checkpoint)
