@@ -222,7 +222,7 @@ def test_real_vocabularies(
     for text in [*(f"x{part}y" for part in FRAGMENTS), "a<think></think> b<tool_call>\u0338"]:
         assert ids_of(own, text) == ids_of(source.whole, " " + text)
     kept = CountingTokenizer(own)
-    for text in ("a good film " * 4_000, "日本語が" * 12_000, "a" * 40_001, "1234567" * 6_000):
+    for text in ("a good film " * 1_000, "日本語が" * 36_000, "a" * 140_001):
         assert_kept(kept, text, 3)
     template, stops = parse_template("Review: {text}\nIs:"), ["good.", "bad !", "so ...", "fine"]
     assert gap_share(template, source, stops) == 0.75

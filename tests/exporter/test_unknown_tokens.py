@@ -149,6 +149,18 @@ def test_an_unknown_token_is_not_found_in_a_word(with_tokens: Tokens) -> None:
         assert max(text_tokenizer.encode(text, add_special_tokens=False).ids) < ROWS
 
 
+def test_a_merge_that_makes_an_added_token(with_tokens: Tokens) -> None:
+    def merge(definition: Definition) -> None:
+        definition["model"]["vocab"]["▁films"] = ROWS
+        definition["model"]["merges"].append(["▁film", "s"])
+
+    refused(
+        "the tokenizer cannot do without its tokens beyond the 8,000 rows of the embedding",
+        spec(with_tokens(added("▁films", ROWS), change=merge)),
+        UnsupportedError,
+    )
+
+
 def test_nothing_is_left_to_pad_with(with_tokens: Tokens) -> None:
     tokenizer = load_tokenizer(with_tokens(added("[PAD]", ROWS, special=True), pad="[PAD]"))
     checkpoint = open_checkpoint(tiny.tiny_model(), "", None)

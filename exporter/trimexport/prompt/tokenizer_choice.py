@@ -80,20 +80,20 @@ def known_tokens(
     beyond = sorted(it for it in vocabulary if it >= rows)
     if not beyond:
         return tokenizer, ()
-    unknown = [it for it in beyond if it not in added]
-    if unknown:
+    ordinary = [it for it in beyond if it not in added or not added[it]["special"]]
+    first = f"{tokenizer.token(ordinary[0])!r} ({ordinary[0]})" if ordinary else ""
+    if not added.keys() >= set(ordinary):
         raise UnsupportedError(
-            f"the tokenizer of {place} has {len(unknown):,} tokens that {checkpoint.model} does "
-            f"not know, the first of them {tokenizer.token(unknown[0])!r} ({unknown[0]}): its "
-            f"embedding has {rows:,} rows; give the model's own with --tokenizer"
+            f"the tokenizer of {place} has {len(ordinary):,} tokens that {checkpoint.model} does "
+            f"not know, the first of them {first}: its embedding has {rows:,} rows; give the "
+            "model's own with --tokenizer"
         )
     known = _without_tokens_from(tokenizer, rows)
     notes = []
-    if ordinary := [it for it in beyond if not added[it]["special"]]:
+    if ordinary:
         notes.append(
-            f"{len(ordinary):,} of the tokenizer's added tokens, the first of them "
-            f"{tokenizer.token(ordinary[0])!r} ({ordinary[0]}), have no row in the embedding, "
-            f"which has {rows:,}; in a text they are read as characters"
+            f"{len(ordinary):,} of the tokenizer's added tokens, the first of them {first}, have "
+            f"no row in the embedding, which has {rows:,}; in a text they are read as characters"
         )
     if known.pad_token_id != tokenizer.pad_token_id:
         notes.append(
@@ -111,7 +111,8 @@ def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
     Requires a vocabulary whose other tokens have smaller ids.
 
     Raises:
-        UnsupportedError: there is then no token that could be padding.
+        UnsupportedError: the vocabulary is made with one of them, or there is then no token that
+            could be padding.
     """
     definition = copy.deepcopy(source.definition)
     definition["added_tokens"] = [it for it in definition["added_tokens"] if it["id"] < rows]
@@ -128,7 +129,13 @@ def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
             f"the {rows:,} rows of the embedding, and it has no end or unknown token and no token "
             "0 to pad with; name a pad_token in tokenizer_config.json"
         )
-    return SourceTokenizer.of(definition, padding)
+    try:
+        return SourceTokenizer.of(definition, padding)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UnsupportedError(
+            f"the tokenizer cannot do without its tokens beyond the {rows:,} rows of the embedding "
+            f"({error}); give the model's own with --tokenizer"
+        ) from None
 
 
 def check_known(prompt: PromptIds, tokenizer: SourceTokenizer, checkpoint: Checkpoint) -> None:
