@@ -89,7 +89,7 @@ def answers(graph: Opened, rows: Sequence[Ids]) -> Answers:
     hidden: list[Any] = [None] * len(rows)
     logits: list[Any] = [None] * len(rows)
     for batch in batches([len(row) for row in rows], rows_within(TOKENS)):
-        ids, mask = pad([rows[place] for place in batch], 0)
+        ids, mask = pad([rows[place] for place in batch])
         feed = {"input_ids": ids, "attention_mask": mask}
         states, found = graph.session.run([graph.hidden, OUTPUT], feed)
         every = states.reshape(len(batch), -1, states.shape[-1])  # of which the answer's is first

@@ -50,7 +50,7 @@ def _rounded(
     evaluator = ReferenceEvaluator(onnx.load(graph))
     logits = np.empty((len(rows), len(manifest.labels)), dtype=np.float32)
     for group in batches([len(row) for row in rows], rows_within(TOKENS)):
-        ids, mask = pad([rows[index] for index in group], manifest.pad_token_id)
+        ids, mask = pad([rows[index] for index in group])
         logits[group] = evaluator.run(None, {"input_ids": ids, "attention_mask": mask})[0]
     return logits
 

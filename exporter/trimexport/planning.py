@@ -10,6 +10,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.tokenize import TextEncoder
+
 from .errors import SpecError
 from .prompt.chat import wrap_in_chat
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
@@ -17,7 +20,7 @@ from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
 from .prompt.label_trie import Trie
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
-from .prompt.tokenizer_choice import check_known, check_vocabulary, tokenizer_place
+from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
@@ -31,7 +34,9 @@ from .spec import BuildSpec
 class Setting:
     """What a spec asks of which model, before the tokens of its labels are looked for.
 
-    `limit` is how many tokens a text may have, `text_tokenizer` the bundle's tokenizer.json.
+    `tokenizer` is without the tokens that the model does not know, which `tokenizer_notes` tells
+    the user of. `limit` is how many tokens a text may have, `text_tokenizer` the bundle's
+    tokenizer.json.
     """
 
     spec: BuildSpec
@@ -40,6 +45,7 @@ class Setting:
     prompt: PromptIds
     limit: int
     text_tokenizer: Mapping[str, Any]
+    tokenizer_notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Plan(Setting):
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines that tell the user of choices made."""
-        notes = _adapter_notes(self.checkpoint)
+        notes = (*_adapter_notes(self.checkpoint), *self.tokenizer_notes)
         if self.verbalizer is None:
             suffix_ids = self.prompt.suffix_ids
             return (*notes, *padding_notes(self.checkpoint, self.tokenizer, suffix_ids))
@@ -134,10 +140,10 @@ def set_up(spec: BuildSpec) -> Setting:
     if adapter is not None and spec.adapter is not None:
         checkpoint = merge_adapter(checkpoint, adapter, spec.adapter)
     place = tokenizer_place(spec.tokenizer, checkpoint)
-    tokenizer = load_tokenizer(place)
-    check_vocabulary(tokenizer, place, checkpoint)
+    whole = load_tokenizer(place)
+    tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
     bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
-    prompt = _tokenise(bare, tokenizer, checkpoint)
+    prompt = _tokenise(bare, whole, checkpoint)
     control = _control(prompt)
     if shots:
         refuse_control(shots, tokenizer, control)
@@ -152,6 +158,7 @@ def set_up(spec: BuildSpec) -> Setting:
         text_tokenizer=text_tokenizer(
             tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
         ),
+        tokenizer_notes=tokenizer_notes,
     )
 
 
@@ -159,13 +166,12 @@ def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """The ids of each text with the prompt's around them. The text is tokenised and cut to the
     limit as in the bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer, allow_nan=False))
-    prompt, limit = setting.prompt, setting.limit
-    sequences = []
-    for text in texts:
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        ids = ids[:limit] if setting.spec.truncate == "end" else ids[-limit:]
-        sequences.append((*prompt.prefix_ids, *ids, *prompt.suffix_ids))
-    return sequences
+    limit = TextLimit(setting.limit, setting.spec.truncate)
+    encoder, prompt = TextEncoder(tokenizer, limit, allow_empty=True), setting.prompt
+    return [
+        (*prompt.prefix_ids, *encoder.encode(text).ids.tolist(), *prompt.suffix_ids)
+        for text in texts
+    ]
 
 
 def _prompt(spec: BuildSpec, directory: Path) -> str:
@@ -212,7 +218,7 @@ def _tokenise(
     trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = tokenise_prompt(template, tokenizer, ended=classifier)
-    check_known((*prompt.prefix_ids, *prompt.suffix_ids), tokenizer, checkpoint)
+    check_known(prompt, tokenizer, checkpoint)
     if not classifier:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)

@@ -16,7 +16,7 @@ from .parity.record import save_report
 from .parity.report import ParityReport
 from .progress import Progress, Silent
 from .prompt.tokenizer import load_tokenizer
-from .prompt.tokenizer_choice import tokenizer_of
+from .prompt.tokenizer_choice import known_tokens, tokenizer_of
 from .source.of_bundle import checkpoint_of
 from .source.shipped import sample_texts
 from .texts import Texts
@@ -53,7 +53,7 @@ def verify(
     check_files(bundle, manifest, hashes=True)
     checkpoint = checkpoint_of(manifest, model, adapter)
     place = tokenizer_of(manifest.source, checkpoint, tokenizer)
-    loaded = load_tokenizer(place)
+    loaded, _ = known_tokens(load_tokenizer(place), place, checkpoint)
     release()
     report = measure(
         bundle,

@@ -89,16 +89,16 @@ def batches(lengths: Sequence[int], most_rows: Callable[[int], int]) -> list[lis
 
 
 def pad(
-    rows: Sequence[npt.NDArray[np.int64]], pad_token_id: int
+    rows: Sequence[npt.NDArray[np.int64]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pad rows of token ids to the right.
+    """Pad rows of token ids to the right, with token 0: every model has it, and padding is masked.
 
     Returns:
         `input_ids` and `attention_mask`, both int64 `[batch, sequence]`; the sequence is as long
         as the longest row and at least 1, the mask is 1 at the rows' own tokens.
     """
     width = max(1, max(len(row) for row in rows))
-    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    input_ids = np.zeros((len(rows), width), dtype=np.int64)
     attention_mask = np.zeros((len(rows), width), dtype=np.int64)
     for place, row in enumerate(rows):
         input_ids[place, : len(row)] = row

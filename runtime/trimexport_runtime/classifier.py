@@ -177,13 +177,16 @@ class Classifier:
             windows_.append(logits)
         return np.concatenate(windows_)
 
-    def encode(self, text: str) -> Encoded:
+    def encode(self, text: str, *, bounded: bool = False) -> Encoded:
         """A text's own tokens, cut to the bundle's limit. A long text lets other threads run.
+
+        Args:
+            bounded: refuse a text of which more than `most_characters` would be tokenised at once.
 
         Raises:
             InputError: the text cannot be classified.
         """
-        return self._encoder.encode(text, aside=len(text) > _LONG)
+        return self._encoder.encode(text, aside=len(text) > _LONG, bounded=bounded)
 
     @property
     def most_characters(self) -> int:
@@ -201,7 +204,7 @@ class Classifier:
         Raises:
             BackendError: the model cannot be run on them.
         """
-        ids, mask = pad([row.ids for row in rows], self.manifest.pad_token_id)
+        ids, mask = pad([row.ids for row in rows])
         return self._backend.run(ids, mask)
 
     def predictions(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from tokenizers import Tokenizer
 
 from .bundle import Manifest, TextLimit
 from .errors import BundleError, InputError
+from .long_text import Reach, Tokenise, first_ids, first_part, last_ids, reach_of
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
 _NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 
@@ -48,24 +51,49 @@ def problem_of(text: object) -> str | None:
     return None
 
 
+def _tokens_known(path: Path) -> int | None:
+    """The `vocab_size` of a bundle's config.json, or None if it does not say."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); copy the bundle again") from None
+    rows = config.get("vocab_size") if isinstance(config, dict) else None
+    return rows if isinstance(rows, int) else None
+
+
 class TextEncoder:
     """Tokenises texts for one bundle. It never changes once made, so threads may share it.
 
-    Time is near to linear in the text's length: a million letters take about a second, a million
-    characters of four byte tokens each about four.
+    Of a text that is much longer than the limit, only the part that is kept is tokenised, where
+    `long_text` can say which that is. Otherwise time is near to linear in the text's length: a
+    million characters take one to four seconds.
     """
 
-    def __init__(self, tokenizer: Tokenizer, limit: TextLimit, *, allow_empty: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        limit: TextLimit,
+        *,
+        allow_empty: bool,
+        known: int | None = None,
+    ) -> None:
+        """Args:
+        known: how many tokens the model's embedding has a row for, if that is known.
+        """
         self._tokenizer = tokenizer
         self._limit = limit
         self._allow_empty = allow_empty
+        self._known = known
 
     @classmethod
     def load(cls, bundle: Path, manifest: Manifest) -> TextEncoder:
-        """Read the bundle's `tokenizer.json`.
+        """Read the bundle's `tokenizer.json`, and from its `config.json` how many tokens the model
+        knows.
 
         Raises:
-            BundleError: it is missing or `tokenizers` cannot read it.
+            BundleError: the tokenizer is missing, or one of the two cannot be read.
         """
         path = bundle / TOKENIZER
         try:
@@ -83,30 +111,29 @@ class TextEncoder:
             tokenizer,
             manifest.text_limit,
             allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids),
+            known=_tokens_known(bundle / CONFIG),
         )
 
     @cached_property
     def most_characters(self) -> int:
         """The most characters that a text within the limit can have, whatever its tokens are."""
-        longest = max(map(len, self._tokenizer.get_vocab()))
-        return _NORMALISED * longest * self._limit.tokens
+        return _NORMALISED * self._reach.characters * self._limit.tokens
 
-    def encode(self, text: str, *, aside: bool = False) -> Encoded:
+    def encode(self, text: str, *, aside: bool = False, bounded: bool = False) -> Encoded:
         """The text's token ids, cut to the bundle's limit at its end or its start.
 
         Args:
             aside: let other Python threads run meanwhile. Then `tokenizers` starts threads of its
                 own, unless TOKENIZERS_PARALLELISM is false.
+            bounded: refuse a text of which more than `most_characters` would be tokenised at once.
 
         Raises:
-            InputError: the text is no str, has a lone surrogate, or leaves nothing to classify.
+            InputError: the text is no str, has a lone surrogate or a token that the model does not
+                know, leaves nothing to classify, or is refused as `bounded` says.
         """
         if problem := problem_of(text):
             raise InputError(problem)
-        if aside:
-            ids = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
-        else:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._kept_and_more(text, partial(self._ids, aside=aside, bounded=bounded))
         if not ids and not self._allow_empty:
             raise InputError(
                 "the text has no tokens and this bundle's prompt has none either, so there is "
@@ -115,4 +142,39 @@ class TextEncoder:
         excess = len(ids) - self._limit.tokens
         if excess > 0:
             ids = ids[:-excess] if self._limit.truncate == "end" else ids[excess:]
+        self._check_known(ids)
         return Encoded(np.asarray(ids, dtype=np.int64), excess > 0)
+
+    def _check_known(self, ids: Sequence[int]) -> None:
+        """Refuse a token that the embedding has no row for. Builds leave such tokens out of the
+        tokenizer; earlier ones did not."""
+        if self._known is None or max(ids, default=0) < self._known:
+            return
+        token = next(it for it in ids if it >= self._known)
+        raise InputError(
+            f"the text has the token {self._tokenizer.id_to_token(token)!r} ({token}), and the "
+            f"model knows {self._known:,}; leave it out of the text, or build the bundle again, so "
+            "that it is read as characters"
+        )
+
+    def _kept_and_more(self, text: str, tokenise: Tokenise) -> list[int]:
+        """The ids of a text, or if these are more than the limit, enough of them to see that, at
+        the end that is kept."""
+        if len(text) < 2 * first_part(self._limit.tokens):
+            return tokenise(text)
+        find = first_ids if self._limit.truncate == "end" else last_ids
+        return find(text, self._limit.tokens, tokenise, self._reach)
+
+    @cached_property
+    def _reach(self) -> Reach:
+        return reach_of(self._tokenizer)
+
+    def _ids(self, text: str, *, aside: bool, bounded: bool) -> list[int]:
+        if bounded and len(text) > self.most_characters:
+            raise InputError(
+                f"the text is much longer than {self._limit.tokens:,} tokens and has no words by "
+                "which it could be cut, so all of it would be tokenised; shorten it"
+            )
+        if aside:
+            return self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
+        return self._tokenizer.encode(text, add_special_tokens=False).ids

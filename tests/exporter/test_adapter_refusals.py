@@ -70,10 +70,11 @@ def merge(base: Path, adapter: Path) -> Checkpoint:
 
 def refused(
     base: Path, adapter: Path, message: str, kind: type[TrimexportError] = CheckpointError
-) -> None:
+) -> str:
     with pytest.raises(kind, match=re.escape(message)) as caught:
         merge(base, adapter)
     assert caught.type is kind
+    return str(caught.value)
 
 
 def test_the_adapter_as_it_is(tiny_model: Path, adapter: Path) -> None:
@@ -248,10 +249,27 @@ def test_ranks_that_differ_within_a_pair(tiny_model: Path, adapter: Path) -> Non
 
 
 def test_a_replacement_of_another_shape(tiny_model: Path, adapter: Path) -> None:
-    """A vocabulary that grew in training."""
-    edit(adapter, lambda it: it.update({f"{PREFIX}{TABLE}.weight": torch.ones(8001, 32)}))
-    message = f"its {TABLE}.weight is [8001, 32], the checkpoint's [8000, 32]"
+    edit(adapter, lambda it: it.update({f"{PREFIX}{TABLE}.weight": torch.ones(7999, 32)}))
+    message = f"its {TABLE}.weight is [7999, 32], the checkpoint's [8000, 32]"
     refused(tiny_model, adapter, message)
+
+
+@pytest.mark.parametrize(
+    ("tied", "tensors"),
+    [
+        (True, {f"{PREFIX}{TABLE}.weight": torch.ones(8002, 32)}),
+        (False, {f"{PREFIX}{HEAD}.weight": torch.ones(8002, 32)}),
+        (False, pair(HEAD, 8002, 32)),
+    ],
+)
+def test_a_vocabulary_that_grew_in_training(
+    tiny_model: Path, adapter: Path, tmp_path: Path, tied: bool, tensors: Tensors
+) -> None:
+    base = tiny_model if tied else tiny.save_tiny(tmp_path / "base", tie_word_embeddings=False)
+    edit(adapter, lambda it: it.update(tensors))
+    message = "was trained with 2 more tokens than the 8,000 that the-base has"
+    said = refused(base, adapter, message, UnsupportedError)
+    assert "(resize_token_embeddings), merge it with peft (PeftModel.merge_and_unload)" in said
 
 
 def test_an_adapter_that_names_no_model(tiny_model: Path, adapter: Path) -> None:

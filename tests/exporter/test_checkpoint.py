@@ -218,6 +218,23 @@ def test_a_missing_tensor(tiny_copy: Path) -> None:
     )
 
 
+def test_a_tied_model_that_stores_its_output_layer_alone(tiny_copy: Path, tiny_model: Path) -> None:
+    """As `safetensors.torch.save_model` leaves out one of two names; transformers loads it."""
+
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors.pop(EMBEDDING)
+
+    tiny.edit_tensors(tiny_copy, rename)
+    prompts = [[2, 5, 6], [2, 77]]
+    found, own = (
+        LayerwiseModel(open_checkpoint(it, str(it), None)).reference(prompts, [3, 4])
+        for it in (tiny_copy, tiny_model)
+    )
+    assert torch.equal(found.token_logits, own.token_logits)
+    tiny.edit_tensors(tiny_copy, lambda it: it.__delitem__("lm_head.weight"))
+    _refused(tiny_copy, f"lacks the tensor {EMBEDDING}")
+
+
 def test_a_tensor_of_another_shape(tiny_copy: Path) -> None:
     tiny.edit_tensors(tiny_copy, lambda it: it.update({GATE: it[GATE][:, :16].contiguous()}))
     _refused(tiny_copy, f"tensor {GATE}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 import families
 import tiny
@@ -65,6 +66,19 @@ def test_labels_stand_in_the_order_of_their_numbers(make: Make) -> None:
     assert found.verbalizer is None
     assert found.rows == (0, 1, 2)
     assert found.group_sizes == (1, 1, 1)
+
+
+@pytest.mark.parametrize("padding", [-1, 10**6, "0"])
+def test_padding_that_is_no_token(make: Make, padding: object) -> None:
+    """No token is padding then, as where there is none, and the answer is read at the end."""
+    directory = make(pad_token_id=padding)
+    if isinstance(padding, str) and hasattr(transformers, "TokenizersBackend"):
+        refused(directory, "cannot be read as a transformers configuration", CheckpointError)
+        return
+    found = planned(directory)
+    assert found.checkpoint.config.pad_token_id is None
+    assert found.notes == ()
+    inspect_plan(found)
 
 
 def test_ten_labels_are_not_sorted_as_words(make: Make) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from long_texts import CountingTokenizer, assert_kept, hard_texts
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
 from trimexport.parity.boundary import gap_share, with_clean_suffix
@@ -181,6 +182,22 @@ def test_an_empty_text_stays_empty(family: str) -> None:
         assert ids_of(derived(family, lead, False), "") == ()
 
 
+@functools.cache
+def counted(family: str, lead: str) -> CountingTokenizer:
+    return CountingTokenizer(derived(family, lead, bool(lead) and family in WITH_DUMMY))
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("lead", ["", " "])
+@given(asked=hard_texts(FRAGMENTS, 12))
+@example(asked=("<tool_call>" + " " * 6_000 + "word", 8))
+@example(asked=("word" + " " * 6_000 + "<tool_call>", 8))
+@example(asked=("\n" + " " * 6_000 + "\n x", 8))
+@settings(max_examples=5, deadline=None)
+def test_what_is_kept_of_a_long_text(family: str, lead: str, asked: tuple[str, int]) -> None:
+    assert_kept(counted(family, lead), *asked)
+
+
 @pytest.mark.parametrize(
     ("parts", "split", "normalizer"),
     [
@@ -204,6 +221,9 @@ def test_real_vocabularies(
     own = Tokenizer.from_str(json.dumps(text_tokenizer(source, " ")))
     for text in [*(f"x{part}y" for part in FRAGMENTS), "a<think></think> b<tool_call>\u0338"]:
         assert ids_of(own, text) == ids_of(source.whole, " " + text)
+    kept = CountingTokenizer(own)
+    for text in ("a good film " * 1_000, "日本語が" * 36_000, "a" * 140_001):
+        assert_kept(kept, text, 3)
     template, stops = parse_template("Review: {text}\nIs:"), ["good.", "bad !", "so ...", "fine"]
     assert gap_share(template, source, stops) == 0.75
     proposal = with_clean_suffix(template, source, stops)

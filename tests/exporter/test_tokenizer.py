@@ -22,6 +22,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from long_texts import CountingTokenizer, assert_kept, hard_texts
 from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from trimexport import UnsupportedError
 from trimexport.prompt.template import join, parse_template, tokenise_prompt
@@ -213,6 +214,22 @@ def test_the_real_gemma_vocabulary(real_gemma: SourceTokenizer) -> None:
         if "▁▁" not in fragment:
             found = text_ids(tokenizer, "x" + fragment + "y")
             assert found == list(source.encode_inside(" x" + fragment + "y"))
+
+
+@given(asked=hard_texts(FRAGMENTS, 31))
+@settings(max_examples=25, deadline=None)
+def test_what_is_kept_of_a_long_text(mini: SourceTokenizer, asked: tuple[str, int]) -> None:
+    assert_kept(CountingTokenizer(bundle_tokenizer(mini, " ")), *asked)
+
+
+def test_what_is_kept_of_a_long_text_by_the_real_gemma_tokenizer(
+    real_gemma: SourceTokenizer,
+) -> None:
+    kept = CountingTokenizer(bundle_tokenizer(real_gemma, " "))
+    rows = read_jsonl(needs_data("sst2", "test.jsonl"))
+    whole = " ".join(row["text"] for row in rows)
+    for text in (whole, whole.replace(" ", ""), "日本語が好き。" * 8_000, "ab" * 20_001):
+        assert_kept(kept, text, 40 if text is whole else 5)
 
 
 def test_the_ids_of_the_real_gemma_tokenizer(real_gemma: SourceTokenizer) -> None:

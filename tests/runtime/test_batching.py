@@ -28,12 +28,12 @@ def test_batches_are_of_similar_lengths(lengths: list[int]) -> None:
 
 @given(st.lists(st.lists(st.integers(min_value=1, max_value=9), max_size=9), min_size=1))
 def test_padding_is_to_the_right_and_masked(rows: list[list[int]]) -> None:
-    ids, mask = pad([np.array(row, dtype=np.int64) for row in rows], 77)
+    ids, mask = pad([np.array(row, dtype=np.int64) for row in rows])
     assert ids.dtype == mask.dtype == np.int64
     assert ids.shape == mask.shape == (len(rows), max(1, *map(len, rows), 1))
     for row, padded, seen in zip(rows, ids.tolist(), mask.tolist(), strict=True):
         rest = len(padded) - len(row)
-        assert padded == row + [77] * rest
+        assert padded == row + [0] * rest
         assert seen == [1] * len(row) + [0] * rest
 
 

@@ -1,19 +1,35 @@
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
 
-from trimexport_runtime import Classifier, InputError, Manifest, Prediction
+from long_texts import CountingTokenizer
+from trimexport_runtime import (
+    BundleError,
+    Classifier,
+    InputError,
+    Manifest,
+    Prediction,
+    read_manifest,
+)
 from trimexport_runtime.batching import WINDOW_CHARACTERS, WINDOW_TEXTS
+from trimexport_runtime.bundle import MANIFEST, to_json
+from trimexport_runtime.cli import main
 from trimexport_runtime.errors import NoNumberError
+from trimexport_runtime.long_text import first_ids, first_part, last_ids
 
 Expected = Callable[[Path, str], npt.NDArray[np.float64]]
 Counted = Callable[[list[str]], tuple[Iterator[str], list[str]]]
@@ -107,6 +123,88 @@ def test_a_long_text_is_cut(
     np.testing.assert_allclose(
         classifier.logits([text])[0], expected_logits(folder, part), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("truncate", ["end", "start"])
+def test_only_what_is_kept_of_a_long_text_is_tokenised(bundle: Path, truncate: str) -> None:
+    """A text of 21 MB, of which a few thousand characters are read, and the ids of all of it."""
+    kept = CountingTokenizer(Tokenizer.from_file(str(bundle / "tokenizer.json")))
+    find = first_ids if truncate == "end" else last_ids
+    text = "a witty, seductive movie. " * 800_000
+    ids = find(text, 504, kept, kept.reach)
+    assert kept.characters < 2 * first_part(504)
+    kept.characters = 0
+    assert len(ids) > 504
+    part = text[:9_100] if truncate == "end" else text[-9_100:]
+    whole = kept(part)
+    assert whole[:504] == ids[:504] if truncate == "end" else whole[-504:] == ids[-504:]
+
+
+@pytest.mark.parametrize("truncate", ["end", "start"])
+@pytest.mark.parametrize("text", ["a witty movie " * 900, "<a" * 9_000, "日本 " * 4_000, "ok " * 2])
+def test_a_text_far_over_the_limit_is_cut_as_any_other(
+    make_bundle: Callable[..., Path], truncate: str, text: str
+) -> None:
+    folder = make_bundle(tokens=9, truncate=truncate)
+    own = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+    found = Classifier.load(folder).encode(text)
+    assert found.ids.tolist() == (own[:9] if truncate == "end" else own[-9:])
+    assert found.truncated == (len(own) > 9)
+
+
+@pytest.fixture
+def unknowing(make_bundle: Callable[..., Path]) -> Path:
+    """A bundle as earlier builds made them of a tokenizer with a token more than the model has rows
+    for, which is also the padding."""
+    folder = make_bundle()
+    path = str(folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    rows = tokenizer.get_vocab_size()
+    tokenizer.add_tokens([AddedToken("<img>", normalized=False)])
+    tokenizer.save(path)
+    manifest = read_manifest(folder)
+    size = (folder / "tokenizer.json").stat().st_size
+    files = (replace(manifest.files[0], bytes=size), *manifest.files[1:])
+    manifest = replace(manifest, files=files, pad_token_id=rows)
+    (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"vocab_size": rows}), encoding="utf-8")
+    return folder
+
+
+UNKNOWN = r"the text has the token '<img>' \((\d+)\), and the model knows \1; leave it out of the"
+
+
+def test_a_token_that_the_model_does_not_know_costs_one_text(
+    unknowing: Path, tmp_path: Path
+) -> None:
+    """In the library, on standard output, and in a job."""
+    texts = ["a gorgeous movie", "see <img> here", "dull", ""]
+    classifier = Classifier.load(unknowing)
+    first, bad, *rest = classifier.classify_each(texts)
+    assert isinstance(bad, InputError)
+    assert re.search(UNKNOWN, str(bad))
+    assert [first, *rest] == classifier.classify([texts[0], *texts[2:]])
+    with pytest.raises(InputError, match="text 1: " + UNKNOWN):
+        classifier.logits(texts)
+    (tmp_path / "in.txt").write_text("\n".join(texts[:3]), encoding="utf-8")
+    arguments = ["classify", str(unknowing), "--file", str(tmp_path / "in.txt")]
+    for more in (["--json"], ["-o", str(tmp_path / "out.jsonl")]):
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 1
+        assert "1 of the " in result.stderr
+        out = result.stdout if more == ["--json"] else (tmp_path / "out.jsonl").read_text()
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [row.get("label") for row in rows] == [first.label, None, rest[0].label]
+        assert re.search(UNKNOWN, rows[1]["error"])
+
+
+def test_what_config_json_says_of_the_model(unknowing: Path) -> None:
+    """An unreadable one is a damaged bundle; one without the number of tokens checks nothing."""
+    (unknowing / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"config\.json cannot be read .* copy the bundle again"):
+        Classifier.load(unknowing)
+    (unknowing / "config.json").write_text("{}", encoding="utf-8")
+    assert len(Classifier.load(unknowing).encode("<img>").ids) == 1
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, "a witty, seductive movie. " * 38_462])
@@ -221,9 +319,6 @@ def test_threads_share_a_classifier(classifier: Classifier) -> None:
 
 
 def test_control_tokens_in_a_text_are_characters(make_bundle: Callable[..., Path]) -> None:
-    from tokenizers import AddedToken, Tokenizer
-
-    from trimexport_runtime import read_manifest
     from trimexport_runtime.tokenize import TextEncoder
 
     folder = make_bundle()

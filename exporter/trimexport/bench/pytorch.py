@@ -86,7 +86,7 @@ class Untrimmed:
         """The output layer's or the fitted head's logits at each row's last token, [rows,
         vocabulary or labels]. Rows are padded to the left, so that this token stands last."""
         width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._manifest.pad_token_id)
+        ids = torch.zeros((len(rows), width), dtype=torch.int64)  # padding is masked
         mask = torch.zeros_like(ids)
         for place, row in enumerate(rows):
             ids[place, width - len(row) :] = torch.tensor(row)

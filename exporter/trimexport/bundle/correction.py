@@ -38,7 +38,6 @@ class Expected:
 
     hidden: Floats
     texts: tuple[npt.NDArray[np.int64], ...]
-    pad_token_id: int
 
 
 def expected_states(calibration: Calibration) -> Expected:
@@ -57,7 +56,6 @@ def expected_states(calibration: Calibration) -> Expected:
     return Expected(
         hidden=hidden.reshape(len(whole), len(begun), -1),
         texts=tuple(np.array(ids[before : len(ids) - behind], dtype=np.int64) for ids in whole),
-        pad_token_id=planned.tokenizer.pad_token_id,
     )
 
 
@@ -88,13 +86,13 @@ def _states(graph: Path, precision: str, expected: Expected) -> Floats:
     groups = batches([len(ids) for ids in texts], rows_within(TOKEN_BUDGET))
     pieces = cut(graph, precision, hidden_name(load_graph(graph)))
     found = np.empty_like(expected.hidden)
-    feeds = [_feed([texts[place] for place in group], expected.pad_token_id) for group in groups]
+    feeds = [_feed([texts[place] for place in group]) for group in groups]
     for group, states in zip(groups, run_by_parts(pieces, feeds), strict=True):
         # A head with one row for each text has copies of it.
         found[group] = states.reshape(len(group), -1, states.shape[-1])[:, :rows]
     return found
 
 
-def _feed(texts: Sequence[npt.NDArray[np.int64]], pad_token_id: int) -> Feed:
-    ids, mask = pad(texts, pad_token_id)
+def _feed(texts: Sequence[npt.NDArray[np.int64]]) -> Feed:
+    ids, mask = pad(texts)
     return {"input_ids": ids, "attention_mask": mask}

@@ -141,7 +141,7 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     groups = batches([len(text.ids) for text in texts], most_rows)
     feeds: list[Feed] = []
     for group in groups:
-        ids, mask = pad([texts[index].ids for index in group], manifest.pad_token_id)
+        ids, mask = pad([texts[index].ids for index in group])
         feeds.append({"input_ids": ids, "attention_mask": mask})
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)

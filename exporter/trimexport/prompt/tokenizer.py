@@ -15,7 +15,7 @@ import json
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import transformers
 from tokenizers import Tokenizer
@@ -34,13 +34,33 @@ FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 @dataclass(frozen=True)
 class SourceTokenizer:
     """The tokenizer as transformers loads it. `definition` is its tokenizer.json, `whole` tokenises
-    a whole string, and `inside` continues one."""
+    a whole string, and `inside` continues one. `padding` are the tokens that may be padding, the
+    best first, with their ids."""
 
     definition: dict[str, Any] = field(repr=False)
     whole: Tokenizer = field(repr=False)
     inside: Tokenizer = field(repr=False)
-    pad_token: str
-    pad_token_id: int
+    padding: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, definition: dict[str, Any], padding: tuple[tuple[str, int], ...]) -> Self:
+        """The tokenizer with this tokenizer.json."""
+        return cls(
+            definition=definition,
+            whole=Tokenizer.from_str(json.dumps(definition, allow_nan=False)),
+            inside=Tokenizer.from_str(json.dumps(without_start(definition), allow_nan=False)),
+            padding=padding,
+        )
+
+    @property
+    def pad_token(self) -> str:
+        """The token for padding."""
+        return self.padding[0][0]
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id of the token for padding."""
+        return self.padding[0][1]
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -134,31 +154,26 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
     definition["truncation"] = definition["padding"] = None
     for token in definition["added_tokens"]:  # Phi-3's end of text is special by name alone
         token["special"] = token["special"] or token["content"] in loaded.all_special_tokens
-    pad = _pad_token(loaded, directory)
-    return SourceTokenizer(
-        definition=definition,
-        whole=Tokenizer.from_str(json.dumps(definition, allow_nan=False)),
-        inside=Tokenizer.from_str(json.dumps(without_start(definition), allow_nan=False)),
-        pad_token=pad,
-        pad_token_id=backend.get_vocab(with_added_tokens=True)[pad],
-    )
+    return SourceTokenizer.of(definition, _padding(loaded, directory))
 
 
-def _pad_token(loaded: Any, directory: Path) -> str:
-    """The token for padding: the tokenizer's own, or else its end token, its unknown token or the
-    vocabulary's first one.
+def _padding(loaded: Any, directory: Path) -> tuple[tuple[str, int], ...]:
+    """The tokens that may be padding, with their ids: the tokenizer's own, its end token, its
+    unknown token and the vocabulary's first one.
 
     Raises:
         CheckpointError: it has none of them.
     """
     backend = loaded.backend_tokenizer
-    for token in (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0)):
-        if token is not None and backend.token_to_id(token) is not None:
-            return str(token)
-    raise CheckpointError(
-        f"the tokenizer of {directory} has no token that could be padding: neither a pad, an end "
-        "nor an unknown token, and no token 0; name one in tokenizer_config.json"
-    )
+    tokens = (loaded.pad_token, loaded.eos_token, loaded.unk_token, backend.id_to_token(0))
+    ids = {str(it): backend.token_to_id(it) for it in tokens if it is not None}
+    padding = tuple((token, number) for token, number in ids.items() if number is not None)
+    if not padding:
+        raise CheckpointError(
+            f"the tokenizer of {directory} has no token that could be padding: neither a pad, an "
+            "end nor an unknown token, and no token 0; name one in tokenizer_config.json"
+        )
+    return padding
 
 
 def transformers_tokenizer(directory: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from trimexport.texts import short
 from trimexport_runtime.bundle import Source
 from trimexport_runtime.integrity import sha256_of
 
+from .template import PromptIds
 from .tokenizer import FILES, SourceTokenizer, load_tokenizer
+from .tokenizer_json import special_ids_around
 
 
 def tokenizer_place(given: str | None, checkpoint: Checkpoint) -> Path:
@@ -62,30 +65,99 @@ def tokenizer_of(source: Source, checkpoint: Checkpoint, given: str | None) -> P
     return place
 
 
-def check_vocabulary(tokenizer: SourceTokenizer, place: Path, checkpoint: Checkpoint) -> None:
-    """Raise UnsupportedError where a text could have tokens that the embedding has no row for.
-    Special tokens cannot be in a text."""
+def known_tokens(
+    tokenizer: SourceTokenizer, place: Path, checkpoint: Checkpoint
+) -> tuple[SourceTokenizer, tuple[str, ...]]:
+    """The tokenizer without the added tokens that the embedding has no row for, and lines for the
+    user on those that a text could have had and on another padding token.
+
+    Raises:
+        UnsupportedError: other tokens have no row.
+    """
     rows = checkpoint.config.vocab_size
-    special = {token["id"] for token in tokenizer.definition["added_tokens"] if token["special"]}
+    added = {token["id"]: token for token in tokenizer.definition["added_tokens"]}
     vocabulary = tokenizer.whole.get_vocab(with_added_tokens=True).values()
-    beyond = sorted(it for it in vocabulary if it >= rows and it not in special)
-    if beyond:
+    beyond = sorted(it for it in vocabulary if it >= rows)
+    if not beyond:
+        return tokenizer, ()
+    ordinary = [it for it in beyond if it not in added or not added[it]["special"]]
+    first = f"{tokenizer.token(ordinary[0])!r} ({ordinary[0]})" if ordinary else ""
+    if not added.keys() >= set(ordinary):
         raise UnsupportedError(
-            f"the tokenizer of {place} has {len(beyond):,} tokens that {checkpoint.model} does not "
-            f"know, the first of them {tokenizer.token(beyond[0])!r} ({beyond[0]}): its embedding "
-            f"has {rows:,} rows; give the model's own with --tokenizer"
+            f"the tokenizer of {place} has {len(ordinary):,} tokens that {checkpoint.model} does "
+            f"not know, the first of them {first}: its embedding has {rows:,} rows; give the "
+            "model's own with --tokenizer"
         )
+    known = _without_tokens_from(tokenizer, rows)
+    notes = []
+    if ordinary:
+        notes.append(
+            f"{len(ordinary):,} of the tokenizer's added tokens, the first of them {first}, have "
+            f"no row in the embedding, which has {rows:,}; in a text they are read as characters"
+        )
+    if known.pad_token_id != tokenizer.pad_token_id:
+        notes.append(
+            f"the padding token {tokenizer.pad_token!r} ({tokenizer.pad_token_id}) has no row in "
+            f"the embedding, which has {rows:,}; the bundle names {known.pad_token!r} "
+            f"({known.pad_token_id}) for padding, which is masked"
+        )
+    return known, tuple(notes)
 
 
-def check_known(ids: Sequence[int], tokenizer: SourceTokenizer, checkpoint: Checkpoint) -> None:
-    """Raise SpecError where a prompt has a special token that the embedding has no row for."""
+def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
+    """The tokenizer without its added tokens of the id `rows` or a later one, which become
+    characters.
+
+    Requires a vocabulary whose other tokens have smaller ids.
+
+    Raises:
+        UnsupportedError: the vocabulary is made with one of them, or there is then no token that
+            could be padding.
+    """
+    definition = copy.deepcopy(source.definition)
+    definition["added_tokens"] = [it for it in definition["added_tokens"] if it["id"] < rows]
+    vocabulary = definition["model"]["vocab"]
+    definition["model"]["vocab"] = (
+        {token: number for token, number in vocabulary.items() if number < rows}
+        if isinstance(vocabulary, dict)
+        else vocabulary[:rows]  # by place
+    )
+    padding = tuple((token, number) for token, number in source.padding if number < rows)
+    if not padding:
+        raise UnsupportedError(
+            f"the tokenizer's padding token {source.pad_token!r} ({source.pad_token_id}) is beyond "
+            f"the {rows:,} rows of the embedding, and it has no end or unknown token and no token "
+            "0 to pad with; name a pad_token in tokenizer_config.json"
+        )
+    try:
+        return SourceTokenizer.of(definition, padding)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UnsupportedError(
+            f"the tokenizer cannot do without its tokens beyond the {rows:,} rows of the embedding "
+            f"({error}); give the model's own with --tokenizer"
+        ) from None
+
+
+def check_known(prompt: PromptIds, tokenizer: SourceTokenizer, checkpoint: Checkpoint) -> None:
+    """Raise SpecError where a prompt has an added token that the embedding has no row for."""
     rows = checkpoint.config.vocab_size
-    for token in ids:
-        if token >= rows:
+    start, end = special_ids_around(tokenizer.definition)
+    for token in (*prompt.prefix_ids, *prompt.suffix_ids):
+        if token < rows:
+            continue
+        named = f"the token {tokenizer.token(token)!r} ({token})"
+        what = f"and the embedding of {checkpoint.model} has {rows:,} rows"
+        if token in (*start, *end):
             raise SpecError(
-                f"the prompt has the token {tokenizer.token(token)!r} ({token}), and the embedding "
-                f"of {checkpoint.model} {rows:,} rows; write the prompt without it"
+                f"the tokenizer writes {named} around every string, {what}; give the model's own "
+                "with --tokenizer"
             )
+        if prompt.template.rendered:
+            raise SpecError(
+                f"the chat template writes {named}, {what}, so the model was not trained on it; "
+                "drop --chat"
+            )
+        raise SpecError(f"the prompt has {named}, {what}; write the prompt without it")
 
 
 def difference_note(

@@ -129,6 +129,7 @@ class _Target:
     def __init__(self, directory: Path, config: AdapterConfig, checkpoint: Checkpoint) -> None:
         self.directory = directory
         self.config = config
+        self.checkpoint = checkpoint
         self.model = make_skeleton(checkpoint, reference_attention(checkpoint.config))
         self.trained_on = (
             f"it was trained on {config.base or 'a model that it does not name'}, the checkpoint "
@@ -155,6 +156,7 @@ class _Target:
         transposed = isinstance(layer, Conv1D)  # as peft decides it
         shape = self._shapes[name][::-1] if transposed else self._shapes[name]
         rank = a.shape[0] if a.shape else 0
+        self._refuse_more_tokens(name, b.shape)
         if rank < 1 or (a.shape, b.shape) != ((rank, shape[1]), (shape[0], rank)):
             raise self._another_shape(name, f"{list(b.shape)} times {list(a.shape)}")
         return name, LowRank(a, b, self.config.scale(module, rank), transposed)
@@ -162,6 +164,7 @@ class _Target:
     def replacement(self, stored: str, entry: TensorEntry) -> tuple[str, TensorEntry]:
         """The parameter that a tensor replaces, and the tensor's place."""
         name = self._parameter(stored)
+        self._refuse_more_tokens(name, entry.shape)
         if entry.shape != self._shapes[name]:
             raise self._another_shape(name, str(list(entry.shape)))
         return name, entry
@@ -179,6 +182,20 @@ class _Target:
                 f"{self.trained_on}"
             )
         return name
+
+    def _refuse_more_tokens(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise UnsupportedError if an embedding or output layer has more rows than the
+        checkpoint's."""
+        layers = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        if self.model.get_submodule(name.rpartition(".")[0]) not in layers or not shape:
+            return
+        rows = self._shapes[name][0]
+        if shape[0] > rows:
+            raise UnsupportedError(
+                f"the adapter {self.directory} was trained with {shape[0] - rows:,} more tokens "
+                f"than the {rows:,} that {self.checkpoint.model} has ({name}); resize the model's "
+                f"embedding as the training did (resize_token_embeddings), {MERGE}"
+            )
 
     def _another_shape(self, name: str, shape: str) -> CheckpointError:
         return CheckpointError(

@@ -192,6 +192,8 @@ def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
         read_rope_parameters(config)
     if config.num_hidden_layers < 1:
         raise ValueError("num_hidden_layers is less than 1")
+    if getattr(config, "pad_token_id", None) not in range(config.vocab_size):
+        config.pad_token_id = None  # as no token is, padding (-1, or one beyond the embedding)
     return config
 
 

@@ -126,8 +126,8 @@ def output_layer(model: PreTrainedModel) -> nn.Module:
 
 
 def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, str]:
-    """The name of the checkpoint's tensor for each parameter, by the parameter's name. For a tied
-    output layer it is the embedding's.
+    """The name of the checkpoint's tensor for each parameter, by the parameter's name. A tied
+    output layer and the embedding have one tensor, which may be stored by either name.
 
     Raises:
         CheckpointError: the checkpoint lacks a tensor, holds it in another shape or dtype, or
@@ -136,11 +136,14 @@ def parameter_names(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str,
     names = {}
     embedding = module_name(model, model.get_input_embeddings()) + ".weight"
     head = module_name(model, output_layer(model)) + ".weight"
+    tied = (head, embedding) if is_tied(checkpoint) else ()
+    if tied:
+        _refuse_another_head(head, embedding, checkpoint)
+    table = (
+        head if head in checkpoint.tensors and embedding not in checkpoint.tensors else embedding
+    )
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        source = name
-        if name == head and is_tied(checkpoint):
-            _refuse_another_head(head, embedding, checkpoint)
-            source = embedding
+        source = table if name in tied else name
         entry = checkpoint.tensors.get(source)
         if entry is None:
             raise CheckpointError(

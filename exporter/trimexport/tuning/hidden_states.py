@@ -61,7 +61,7 @@ def read_states(
     most_rows = rows_within(token_budget(variant.bytes))
     with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
         for batch in batches([len(text.ids) for text in encoded], most_rows):
-            ids, mask = pad([encoded[index].ids for index in batch], manifest.pad_token_id)
+            ids, mask = pad([encoded[index].ids for index in batch])
             feed = {"input_ids": ids, "attention_mask": mask}
             states, logits[batch] = session.run([name, OUTPUT], feed)
             rows = len(states) // len(batch)

@@ -51,7 +51,7 @@ class Service:
         self.metrics = Metrics()
         self.draining = False
         self.models = {name: self._start(name, classifiers[name]) for name in classifiers}
-        self._encoding = 0  # characters of the texts that `_encoders` have
+        self._encoding = 0  # tokens that texts which `_encoders` have will keep, estimated
         self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
 
     def _start(self, name: str, classifier: Classifier) -> Model:
@@ -133,16 +133,18 @@ class Service:
         size = sum(map(len, texts))
         if size <= SHORT_CHARACTERS:
             return encode()
-        self._check_room(model, size // CHARACTERS_PER_TOKEN)
-        self._encoding += size
+        limit = model.classifier.manifest.text_limit.tokens
+        kept = sum(min(len(text) // CHARACTERS_PER_TOKEN, limit) for text in texts)
+        self._check_room(model, kept)
+        self._encoding += kept
         try:
             return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
         finally:
-            self._encoding -= size
+            self._encoding -= kept
 
     def _row(self, model: Model, place: int, text: str, truncate: bool) -> Encoded:
         try:
-            row = model.classifier.encode(text)
+            row = model.classifier.encode(text, bounded=True)
         except InputError as error:
             raise Refusal("bad_input", f"text {place}: {error}") from None
         if row.truncated and not truncate:
@@ -157,8 +159,8 @@ class Service:
 
     def _check_room(self, model: Model, tokens: int) -> None:
         """Refuse `tokens` more tokens if the queue has no room for them. Texts that are being
-        tokenised count by their characters."""
-        waiting = model.batcher.tokens + self._encoding // CHARACTERS_PER_TOKEN
+        tokenised count by what will be kept of them."""
+        waiting = model.batcher.tokens + self._encoding
         most = self.settings.max_queue
         if waiting and waiting + tokens > most:
             raise Refusal(
