@@ -64,7 +64,7 @@ def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
     """Both graphs, and the commands that build their engines; compared where int8 is guarded."""
     with forced("on"):
         result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
-    assert "calibrating tensorrt-int8 on the 32 texts that ship; give it texts" in result.stderr
+    assert "calibrating tensorrt-int8 on the 48 texts that ship; give it texts" in result.stderr
     manifest = read_manifest(Path("out"))
     assert [it.name for it in manifest.variants] == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
     for variant in manifest.variants[1:]:
