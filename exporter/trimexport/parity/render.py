@@ -73,6 +73,11 @@ def facts(report: ParityReport) -> list[str]:
     if (doubt := doubts(report)) is not None:
         lines.append(doubt)
     for variant in report.variants:
+        if (taken := variant.taken_over) is not None:
+            lines.append(
+                f"{variant.title} has {taken.phrase} with the GGUF file's own codes, scales and "
+                "minima: these were not rounded again"
+            )
         if variant.kept and not variant.within:
             lines.append(
                 f"{variant.title} is outside its tolerance and was kept: {measured(variant)}"
@@ -91,6 +96,8 @@ def facts(report: ParityReport) -> list[str]:
 def _row(variant: VariantParity) -> tuple[str, ...]:
     low, high = variant.agreement_interval
     outside = "OUTSIDE, KEPT" if variant.kept else "OUTSIDE TOLERANCE"
+    taken = variant.taken_over
+    of_file = "" if taken is None else f"; {taken.matrices} of {taken.of} as in the GGUF file"
     return (
         variant.title,
         f"{variant.agreement:.2%}",
@@ -100,7 +107,7 @@ def _row(variant: VariantParity) -> tuple[str, ...]:
         f"{variant.mean_logit_difference:.2e}",
         f"{variant.max_probability_difference:.2e}",
         _percent(variant.accuracy),
-        "ok" if variant.within else outside,
+        ("ok" if variant.within else outside) + of_file,
     )
 
 
