@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimexport.numerics import LOW_MASS
 from trimexport.prompt.template import shell_prompt
 from trimexport.tables import columns
 
 from .report import LISTED, ParityReport, VariantParity
 from .verdict import measured
-from .warnings import GAP_WARNING, MASS_WARNING, doubts
+from .warnings import GAP_WARNING, doubts
 
 _HEADER = (
     "variant",
@@ -64,7 +65,7 @@ def facts(report: ParityReport) -> list[str]:
         + (f"; {shell_prompt(gap.proposal)} avoids it" if gap.proposal is not None else ""),
     ]
     if (mass := report.mass) is not None:
-        low = mass.mean < MASS_WARNING
+        low = mass.mean < LOW_MASS
         lines.append(
             f"label mass: {mass.mean:.1%} of the full vocabulary's probability on average, "
             f"{mass.least:.1%} at least"
