@@ -1,4 +1,5 @@
-"""The types of arrays of float64 and of places, and the softmax over labels."""
+"""The types of arrays of float64 and of places, the softmax over labels, and when the label mass is
+low."""
 
 from __future__ import annotations
 
@@ -7,6 +8,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+
+LOW_MASS = 0.5
+"""Where the labels hold less of the vocabulary's probability, the model would rather say something
+else."""
 
 
 def softmax(logits: Floats) -> Floats:

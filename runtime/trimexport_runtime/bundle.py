@@ -28,6 +28,7 @@ from .manifest import (
     Profile,
     Prompt,
     Source,
+    TakenOver,
     TextLimit,
     Variant,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Profile",
     "Prompt",
     "Source",
+    "TakenOver",
     "TextLimit",
     "Variant",
     "read_manifest",
@@ -127,6 +129,9 @@ def _check(manifest: Manifest) -> None:
             _check_inside(path)
         if variant.engine is not None:
             _check_engine(variant.engine)
+        taken = variant.taken_over
+        if taken is not None and not 0 <= taken.matrices <= taken.of:
+            raise ValueError(f"variant {variant.name} has taken {taken.phrase} over")
 
 
 def _check_engine(engine: Engine) -> None:

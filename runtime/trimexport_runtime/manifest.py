@@ -142,6 +142,21 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """What a variant has of a GGUF file with the file's own codes, scales and minima, so that
+    nothing was rounded again: so many `matrices` out of all `of`, and perhaps the embedding."""
+
+    matrices: int
+    of: int
+    embedding: bool
+
+    @property
+    def phrase(self) -> str:
+        """What that is, for people: `126 of 126 matrices and the embedding`."""
+        return f"{self.matrices} of {self.of} matrices{' and the embedding' * self.embedding}"
+
+
+@dataclass(frozen=True)
 class Variant:
     """One numeric form of the model. `files` are paths of the bundle's files that it needs.
 
@@ -150,7 +165,8 @@ class Variant:
     the norm of the matrix; None where weights were not quantised. `parity` is None while the build
     is measuring it, and where `trimexport fit` put another head since. `engine` is what was built
     of the graph for TensorRT, if anything was. `outside_tolerance` says that the build measured it
-    outside its tolerance and kept it all the same, because that was asked for.
+    outside its tolerance and kept it all the same, because that was asked for. `taken_over` is None
+    where nothing is as a GGUF file has it.
     """
 
     name: str
@@ -165,6 +181,7 @@ class Variant:
     parity: Parity | None = None
     engine: Engine | None = None
     outside_tolerance: bool = False
+    taken_over: TakenOver | None = None
 
 
 @dataclass(frozen=True)

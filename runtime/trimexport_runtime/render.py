@@ -153,7 +153,9 @@ def _variant_text(variant: Variant) -> str:
         f"{variant.name}: {variant.precision}, opset {variant.opset}, "
         f"{_megabytes(variant.bytes)}, {', '.join(variant.providers) or 'any provider'}"
     )
-    engine, parity = variant.engine, variant.parity
+    engine, parity, taken = variant.engine, variant.parity, variant.taken_over
+    if taken is not None:
+        text += f", {taken.phrase} with the GGUF file's own codes"
     if engine is not None:
         text += (
             f", engine for TensorRT {engine.tensorrt} on compute capability "

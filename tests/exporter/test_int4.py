@@ -37,6 +37,7 @@ from trimexport.quantize.second_moments import SecondMoments
 from trimexport.quantize.taken_over import form_in_file
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
 from trimexport_runtime import Classifier
+from trimexport_runtime.bundle import TakenOver
 
 HIDDEN = 72  # two blocks and a quarter
 WIDE: dict[str, Any] = {
@@ -309,6 +310,9 @@ def test_a_bundle_of_a_gguf(tmp_path: Path) -> None:
     heard = Heard()
     bundle = build(spec, tmp_path / "bundle", sample=Texts(tuple(TEXTS)), progress=heard)
     assert any("int4 takes 7 of 7 matrices over from the GGUF file" in it for it in heard.lines)
+    taken = TakenOver(7, 7, embedding=False)  # of a type with minima
+    assert bundle.manifest.variants[0].taken_over == taken
+    assert bundle.report.variants[0].taken_over == taken
     assert bundle.report.variants[0].agreement >= 0.9
     assert_alike(bundle, TEXTS)
 
@@ -320,6 +324,7 @@ def test_the_variant(built: Built) -> None:
     assert int4.operators == ("ai.onnx", "com.microsoft")
     assert int4.graph == "onnx/model_q4.onnx"
     assert int4.weight_error is not None
+    assert int4.taken_over is None
     assert int8.weight_error is not None
     assert int8.weight_error * 3 < int4.weight_error < 0.2
     parity = built.report.variants[1]

@@ -20,7 +20,7 @@ from trimexport.evaluation.intervals import wilson
 from trimexport.planning import Setting, set_up
 from trimexport.suggestion.candidates import FORM, MODEL, NAME, SYNONYM, candidates_of
 from trimexport.suggestion.recipe import recipe
-from trimexport.suggestion.render import as_dict, caution, table
+from trimexport.suggestion.render import as_dict, caution, low_mass, table
 from trimexport.suggestion.search import Answers, over_others, score, search
 
 LABELS = ("positive", "negative")
@@ -244,6 +244,20 @@ def test_the_caution_compares_with_the_names(suggested: Suggestion) -> None:
     assert "so the difference may be luck" in caution(replace(suggested, choices=(other,)))
     other = replace(best, words=(), scores=replace(best.scores, interval=(1.1, 1.2)))
     assert "luck" not in caution(replace(suggested, choices=(other,)))
+
+
+def test_a_low_label_mass_is_said(suggested: Suggestion) -> None:
+    best = suggested.choices[0]
+
+    def of(mass: float) -> str | None:
+        choice = replace(best, scores=replace(best.scores, mass=mass))
+        return low_mass(replace(suggested, choices=(choice,)))
+
+    assert of(0.5) is None
+    said = of(0.0042)
+    assert said is not None
+    assert "hold only 0.42% of the model's probability" in said
+    assert "trimexport inspect --text" in said
 
 
 def test_a_recipe_builds_what_was_suggested(suggested: Suggestion, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from trimexport import BuildSpec, CheckpointError, SpecError, Texts, build, veri
 from trimexport.bench import pytorch as bench
 from trimexport.bench.subjects import find_subjects
 from trimexport.cli import main
-from trimexport_runtime import Classifier, Manifest
+from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import TakenOver
+from trimexport_runtime.cli import main as run
 
 PROMPT = "Read the review. Then say in one word what it is.\n\nReview: {text}\nSentiment:"
 LABELS = ("positive", "negative", "World")
@@ -41,7 +43,7 @@ class Judge(Untrimmed):
 def assert_agrees(bundle: Path, manifest: Manifest, judge: Judge) -> None:
     tokens = [label.token_ids[0] for label in manifest.labels]
     texts, rows = segments_without_gap(PROMPT, judge, manifest, bundle)
-    found = Classifier.load(bundle).logits(texts)
+    found = Classifier.load(bundle, variant="fp32").logits(texts)
     expected = judge.logits_of(rows, tokens)
     assert expected.std(axis=0).mean() >= 1
     assert np.abs(found - expected).max() < 1e-3
@@ -53,12 +55,12 @@ def assert_agrees(bundle: Path, manifest: Manifest, judge: Judge) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models, each as transformers saved it and as a GGUF, and a bundle of the one with the
-    file's own tokenizer."""
+    file's own tokenizer, `int4` too."""
     work = tmp_path_factory.mktemp("gguf")
     heads: dict[str, Any] = {"head_dim": 256, "query_pre_attn_scalar": 256, "layer_types": None}
     gemma = make("gemma3", work / "gemma3", layers=1, **heads)
     file = write_gguf(gemma, work / "gemma3.gguf", Kind.Q8_0)
-    spec = BuildSpec(str(file), LABELS, PROMPT, precision=("fp32",))
+    spec = BuildSpec(str(file), LABELS, PROMPT, precision=("fp32", "int4"))
     build(spec, work / "gemma3-bundle", sample=SAMPLE)
     smollm = make("smollm", work / "smollm", layers=1, rope_parameters=None)
     write_gguf(smollm, work / "smollm.gguf", Kind.Q4_1)
@@ -93,13 +95,37 @@ def test_a_bundle_answers_as_transformers_with_the_same_file(
     assert manifest.source.directory == str(file)
     assert manifest.source.architecture.endswith("ForCausalLM")
     assert_agrees(bundle, manifest, Judge(made / name, file))
-    (variant,) = verify(bundle, sample=SAMPLE).variants
-    assert variant.agreement == 1
+    fp32, *others = verify(bundle, sample=SAMPLE).variants
+    assert fp32.agreement == 1
+    assert fp32.taken_over is None
+    assert all(variant.within for variant in others)
+
+
+def test_what_int4_took_over_is_said(made: Path, tmp_path: Path) -> None:
+    """In the manifest, the parity row, the model card, the page, and by both commands."""
+    bundle = made / "gemma3-bundle"
+    fp32, int4 = read_manifest(bundle).variants
+    assert (fp32.taken_over, int4.taken_over) == (None, TakenOver(7, 7, embedding=True))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a movie\nanother film\n", encoding="utf-8")
+    command = ["verify", str(bundle), "--texts", str(texts)]
+    shown, as_json = (CliRunner().invoke(main, [*command, *more]) for more in ([], ["--json"]))
+    page = (bundle / "reports" / "parity.html").read_text(encoding="utf-8")
+    for report in (shown.stdout, (bundle / "README.md").read_text(encoding="utf-8"), page):
+        assert "ok; 7 of 7 as in the GGUF file" in report
+        assert "int4 has 7 of 7 matrices and the embedding with the GGUF file" in report
+    recorded = {"matrices": 7, "of": 7, "embedding": True}
+    assert [it["taken_over"] for it in json.loads(as_json.stdout)["variants"]] == [None, recorded]
+    about = [CliRunner().invoke(run, ["info", str(bundle), *more]) for more in ([], ["--json"])]
+    rows = [row for row in about[0].stdout.splitlines() if row.startswith("variant ")]
+    said = ["7 of 7 matrices and the embedding with the GGUF" in row for row in rows]
+    assert said == [False, True]
+    assert json.loads(about[1].stdout)["variants"][1]["taken_over"] == recorded
 
 
 def test_the_bench_runs_the_same_model(made: Path) -> None:
     bundle, texts = made / "gemma3-bundle", list(SAMPLE.texts)
-    expected = [it.label for it in Classifier.load(bundle).classify(texts)]
+    expected = [it.label for it in Classifier.load(bundle, variant="fp32").classify(texts)]
     assert len(set(expected)) > 1
     (subject,) = find_subjects(f"{bundle}:fp32", ["pytorch"], None).subjects[1:]
     assert subject.model == made / "gemma3.gguf"

@@ -176,6 +176,16 @@ def _remove(raw: dict[str, Any], path: str) -> None:
             r"the engine tensorrt/model\.plan has profiles \[\(1, 0\), \(1, 8\)\]",
         ),
         ("variants/0/engine", {**ENGINE, "profiles": []}, r"has profiles \[\]"),
+        (
+            "variants/0/taken_over",
+            {"matrices": 8, "of": 7, "embedding": False},
+            r"variant \S+ has taken 8 of 7 matrices over",
+        ),
+        (
+            "variants/0/taken_over",
+            {"matrices": 7, "of": 7},
+            r"no 'variants\[0\]\.taken_over\.embedding'",
+        ),
     ],
 )
 def test_a_damaged_manifest_says_what_is_damaged(
@@ -194,6 +204,7 @@ def _fill(raw: dict[str, Any]) -> None:
     raw["source"] |= {"tokenizer": "tokenizer.json", "tokenizer_sha256": "5" * 64}
     raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}
     raw["variants"][0]["outside_tolerance"] = True
+    raw["variants"][0]["taken_over"] = {"matrices": 6, "of": 7, "embedding": True}
     parity = {"agreement_tolerance": 0.99, "margin_error": 0.03, "margin_error_tolerance": 0.1}
     raw["variants"][0]["parity"] |= parity
     raw |= {"calibration": CALIBRATION, "fit": FIT}

@@ -165,17 +165,22 @@ def test_metadata(server: Server) -> None:
     _, info, _ = server.ask("GET", "/info")
     assert info["models"][0]["labels"] == ["positive", "negative"]
     assert info["models"][0]["outside_tolerance"] is False
+    assert info["models"][0]["taken_over"] is None
     _, description, _ = server.ask("GET", "/openapi.json")
     assert "/predict" in description["paths"]
 
 
-def test_a_variant_outside_its_tolerance_says_so(serve: Serve, tiny_bundle_copy: Path) -> None:
+def test_what_the_manifest_says_of_a_variant(serve: Serve, tiny_bundle_copy: Path) -> None:
+    """That it is outside its tolerance, and what it took over."""
+    taken = {"matrices": 6, "of": 7, "embedding": True}
+
     def mark(raw: dict[str, Any]) -> None:
-        raw["variants"][0]["outside_tolerance"] = True
+        raw["variants"][0] |= {"outside_tolerance": True, "taken_over": taken}
 
     tiny.edit_json(tiny_bundle_copy / "trimexport.json", mark)
     _, info, _ = serve(tiny_bundle_copy).ask("GET", "/info")
     assert info["models"][0]["outside_tolerance"] is True
+    assert info["models"][0]["taken_over"] == taken
 
 
 def test_several_bundles(serve: Serve, bundle: Path, tiny_bundle: Path) -> None:

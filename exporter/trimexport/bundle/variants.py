@@ -16,7 +16,7 @@ from trimexport.memory import release
 from trimexport.progress import Progress
 from trimexport.quantize.calibration import Calibration
 from trimexport.quantize.fp16 import to_fp16
-from trimexport.quantize.int4 import stored_form, to_int4
+from trimexport.quantize.int4 import stored_form, taken_over, to_int4
 from trimexport.quantize.int8 import Factors, to_int8
 from trimexport.quantize.matrices import Requantized, products
 from trimexport.quantize.rotation import rotate
@@ -73,14 +73,13 @@ def _int4(
     model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
 ) -> Sequence[Requantized]:
     assert calibration is not None
-    found = products(model)
-    if kept := sum(stored_form(product) is not None for product in found):
-        calibration.progress.say(
-            f"int4 takes {kept} of {len(found)} matrices over from the GGUF file, with its codes "
-            "and scales"
-        )
     turned = rotate(model, factors, stored_form)
-    return to_int4(model, turned, lambda: calibration.second_moments(turned))
+    weights = to_int4(model, turned, lambda: calibration.second_moments(turned))
+    if (taken := taken_over(weights)) is not None:
+        calibration.progress.say(
+            f"int4 takes {taken.phrase} over from the GGUF file, with its codes and scales"
+        )
+    return weights
 
 
 def _static_int8(
@@ -152,7 +151,8 @@ def write_variants(
         # What an earlier variant wrote did not stream by again.
         errors |= {weight.name: weight.error for weight in weights if weight.error is not None}
         worst = max((errors[weight.name] for weight in weights), default=None)
-        variants.append(replace(variant, weight_error=worst))
+        taken = taken_over(weights)
+        variants.append(replace(variant, weight_error=worst, taken_over=taken))
         hashes.update(sha256)
     return tuple(variants), hashes
 

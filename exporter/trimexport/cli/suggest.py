@@ -75,10 +75,12 @@ def suggest(
     if output is not None:
         check_recipe_place(output, force)  # before PyTorch, which takes its time
 
-    from trimexport.suggestion.render import as_dict, caution, table
+    from trimexport.suggestion.render import as_dict, caution, low_mass, table
 
     suggestion = trimexport.suggest(spec, examples, words, progress=progress)
     progress.say(caution(suggestion))
+    if (warning := low_mass(suggestion)) is not None:
+        progress.say(warning)
     if as_json:
         value = {**as_dict(suggestion, top), "recipe": None if output is None else str(output)}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -39,6 +39,7 @@ def _variant_dict(variant: VariantParity) -> dict[str, Any]:
         "backend": variant.backend,
         "within_tolerance": variant.within,
         "kept": variant.kept,
+        "taken_over": None if variant.taken_over is None else asdict(variant.taken_over),
         "agreement": variant.agreement,
         "agreement_interval": list(variant.agreement_interval),
         "margin_error": variant.margin_error,

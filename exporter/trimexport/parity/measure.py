@@ -147,6 +147,7 @@ def _compare(
     logits = row_logits.astype(np.float64)
     difference = np.abs(logits - reference)
     probabilities = softmax(logits)
+    variant = next((it for it in manifest.variants if it.name == name), None)
     return VariantParity(
         name=name,
         backend=backend,
@@ -160,7 +161,8 @@ def _compare(
         disagreements=_disagreements(logits, reference, sample.texts, manifest.label_names),
         tolerance=tolerance,
         probabilities=probabilities,
-        kept=any(it.outside_tolerance for it in manifest.variants if it.name == name),
+        kept=variant is not None and variant.outside_tolerance,
+        taken_over=None if variant is None else variant.taken_over,
     )
 
 

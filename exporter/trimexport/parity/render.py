@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimexport.numerics import LOW_MASS
 from trimexport.prompt.template import shell_prompt
 from trimexport.tables import columns
 
 from .report import LISTED, ParityReport, VariantParity
 from .verdict import measured
-from .warnings import GAP_WARNING, MASS_WARNING, doubts
+from .warnings import GAP_WARNING, doubts
 
 _HEADER = (
     "variant",
@@ -64,7 +65,7 @@ def facts(report: ParityReport) -> list[str]:
         + (f"; {shell_prompt(gap.proposal)} avoids it" if gap.proposal is not None else ""),
     ]
     if (mass := report.mass) is not None:
-        low = mass.mean < MASS_WARNING
+        low = mass.mean < LOW_MASS
         lines.append(
             f"label mass: {mass.mean:.1%} of the full vocabulary's probability on average, "
             f"{mass.least:.1%} at least"
@@ -73,6 +74,11 @@ def facts(report: ParityReport) -> list[str]:
     if (doubt := doubts(report)) is not None:
         lines.append(doubt)
     for variant in report.variants:
+        if (taken := variant.taken_over) is not None:
+            lines.append(
+                f"{variant.title} has {taken.phrase} with the GGUF file's own codes, scales and "
+                "minima: these were not rounded again"
+            )
         if variant.kept and not variant.within:
             lines.append(
                 f"{variant.title} is outside its tolerance and was kept: {measured(variant)}"
@@ -91,6 +97,8 @@ def facts(report: ParityReport) -> list[str]:
 def _row(variant: VariantParity) -> tuple[str, ...]:
     low, high = variant.agreement_interval
     outside = "OUTSIDE, KEPT" if variant.kept else "OUTSIDE TOLERANCE"
+    taken = variant.taken_over
+    of_file = "" if taken is None else f"; {taken.matrices} of {taken.of} as in the GGUF file"
     return (
         variant.title,
         f"{variant.agreement:.2%}",
@@ -100,7 +108,7 @@ def _row(variant: VariantParity) -> tuple[str, ...]:
         f"{variant.mean_logit_difference:.2e}",
         f"{variant.max_probability_difference:.2e}",
         _percent(variant.accuracy),
-        "ok" if variant.within else outside,
+        ("ok" if variant.within else outside) + of_file,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
 from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.bundle import TakenOver
 
 from .tolerance import Tolerance
 
@@ -40,7 +41,8 @@ class VariantParity:
     """How one variant on one backend compares with the reference. Logit differences are absolute;
     `margin_error` is None where the texts' margins hardly vary (see `numerics.margin_error`);
     `outside` are the texts whose difference is not below the tolerance, the largest first. `kept`
-    says that the bundle has the variant even if it is outside its tolerance."""
+    says that the bundle has the variant even if it is outside its tolerance; `taken_over`, what the
+    variant has of a GGUF file as it is there."""
 
     name: str
     backend: str
@@ -55,6 +57,7 @@ class VariantParity:
     tolerance: Tolerance
     probabilities: Floats
     kept: bool = False
+    taken_over: TakenOver | None = None
 
     @property
     def title(self) -> str:

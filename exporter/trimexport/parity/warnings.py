@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+from trimexport.numerics import LOW_MASS
 from trimexport.prompt.template import shell_prompt
 
 from .report import ParityReport, TokenisationGap
 
 GAP_WARNING = 0.01
-MASS_WARNING = 0.5
 ALIKE = 0.9
 """Where more of the texts have one answer, agreement says little: a variant that always gives it
 agrees."""
@@ -28,7 +28,7 @@ def warnings(report: ParityReport) -> list[str]:
             f"are one string ({gap.flips} of {gap.compared} answers change), for example "
             f"{gap.example}; {_remedy(gap)}"
         )
-    if report.mass is not None and report.mass.mean < MASS_WARNING:
+    if report.mass is not None and report.mass.mean < LOW_MASS:
         lines.append(
             f"warning: the labels hold only {report.mass.mean:.1%} of the model's probability; "
             "the model would rather say something else, so try a prompt that asks more plainly, "
@@ -47,7 +47,7 @@ def doubts(report: ParityReport) -> str | None:
     reasons = []
     answers = Counter(report.reference_probabilities.argmax(1).tolist())
     ((label, most),) = answers.most_common(1)
-    if report.mass is not None and report.mass.mean < MASS_WARNING:
+    if report.mass is not None and report.mass.mean < LOW_MASS:
         reasons.append("the labels hold too little of the model's probability")
     if most > ALIKE * len(report.texts):
         reasons.append(

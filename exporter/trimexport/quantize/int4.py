@@ -13,7 +13,7 @@ would cost as much as in all matrices together; one that is taken over is looked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,7 @@ import torch
 
 from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight
+from trimexport_runtime.bundle import TakenOver
 
 from .blocks import Blocks, Form, pack
 from .int8 import Factors, quantize_embedding
@@ -139,7 +140,8 @@ def to_int4(
     factors: Mapping[str, Factors],
     calibrate: Callable[[], SecondMoments],
 ) -> list[Requantized]:
-    """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
+    """Quantise every streamed matrix of a graph, and the embedding, in place; return both, the
+    embedding last.
 
     Args:
         factors: weight name -> how it is turned (see `rotate`); those that are taken over are not.
@@ -159,6 +161,7 @@ def to_int4(
             left.append(product)
         else:
             matrix = BlockMatrix(product.weight, form, _stored(product.weight))
+            matrix.taken_over = True
             tensors.append(matrix)
             _multiply(model.graph, product, matrix, sums)
     if left:
@@ -171,6 +174,19 @@ def to_int4(
             _multiply(model.graph, product, matrix, sums)
     model.opset_imports[DOMAIN] = 1
     return [*tensors, _look_up(model)]
+
+
+def taken_over(weights: Sequence[Requantized]) -> TakenOver | None:
+    """How much of a variant's weights is as a GGUF file has it; None where nothing is.
+
+    Args:
+        weights: in the order of `to_int4`, which alone takes any over.
+    """
+    if not any(weight.taken_over for weight in weights):
+        return None
+    *matrices, table = weights
+    count = sum(matrix.taken_over for matrix in matrices)
+    return TakenOver(count, len(matrices), table.taken_over)
 
 
 def stored_form(product: Product) -> Form | None:
@@ -249,6 +265,7 @@ def _look_up(model: ir.Model) -> Requantized:
     if form is None or form.offset:  # a lookup has no room for one
         return quantize_embedding(model)
     table = BlockTable(weight, form, _stored(weight))
+    table.taken_over = True
     new = ir.node(
         "GatherBlockQuantized",
         [initializer(graph, table), lookup.inputs[1], initializer(graph, table.scales)],

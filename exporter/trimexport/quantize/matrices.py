@@ -51,9 +51,11 @@ class Product:
 
 class Requantized(StreamedTensor):
     """A weight in other numbers. `error` is known once it has streamed by: the norm of the
-    difference by the norm of the weight (Frobenius)."""
+    difference by the norm of the weight (Frobenius). `taken_over`: whether the numbers are those of
+    a GGUF file, codes and all."""
 
     error: float | None = None
+    taken_over = False
 
 
 class Error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trimexport.numerics import LOW_MASS
 from trimexport.tables import columns, small_share
 from trimexport_runtime.render import visible
 
@@ -93,6 +94,19 @@ def caution(suggestion: Suggestion) -> str:
     return (
         f"{text}; the accuracy of the labels' own names lies within the first row's interval, so "
         "the difference may be luck"
+    )
+
+
+def low_mass(suggestion: Suggestion) -> str | None:
+    """A warning where the model seldom says the first row's words; None where it does."""
+    mass = suggestion.choices[0].scores.mass
+    if mass >= LOW_MASS:
+        return None
+    return (
+        f"warning: after this prompt the first row's words hold only {small_share(mass)} of the "
+        "model's probability, so label mass is a weak reason to prefer them; see what the model "
+        "would say with trimexport inspect --text, try a prompt that asks more plainly, or show "
+        "it examples with --few-shot"
     )
 
 

@@ -112,18 +112,7 @@ class Handlers:
     async def info(self, request: Request) -> Response:
         """The bundles that are served, and the server's limits."""
         settings = asdict(self._service.settings)
-        models = [
-            {
-                "name": model.name,
-                "labels": model.classifier.labels,
-                "variant": model.classifier.variant.name,
-                "outside_tolerance": model.classifier.variant.outside_tolerance,
-                "provider": model.classifier.provider,
-                "text_limit": asdict(model.classifier.manifest.text_limit),
-                "source": model.classifier.manifest.source.model,
-            }
-            for model in self._service.models.values()
-        ]
+        models = [_about(model) for model in self._service.models.values()]
         limits = {name: settings[name] for name in ("max_body", "max_texts", "max_queue")}
         return JSONResponse({"version": __version__, "models": models, "limits": limits})
 
@@ -187,3 +176,19 @@ class Handlers:
                 future.cancel()
 
         return await self._service.classify(model, texts, truncate, watch)
+
+
+def _about(model: Model) -> dict[str, Any]:
+    """What there is to know of a bundle that is served."""
+    classifier = model.classifier
+    variant, manifest = classifier.variant, classifier.manifest
+    return {
+        "name": model.name,
+        "labels": classifier.labels,
+        "variant": variant.name,
+        "outside_tolerance": variant.outside_tolerance,
+        "taken_over": None if variant.taken_over is None else asdict(variant.taken_over),
+        "provider": classifier.provider,
+        "text_limit": asdict(manifest.text_limit),
+        "source": manifest.source.model,
+    }
