@@ -43,6 +43,7 @@ from trimexport.numerics import Floats, Places
 from trimexport.planning import Plan, plan
 from trimexport.prompt.template import unescape
 from trimexport.source.shipped import calibration_texts
+from trimexport.spec import parse_verbalizers
 from trimexport.texts import read_texts
 from trimexport.tuning.bias_methods import even_out
 from trimexport.tuning.examples import drawn_places, fold_numbers, subset
@@ -129,6 +130,8 @@ def made(
         planned.labels,
         precision,
     ]
+    if planned.spec.verbalizers:
+        about.append(sorted(planned.spec.verbalizers.items()))
     if SCHEMES[AS_BUILT[precision]].calibrated:
         about.append(calibration.texts)
     files = [_file(cache, *about, chunk) for chunk in chunks]
@@ -226,6 +229,7 @@ def line(
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--prompt", required=True, help="Or @FILE.")
+@click.option("--verbalize", multiple=True, metavar="LABEL=WORDS", help="As of a build.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--first", type=int, help="Only so many texts of the split.")
 @click.option(
@@ -242,6 +246,7 @@ def main(
     checkpoint: Path,
     data: Path,
     prompt: str,
+    verbalize: tuple[str, ...],
     split: str,
     first: int | None,
     precisions: tuple[str, ...],
@@ -252,7 +257,9 @@ def main(
     kind = TASKS[task]
     from_file = prompt.startswith("@")
     template = Path(prompt[1:]).read_text("utf-8") if from_file else unescape(prompt)
-    planned = plan(BuildSpec(model=str(checkpoint), labels=kind.labels, prompt=template))
+    words = parse_verbalizers(verbalize)
+    spec = BuildSpec(model=str(checkpoint), labels=kind.labels, prompt=template, verbalizers=words)
+    planned = plan(spec)
     read = read_texts(data / kind.splits.format(split))
     test = subset(read, np.arange(len(read.texts))[:first])
     examples, shots = draws_of(read_texts(data / kind.train), read, template, kind.labels)
