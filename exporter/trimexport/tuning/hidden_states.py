@@ -19,7 +19,7 @@ from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
-from trimexport_runtime.classifier import no_number
+from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 Rows = npt.NDArray[np.float32]
