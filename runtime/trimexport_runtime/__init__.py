@@ -7,7 +7,7 @@ print(classifier.classify(["a gorgeous, witty, seductive movie"])[0].label)
 """
 
 from .bundle import FORMAT_VERSION, Manifest, read_manifest
-from .classifier import Classifier, Prediction
+from .classifier import Classifier
 from .errors import (
     BackendError,
     BundleError,
@@ -17,6 +17,7 @@ from .errors import (
     VersionError,
 )
 from .integrity import check_files
+from .prediction import Prediction
 
 __version__ = "0.1.0"
 

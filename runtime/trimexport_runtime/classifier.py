@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,12 @@ from .backends import DEFAULT, Backend, load_backend
 from .batching import batches, pad, windows
 from .bundle import Manifest, Variant, read_manifest
 from .choice import choose
-from .errors import BackendError, BundleError, InputError, NoNumberError
+from .errors import BackendError, BundleError, InputError
 from .integrity import check_files
+from .prediction import Prediction, finite_rows, no_number, predictions
 from .tokenize import Encoded, TextEncoder
 
-HALF = frozenset(("fp16", "tensorrt-fp16", "tensorrt-int8"))
-"""The precisions that compute in float16, whose numbers end early."""
-
 _LONG = 4096  # characters; while a longer text is tokenised, other threads run
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one text.
-
-    `probabilities` are in the order of `Classifier.labels` and `probability` is that of `label`,
-    the most probable. `tokens` counts the text's own tokens that were read; `truncated` says that
-    the text had more than the bundle's limit and was cut.
-    """
-
-    label: str
-    probability: float
-    probabilities: tuple[float, ...]
-    truncated: bool
-    tokens: int
 
 
 class Classifier:
@@ -167,7 +148,7 @@ class Classifier:
         windows_ = [np.empty((0, len(self.labels)), dtype=np.float32)]
         position = 0
         for items, logits in self._answers(_listed(texts)):
-            finite = iter(_finite(logits))
+            finite = iter(finite_rows(logits))
             for item in items:
                 if isinstance(item, InputError):
                     raise _placed(item, position)
@@ -212,25 +193,7 @@ class Classifier:
     ) -> list[Prediction | InputError]:
         """The answers that logits `[rows, labels]` give to texts, or a NoNumberError for a text
         some of whose logits are no finite numbers."""
-        finite = _finite(logits)
-        real = np.where(finite[:, None], logits, 0).astype(np.float64)
-        weights = np.exp(real - real.max(axis=1, keepdims=True))
-        shares = (weights / weights.sum(axis=1, keepdims=True)).tolist()
-        best = real.argmax(axis=1).tolist()
-        return [
-            Prediction(
-                label=self.labels[place],
-                probability=probabilities[place],
-                probabilities=tuple(probabilities),
-                truncated=row.truncated,
-                tokens=len(row.ids),
-            )
-            if answered
-            else no_number(self.variant)
-            for row, place, probabilities, answered in zip(
-                rows, best, shares, finite.tolist(), strict=True
-            )
-        ]
+        return predictions(self.labels, self.variant, rows, logits)
 
     def _each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
         for items, logits in self._answers(texts):
@@ -257,25 +220,6 @@ class Classifier:
             return self._encoder.encode(text)
         except InputError as error:
             return error
-
-
-def no_number(variant: Variant) -> NoNumberError:
-    """What is to be said of a text to which a variant gives logits that are no finite numbers."""
-    what = f"the variant {variant.name} gives it a logit that is no finite number"
-    if variant.precision in HALF:
-        return NoNumberError(
-            f"{what}: float16 ends at 65504; use a variant in another precision, and `trimexport "
-            "verify` to see which texts this one fails on"
-        )
-    return NoNumberError(
-        f"{what}; see with `trimexport-run info --check` whether its files are whole, and if they "
-        "are build the bundle again"
-    )
-
-
-def _finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Whether each row's logits are finite numbers, bool `[rows]`."""
-    return np.asarray(np.isfinite(logits).all(axis=1))
 
 
 def _listed(texts: Any) -> Iterable[str]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .classifier import Classifier, Prediction
+from .classifier import Classifier
 from .errors import InputError
+from .prediction import Prediction
 
 MOST_PARTS = 128
 """Of a text with more words, runs of words are left out together, which bounds the cost."""

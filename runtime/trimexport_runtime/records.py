@@ -13,9 +13,10 @@ import click
 from .batching import windows
 from .bundle import read_manifest
 from .choice import choose
-from .classifier import Classifier, Prediction
+from .classifier import Classifier
 from .errors import InputError
 from .files import BadLine, Line, read_file, read_lines, sources
+from .prediction import Prediction
 from .progress import Progress
 from .render import Answer, answer_json, answer_line, bad_json
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Manifest, Variant
-from .classifier import Classifier, Prediction
+from .classifier import Classifier
 from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
 from .files import BadLine
+from .prediction import Prediction
 
 TEXT_WIDTH = 80
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

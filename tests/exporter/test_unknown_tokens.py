@@ -78,8 +78,8 @@ def test_a_bundle_reads_them_as_characters(with_tokens: Tokens, tiny_bundle_copy
     place = with_tokens(added("<img>", ROWS), added("[PAD]", ROWS + 1, special=True), pad="[PAD]")
     planned = plan(spec(place))
     assert planned.notes == (
-        "1 of the tokenizer's added tokens, the first of them '<img>' (8000), have no row in the "
-        "embedding, which has 8,000; in a text they are read as characters",
+        "added tokens of the tokenizer without a row in the embedding, which has 8,000: 1, the "
+        "first '<img>' (8000); in a text they are read as characters",
         "the padding token '[PAD]' (8001) has no row in the embedding, which has 8,000; the bundle "
         "names '<eos>' (1) for padding, which is masked",
     )

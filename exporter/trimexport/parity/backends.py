@@ -20,7 +20,7 @@ from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
-from trimexport_runtime.classifier import no_number
+from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded
 
 from .report import NotRun

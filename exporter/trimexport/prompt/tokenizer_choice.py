@@ -92,8 +92,8 @@ def known_tokens(
     notes = []
     if ordinary:
         notes.append(
-            f"{len(ordinary):,} of the tokenizer's added tokens, the first of them {first}, have "
-            f"no row in the embedding, which has {rows:,}; in a text they are read as characters"
+            f"added tokens of the tokenizer without a row in the embedding, which has {rows:,}: "
+            f"{len(ordinary):,}, the first {first}; in a text they are read as characters"
         )
     if known.pad_token_id != tokenizer.pad_token_id:
         notes.append(

@@ -4,7 +4,6 @@ safetensors files (see `tensor_files`) or a GGUF file (see `gguf_header`)."""
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +34,12 @@ from .gguf_config import gguf_config
 from .gguf_header import gguf_sha256, read_gguf_header
 from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
-from .json_file import read_json_object, unreadable
+from .json_file import read_json_object
 from .low_rank import Adapter
 from .tensor_files import TensorEntry, read_entry, read_header, require_finite
+from .weight_files import weight_files
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 # Output layers of transformers' decoders for labels of texts, of tokens and of spans.
 _OTHER_HEAD = re.compile(r"(score|classifier|qa_outputs)\.weight")
 
@@ -163,7 +161,7 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         ) from None
     _check_kind(architecture, whole, model)
     tensors: dict[str, TensorEntry] = {}
-    for file in _weight_files(directory):
+    for file in weight_files(directory):
         entries = read_header(file)
         _refuse_other_head(entries, architecture, family, directory)
         tensors.update(_renamed(entries, family))
@@ -254,48 +252,6 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} has no config.json; --model takes the directory that "
             "`save_pretrained` or `hf download` wrote"
         ) from None
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint. As in transformers, a single file comes before an
-    index of several.
-
-    Raises:
-        CheckpointError: there are none, or some are missing.
-    """
-    if (directory / _SINGLE).is_file():
-        return [directory / _SINGLE]
-    index = directory / _INDEX
-    if index.is_file():
-        shards = _shards(index)
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
-        if missing:
-            raise CheckpointError(
-                f"{directory} lacks {len(missing)} of {len(shards)} weight files "
-                f"({', '.join(missing)}); download the missing ones"
-            )
-        return [directory / shard for shard in shards]
-    if any(directory.glob("*.bin")):
-        raise CheckpointError(
-            f"{directory} has its weights only as PyTorch .bin files, which can run code when "
-            'they are loaded; convert them where you trust them: python -c "from transformers '
-            f"import AutoModelForCausalLM as M; M.from_pretrained('{directory}')"
-            f".save_pretrained('{directory}-safetensors')\" and copy the tokenizer's files too"
-        )
-    raise CheckpointError(f"{directory} has no weights: neither {_SINGLE} nor {_INDEX}")
-
-
-def _shards(index: Path) -> list[str]:
-    """The names of the files that an index lists. They must lie beside it."""
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if not shards or any(Path(shard).name != shard for shard in shards):
-            raise ValueError("its weight_map does not name files beside it")
-    except OSError as error:
-        raise unreadable(index, error) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
-    return shards
 
 
 def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:

@@ -124,10 +124,10 @@ def require_finite(
     place = [] if block.dim() == 0 else wrong.nonzero()[0].tolist()
     found = float(block[tuple(place)])
     where = f" at {[start + place[0], *place[1:]]}" if place else ""
-    more = f" and {count - 1:,} more such numbers" if count > 1 else ""
+    more = f", one of {count:,} that are not" if count > 1 else ""
     what = "NaN" if math.isnan(found) else f"{found:+}"
     raise CheckpointError(
-        f"tensor {name} of {entry.file} holds {what}{where}{more}, which is no finite number; "
+        f"tensor {name} of {entry.file} holds {what}{where}, which is no finite number{more}; "
         f"{advice}"
     )
 

@@ -14,12 +14,13 @@ import onnxruntime as ort
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
+from trimexport.texts import short
 from trimexport_runtime import BundleError, InputError, Manifest
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, pad, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
-from trimexport_runtime.classifier import no_number
+from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 Rows = npt.NDArray[np.float32]
@@ -69,7 +70,7 @@ def read_states(
             tick(len(batch))
     wrong = np.flatnonzero(~np.isfinite(hidden).all(axis=1) | ~np.isfinite(logits).all(axis=1))
     if len(wrong):
-        raise InputError(f"the text {texts[wrong[0]][:40]!r}: {no_number(variant)}")
+        raise InputError(f"the text {short(texts[wrong[0]])}: {no_number(variant)}")
     return States(hidden, logits, head, rows)
 
 

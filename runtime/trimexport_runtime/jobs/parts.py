@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trimexport_runtime.batching import windows
-from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.files import BadLine, Line, Source, read_file
+from trimexport_runtime.prediction import Prediction
 
 PART_RECORDS = 512
 PART_CHARACTERS = 1 << 20

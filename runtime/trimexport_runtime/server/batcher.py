@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import InputError
+from trimexport_runtime.prediction import Prediction
 from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]

@@ -92,7 +92,7 @@ def _decompressed(body: bytes, coding: str, most: int) -> bytes:
     if len(content) > most:
         raise _too_large(most, "decompressed, ")
     if not reader.eof:
-        raise Refusal("bad_compression", f"the body is not all of what was {coding}; its end lacks")
+        raise Refusal("bad_compression", f"the end of the {coding} body is missing; send all of it")
     if reader.unused_data:
         raise Refusal(
             "bad_compression",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trimexport_runtime.classifier import Classifier, Prediction
+from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import InputError, TrimexportRuntimeError
+from trimexport_runtime.prediction import Prediction
 from trimexport_runtime.tokenize import Encoded
 
 from .batcher import Answered, Batcher, Ran
