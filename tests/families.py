@@ -106,6 +106,16 @@ FAMILIES = {
     ),
     "gemma3": Row("gemma3_text", {**_GEMMA_HEADS, **_MIXED}),
     "gemma3-multimodal": Row("gemma3", {**_GEMMA_HEADS, **_MIXED}, _transformers_multimodal_names),
+    "granite": Row(
+        "granite",
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.5,
+        },
+    ),
     "llama3": Row(
         "llama",
         {
@@ -129,6 +139,7 @@ FAMILIES = {
     ),
     "smollm3": Row("smollm3", {"no_rope_layers": [1, 0]}),
     "mistral": Row("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
+    "olmo2": Row("olmo2"),
     "phi3": Row("phi3", {"sliding_window": WINDOW}),
     "phi3-longrope": Row(
         "phi3",

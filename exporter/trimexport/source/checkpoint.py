@@ -220,7 +220,7 @@ def _refuse_other_head(
         return
     name, shape = heads[0], list(entries[heads[0]].shape)
     meant = ""
-    if name.startswith("score."):
+    if name.startswith("score.") and family.classifiers:
         meant = (
             f'if that one is meant, write "architectures": ["{family.classifiers[0]}"] and its '
             "labels, as id2label, into config.json; "
