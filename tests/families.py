@@ -6,6 +6,7 @@ first layer, or in both where the family does not mix. `harden` (models.py) does
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,18 @@ def _transformers_multimodal_names(directory: Path) -> None:
     )
 
 
+def _phi_4_mini_s_settings(directory: Path) -> None:
+    """As the hub has Phi-4-mini: scaling and base of the rotary frequencies, and how much of a head
+    they turn, each in a place of its own. transformers 5 writes them as one."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    rope = config.pop("rope_parameters")
+    factors = {key: rope[key] for key in ("short_factor", "long_factor")}
+    config |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor")}
+    config["rope_scaling"] = {"type": "longrope", **factors}
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
 def _rewrite(directory: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     file = directory / "model.safetensors"
     save_file(change(load_file(file)), file, {"format": "pt"})
@@ -106,6 +119,16 @@ FAMILIES = {
     ),
     "gemma3": Row("gemma3_text", {**_GEMMA_HEADS, **_MIXED}),
     "gemma3-multimodal": Row("gemma3", {**_GEMMA_HEADS, **_MIXED}, _transformers_multimodal_names),
+    "granite": Row(
+        "granite",
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.5,
+        },
+    ),
     "llama3": Row(
         "llama",
         {
@@ -129,21 +152,24 @@ FAMILIES = {
     ),
     "smollm3": Row("smollm3", {"no_rope_layers": [1, 0]}),
     "mistral": Row("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
+    "olmo2": Row("olmo2"),
     "phi3": Row("phi3", {"sliding_window": WINDOW}),
-    "phi3-longrope": Row(
+    "phi3-longrope": Row(  # in all that it has a Phi-4-mini, but for its window and vocabulary
         "phi3",
         {
             "sliding_window": WINDOW,
+            "tie_word_embeddings": True,
             "original_max_position_embeddings": 200,
             "rope_parameters": {
                 "rope_type": "longrope",
                 "rope_theta": 5000.0,
-                "partial_rotary_factor": 0.5,
-                "short_factor": [1.0, 1.5, 2.0, 2.5],
-                "long_factor": [4.0, 5.0, 6.0, 7.0],
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.2, 1.5, 1.8, 2.0, 2.5],
+                "long_factor": [4.0, 4.5, 5.0, 5.5, 6.0, 7.0],
                 "original_max_position_embeddings": 200,
             },
         },
+        _phi_4_mini_s_settings,
     ),
     "qwen2": Row("qwen2", {"use_sliding_window": True, **_MIXED}, tokenizer="qwen"),
     "qwen3": Row("qwen3", {"use_sliding_window": True, "head_dim": 24, **_MIXED}, tokenizer="qwen"),

@@ -206,7 +206,12 @@ def _keys(config: Any) -> dict[str, Any]:
     if kind == "gemma2":
         keys["attn_logit_softcapping"] = config.attn_logit_softcapping
         keys["final_logit_softcapping"] = config.final_logit_softcapping
-    if kind in ("llama", "mistral", "phi3"):
+    if kind == "granite":
+        keys["embedding_scale"] = config.embedding_multiplier
+        keys["attention.scale"] = config.attention_multiplier
+        keys["residual_scale"] = config.residual_multiplier
+        keys["logit_scale"] = config.logits_scaling
+    if kind in ("granite", "llama", "mistral", "phi3"):
         turned = int(rope.get("partial_rotary_factor", 1.0) * head)
         keys["rope.dimension_count"] = turned
         keys["vocab_size"] = config.vocab_size
@@ -252,7 +257,7 @@ def _converted(name: str, value: npt.NDArray[np.float32], config: Any) -> Any:
     kind = config.model_type
     if kind.startswith("gemma") and name.endswith("norm.weight"):
         return value + 1
-    if kind in ("llama", "mistral", "smollm3") and re.search(r"\.[qk]_proj\.", name):
+    if kind in ("granite", "llama", "mistral", "smollm3") and re.search(r"\.[qk]_proj\.", name):
         heads = config.num_attention_heads if ".q_proj" in name else config.num_key_value_heads
         apart = value.reshape(heads, 2, value.shape[0] // heads // 2, *value.shape[1:])
         return apart.swapaxes(1, 2).reshape(value.shape)

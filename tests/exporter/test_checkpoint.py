@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import families
 import tiny
 from trimexport import BuildSpec, CheckpointError, Texts, UnsupportedError, build, plan
 from trimexport.graph.streamed_weights import StreamedWeight
@@ -263,6 +264,14 @@ def test_a_trained_output_layer_that_a_language_model_has_not(
         checkpoint = plan(BuildSpec(model=str(tiny_copy))).checkpoint
         found = LayerwiseModel(checkpoint).cut_head(range(4))
         assert torch.equal(found.weight, head["score.weight"])
+
+
+def test_a_trained_output_layer_of_a_family_without_classifiers(tmp_path: Path) -> None:
+    """No class of transformers' could be written into its config.json."""
+    directory = families.make("granite", tmp_path, layers=1)
+    tiny.edit_tensors(directory, lambda it: it.update({"score.weight": torch.ones(4, 64)}))
+    message = _refused(directory, "holds score.weight [4, 64], the trained", UnsupportedError)
+    assert "architectures" not in message
 
 
 def test_tensors_that_the_model_has_no_place_for(tiny_copy: Path) -> None:

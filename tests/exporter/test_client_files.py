@@ -22,10 +22,12 @@ EXPECTED = {
     "gemma2": "Gemma2ForSequenceClassification",
     "gemma3": "Gemma3TextForSequenceClassification",
     "gemma3-multimodal": "Gemma3TextForSequenceClassification",
+    "granite": "GraniteForSequenceClassification",  # which transformers has not
     "llama3": "LlamaForSequenceClassification",
     "smollm": "LlamaForSequenceClassification",
     "smollm3": "SmolLM3ForSequenceClassification",
     "mistral": "MistralForSequenceClassification",
+    "olmo2": "Olmo2ForSequenceClassification",
     "phi3": "Phi3ForSequenceClassification",
     "phi3-longrope": "Phi3ForSequenceClassification",
     "qwen2": "Qwen2ForSequenceClassification",

@@ -88,6 +88,7 @@ def windowless(name: str) -> dict[str, Any]:
         ("gemma", {}),
         ("gemma2", {"query_pre_attn_scalar": 24}),
         ("gemma3", {"query_pre_attn_scalar": 24, "layers": 7, "layer_types": None}),
+        ("granite", {}),
         ("smollm", {"rope_parameters": LINEAR}),
         ("smollm", {"attention_bias": True, "mlp_bias": True, "rope_parameters": YARN}),
         ("llama3", LLAMA_3),
@@ -123,8 +124,8 @@ def test_a_family_is_the_model_that_was_converted(
 
 
 def test_every_architecture_is_tested() -> None:
-    tested = {"gemma", "gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3", "smollm3", "gpt2"}
-    assert set(ARCHITECTURES) == tested
+    tested = {"gemma", "gemma2", "gemma3", "granite", "llama", "phi3"}
+    assert set(ARCHITECTURES) == tested | {"qwen2", "qwen3", "smollm3", "gpt2"}
 
 
 def as_transformers_reads(file: Path) -> dict[str, torch.Tensor]:
@@ -259,6 +260,18 @@ def test_end_tokens_are_the_metadatas(tmp_path: Path) -> None:
     found = opened(write_gguf(directory, tmp_path / "model.gguf", metadata=more))
     assert found.end_ids == (1, 107)  # the vocabulary has 8,000
     assert (found.config.bos_token_id, found.config.pad_token_id) == (2, 0)
+
+
+def test_scales_of_granite_that_a_file_leaves_out(tmp_path: Path) -> None:
+    """llama.cpp has defaults for all but that of the logits."""
+    directory = make("granite", tmp_path / "model", layers=1)
+    less = dict.fromkeys(("embedding_scale", "attention.scale", "residual_scale"))
+    config = opened(write_gguf(directory, tmp_path / "model.gguf", metadata=less)).config
+    assert (config.embedding_multiplier, config.residual_multiplier) == (1.0, 1.0)
+    assert (config.attention_multiplier, config.logits_scaling) == (16**-0.5, 2.5)
+    file = write_gguf(directory, tmp_path / "less.gguf", metadata={"logit_scale": None})
+    with pytest.raises(CheckpointError, match=r"lacks granite\.logit_scale in its metadata; take"):
+        opened(file)
 
 
 def test_blocks_of_a_row_are_all_that_is_read(tmp_path: Path) -> None:

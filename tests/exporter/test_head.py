@@ -12,6 +12,8 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    CohereConfig,
+    CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -107,6 +109,23 @@ def test_the_final_soft_cap_stays() -> None:
     assert torch.allclose(full, cut, atol=1e-5)
 
 
+def divided_granite() -> GraniteForCausalLM:
+    """A Granite whose logits are a third of its output layer's."""
+    small = {key: value for key, value in SMALL.items() if key != "head_dim"}
+    model = GraniteForCausalLM(GraniteConfig(**small, logits_scaling=3.0)).eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(60)
+    return model
+
+
+def test_the_divisor_stays() -> None:
+    model = divided_granite()
+    full, cut = full_and_cut(model, [3, 150])
+    assert full.std() > 1
+    assert torch.allclose(full, cut, atol=1e-5)
+    assert trim_head(model, [3]).divisor == 3.0
+
+
 def test_any_causal_language_model() -> None:
     config = GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=2, n_positions=64)
     full, cut = full_and_cut(GPT2LMHeadModel(config).eval(), [3, 150])
@@ -130,10 +149,11 @@ def test_a_fine_tuned_classifiers_rows_are_its_labels() -> None:
         GEMMA,
         LLAMA,
         capped_gemma(),
+        divided_granite(),
         GPT2LMHeadModel(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=2)),
         LlamaForSequenceClassification(LlamaConfig(**SMALL, num_labels=190)),
     ],
-    ids=["tied", "untied", "capped", "gpt2", "classifier"],
+    ids=["tied", "untied", "capped", "divided", "gpt2", "classifier"],
 )
 def test_a_build_cuts_the_same_head(model: nn.Module, tmp_path: Path) -> None:
     """Its rows come from the checkpoint, without the model in memory."""
@@ -147,25 +167,26 @@ def test_a_build_cuts_the_same_head(model: nn.Module, tmp_path: Path) -> None:
     assert torch.equal(built.bias, alone.bias)
     assert built.softcap == alone.softcap
     assert (built.softcap is None) == (not isinstance(model, Gemma2ForCausalLM))
+    assert built.divisor == alone.divisor == (3 if isinstance(model, GraniteForCausalLM) else 1)
 
 
 def test_a_family_that_is_not_known_is_refused() -> None:
-    """Granite divides its logits, which rows of its output layer say nothing of."""
+    """Cohere multiplies its logits, which rows of its output layer say nothing of."""
     small = {key: value for key, value in SMALL.items() if key != "head_dim"}
-    model = GraniteForCausalLM(GraniteConfig(**small, logits_scaling=8.0))
+    model = CohereForCausalLM(CohereConfig(**small, logit_scale=0.0625))
     with pytest.raises(UnsupportedError) as caught:
         trim_head(model, [1, 2])
     assert str(caught.value) == (
-        "what a GraniteForCausalLM does to its logits behind the output layer is not known; "
+        "what a CohereForCausalLM does to its logits behind the output layer is not known; "
         f"supported are {', '.join(SUPPORTED)}, and classifiers that were fine-tuned from them "
-        "(*ForSequenceClassification); for another model copy the rows of its output layer, and do "
-        "to their logits what its forward does"
+        "(*ForSequenceClassification), where transformers has one; for another model copy the rows "
+        "of its output layer, and do to their logits what its forward does"
     )
 
 
-def test_a_soft_cap_that_the_family_passes_over() -> None:
+def test_what_the_family_passes_over() -> None:
     """What a configuration says besides, as one that was copied from another model, is no fact."""
-    full, cut = full_and_cut(llama(final_logit_softcapping=0.5), [5, 17])
+    full, cut = full_and_cut(llama(final_logit_softcapping=0.5, logits_scaling=8.0), [5, 17])
     assert full.abs().max() > 1
     assert torch.allclose(full, cut, atol=1e-5, rtol=1e-5)
 

@@ -54,6 +54,8 @@ def skeleton_of(name: str, **more: Any) -> Any:
         ("gemma3", {"layer_types": [FULL, FULL, FULL, FULL]}, (0, 0, 0, 0)),
         ("qwen2", {"layer_types": [FULL, SLIDING, SLIDING, FULL]}, (0, 1, 1, 0)),
         ("mistral", {}, (0, 0, 0, 0)),
+        ("granite", {}, (0, 0, 0, 0)),
+        ("olmo2", {}, (0, 0, 0, 0)),
         ("phi3", {}, (0, 0, 0, 0)),
         ("smollm3", {"no_rope_layers": [1, 1, 1, 0]}, (0, 0, 0, 1)),
         ("gpt2", {}, (0, 0, 0, 0)),

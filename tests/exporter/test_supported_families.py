@@ -55,14 +55,20 @@ def test_every_row_of_the_tests_models_is_a_family(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", ["BertModel", "BloomForCausalLM", "BertForSequenceClassification"]
+    "architecture",
+    [
+        "BertModel",
+        "BloomForCausalLM",
+        "BertForSequenceClassification",
+        "GraniteForSequenceClassification",  # which transformers has not
+    ],
 )
 def test_another_architecture_is_refused_with_all_that_are_taken(architecture: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         family_of({"architectures": [architecture]}, "m")
     assert str(caught.value) == (
         f"m is a {architecture}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
-        "fine-tuned from them (*ForSequenceClassification)"
+        "fine-tuned from them (*ForSequenceClassification), where transformers has one"
     )
 
 

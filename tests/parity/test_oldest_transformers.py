@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ import gc, sys
 from pathlib import Path
 import transformers
 assert transformers.__version__.startswith("4.57."), transformers.__version__
-from trimexport import BuildSpec, build
+from trimexport import BuildSpec, UnsupportedError, build, plan
 gc.freeze()  # what is imported stays: no collection looks through it
 FP32 = ("fp32",)
 for model in sys.argv[3:]:
@@ -35,6 +36,10 @@ for model in sys.argv[3:]:
     build(spec, Path(sys.argv[2]) / Path(model).name)
 spec = BuildSpec(precision=FP32, model=sys.argv[2] + "/classifier")
 build(spec, Path(sys.argv[2]) / "classifier-bundle")
+try:
+    plan(BuildSpec(precision=FP32, model=sys.argv[2] + "/unknown"))
+except UnsupportedError as error:
+    Path(sys.argv[2], "refusal").write_text(str(error))
 """
 
 
@@ -47,6 +52,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("oldest")
     models = [make(name, work / "models" / name, layers=_layers(name)) for name in LANGUAGE_MODELS]
     make("gemma3-multimodal", work / "classifier", classifier=True, layers=1)
+    make("olmo2", work / "unknown", classifier=True, layers=1)
     paths = os.pathsep.join([oldest, os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         [sys.executable, "-c", BUILD, PROMPT, str(work), str(GEMMA_MINI), *map(str, models)],
@@ -81,3 +87,11 @@ def test_its_fine_tuned_classifier_answers_as_the_newest_pipeline(bundles: Path)
     expected = pipeline_logits(bundles / "classifier", texts)
     found = Classifier.load(bundles / "classifier-bundle").classify(texts)
     assert np.abs(np.log([item.probabilities for item in found]) - expected).max() < 1e-3
+
+
+def test_a_classifier_that_only_newer_ones_have_is_refused(bundles: Path) -> None:
+    assert re.fullmatch(
+        r".*unknown is a Olmo2ForSequenceClassification, which transformers 4\.57\.\d+ has not; "
+        "install the newest version that this release was tested with",
+        (bundles / "refusal").read_text(encoding="utf-8"),
+    )

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import tokenizer_config
 from trimexport.prompt.tokenizer_choice import tokenizer_sha256
+from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
     FORMAT_VERSION,
@@ -45,7 +46,7 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
     context = {source.attribute_map.get(_CONTEXT, _CONTEXT), _CONTEXT}
     config = {
         **source.to_diff_dict(),
-        "architectures": [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[source.model_type]],
+        "architectures": [_classifier_architecture(planned.checkpoint)],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         **dict.fromkeys(context, planned.limit),
@@ -61,6 +62,13 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
     }
     for name, value in files.items():
         _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+
+
+def _classifier_architecture(checkpoint: Checkpoint) -> str:
+    """What transformers calls, or would call, a classifier of the model's family."""
+    made = checkpoint.architecture.removesuffix("ForCausalLM") + "ForSequenceClassification"
+    kind = checkpoint.config.model_type
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(kind, made)
 
 
 def name_variants(variants: Sequence[Variant], work: Path) -> None:

@@ -15,25 +15,28 @@ from transformers import PreTrainedModel
 
 from trimexport.errors import SpecError, UnsupportedError
 from trimexport.source.empty_model import output_layer
-from trimexport.source.families import softcap_of
+from trimexport.source.families import Finish, finish_of
 
 ReadRows = Callable[[str, Sequence[int]], torch.Tensor]
 """`weight` or `bias`, and which of its rows -> those rows, in that order."""
 
 
 class TrimmedHead(nn.Linear):
-    """The label tokens' rows of an output layer, and the soft-cap that follows it.
+    """The label tokens' rows of an output layer, and what follows it: a divisor, a soft-cap.
 
     `forward`: hidden states [..., hidden] -> label token logits [..., tokens].
     """
 
-    def __init__(self, hidden: int, tokens: int, softcap: float | None) -> None:
+    def __init__(
+        self, hidden: int, tokens: int, softcap: float | None = None, divisor: float = 1.0
+    ) -> None:
         super().__init__(hidden, tokens, bias=True)
         self.softcap = softcap
+        self.divisor = divisor
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Logits of the label tokens."""
-        return capped(super().forward(input), self.softcap)
+        return finished(super().forward(input), Finish(self.divisor, self.softcap))
 
 
 def trim_head(
@@ -51,15 +54,15 @@ def trim_head(
 
     Returns:
         A linear layer with rows `token_ids` of the output layer in their own dtype, its bias (zero
-        where it has none), and the model's final soft-cap (Gemma 2), if any. On the model's last
-        hidden states it gives the full model's logits at `token_ids`.
+        where it has none), and the divisor (Granite) and soft-cap (Gemma 2) of the model's logits,
+        if any. On the model's last hidden states it gives the full model's logits at `token_ids`.
 
     Raises:
         SpecError: no token, or one outside the vocabulary.
         UnsupportedError: a model of another family, whose logits might be more than the output
             layer's, or an output layer that is more than its rows.
     """
-    softcap = softcap_of(model)
+    finish = finish_of(model)
     full = output_layer(model)
     _check_layer(full)
     _check_rows(token_ids, len(full.get_parameter("weight")))
@@ -67,14 +70,17 @@ def trim_head(
     weight = read("weight", token_ids)
     zero = torch.zeros(len(token_ids), dtype=weight.dtype, device=weight.device)
     bias = zero if full.bias is None else read("bias", token_ids)
-    head = TrimmedHead(weight.shape[1], len(token_ids), softcap)
+    head = TrimmedHead(weight.shape[1], len(token_ids), finish.softcap, finish.divisor)
     head.weight = nn.Parameter(weight, requires_grad=False)
     head.bias = nn.Parameter(bias, requires_grad=False)
     return head
 
 
-def capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
-    """Logits after a soft-cap c: c * tanh(logits / c), which stays between -c and c."""
+def finished(logits: torch.Tensor, finish: Finish) -> torch.Tensor:
+    """A model's logits, from those of its output layer."""
+    divisor, softcap = finish
+    if divisor != 1:
+        logits = logits / divisor
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 

@@ -26,9 +26,9 @@ from trimexport.source.empty_model import (
     output_layer,
     parameter_names,
 )
-from trimexport.source.families import reference_attention, softcap_of
+from trimexport.source.families import finish_of, reference_attention
 
-from .head import TrimmedHead, capped, trim_head
+from .head import TrimmedHead, finished, trim_head
 from .shared_prefix import SharedPrefix, common_prefix
 from .streamed import Weights, blocks_of, stream, stream_embedding
 
@@ -153,14 +153,14 @@ class LayerwiseModel:
         first token, and its logits, float32 [n, tokens of the block]."""
         source = self.names[self.head_name + ".weight"]
         bias_source = self.names.get(self.head_name + ".bias")
-        softcap = softcap_of(self.model)
+        finish = finish_of(self.model)
         rows = self.checkpoint.tensors[source].shape[0]
         for start in range(0, rows, VOCABULARY_BLOCK):
             stop = min(start + VOCABULARY_BLOCK, rows)
             logits = hidden @ self.checkpoint.read(source, start, stop).T
             if bias_source is not None:
                 logits = logits + self.checkpoint.read(bias_source, start, stop)
-            yield start, capped(logits, softcap)
+            yield start, finished(logits, finish)
 
     def cut_head(self, rows: Sequence[int]) -> TrimmedHead:
         """`trim_head` of this model, whose rows are read from the checkpoint."""

@@ -196,8 +196,13 @@ def _language_model(whole: PretrainedConfig) -> PretrainedConfig:
 
 
 def _check_kind(architecture: str, config: PretrainedConfig, model: str) -> None:
-    """Raise UnsupportedError if `architectures` and `model_type`, by which transformers chooses
-    the class, name different families."""
+    """Raise UnsupportedError if transformers has no such class, or if `architectures` and
+    `model_type`, by which transformers chooses the class, name different families."""
+    if not hasattr(transformers, architecture):
+        raise UnsupportedError(
+            f"{model} is a {architecture}, which transformers {transformers.__version__} has not; "
+            "install the newest version that this release was tested with"
+        )
     names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if is_classifier(architecture):
         names = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -218,7 +223,7 @@ def _refuse_other_head(
         return
     name, shape = heads[0], list(entries[heads[0]].shape)
     meant = ""
-    if name.startswith("score."):
+    if name.startswith("score.") and family.classifiers:
         meant = (
             f'if that one is meant, write "architectures": ["{family.classifiers[0]}"] and its '
             "labels, as id2label, into config.json; "

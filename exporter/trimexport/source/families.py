@@ -12,12 +12,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimexport.errors import UnsupportedError
 
 _CLASSIFIER = "ForSequenceClassification"
 _SOFTCAPPED = frozenset(("Gemma2ForCausalLM", "Gemma3ForCausalLM"))
+_DIVIDED = frozenset(("GraniteForCausalLM",))
 
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
@@ -57,7 +58,8 @@ class Family:
     Args:
         name: the family's name as its makers write it.
         causal: the language model's architecture in config.json.
-        classifiers: the architectures of classifiers that were fine-tuned from it.
+        classifiers: the architectures of classifiers that were fine-tuned from it, as far as
+            transformers has one.
         parameter_name: the name of the parameter that a checkpoint's tensor belongs to, from the
             tensor's name; None if the language model has none.
     """
@@ -83,8 +85,10 @@ FAMILIES = (
         ("Gemma3" + _CLASSIFIER,),
         _text_part_name,
     ),
+    Family("Granite", "GraniteForCausalLM", ()),
     _family("Llama", "Llama"),
     _family("Mistral", "Mistral"),
+    _family("OLMo 2", "Olmo2"),
     _family("Phi-3", "Phi3"),
     _family("Qwen2", "Qwen2"),
     _family("Qwen3", "Qwen3"),
@@ -120,7 +124,7 @@ def _family_named(architecture: str | None, wrong: str, advice: str = "") -> Fam
             return family
     raise UnsupportedError(
         f"{wrong}; supported are {', '.join(SUPPORTED)}, and classifiers that were "
-        f"fine-tuned from them (*{_CLASSIFIER}){advice}"
+        f"fine-tuned from them (*{_CLASSIFIER}), where transformers has one{advice}"
     )
 
 
@@ -219,13 +223,20 @@ def reference_attention(config: Any) -> str:
     return "eager" if softcap or odd_scale or unscaled else "sdpa"
 
 
-def softcap_of(model: Any) -> float | None:
-    """The soft-cap c that a transformers model's output layer is followed by (Gemma 2), which makes
-    c * tanh(logits / c) of its logits; None where nothing follows, as behind a classifier's.
+class Finish(NamedTuple):
+    """What a model does to the logits of its output layer: it divides them by `divisor` (Granite),
+    and caps them (Gemma 2) to c * tanh(logits / c), c being `softcap`, if that is not None."""
+
+    divisor: float = 1.0
+    softcap: float | None = None
+
+
+def finish_of(model: Any) -> Finish:
+    """What follows the output layer of a transformers model; nothing behind a classifier's.
 
     Raises:
         UnsupportedError: the model is of no family in the table. What such a model does to its
-            logits is not known: Granite, say, divides them.
+            logits is not known: Cohere, say, multiplies them.
     """
     architecture = type(model).__name__
     _family_named(
@@ -234,9 +245,11 @@ def softcap_of(model: Any) -> float | None:
         "; for another model copy the rows of its output layer, and do to their logits what its "
         "forward does",
     )
-    if architecture not in _SOFTCAPPED:  # the others pass over what a configuration says of it
-        return None
-    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    config = model.config.get_text_config()  # of which other families pass over what is read here
+    divisor = config.logits_scaling if architecture in _DIVIDED else 1.0
+    softcapped = architecture in _SOFTCAPPED
+    softcap = getattr(config, "final_logit_softcapping", None) if softcapped else None
+    return Finish(divisor, softcap)
 
 
 def attention_scale(module: Any, head: int) -> float:

@@ -184,6 +184,17 @@ def _smollm3(it: Metadata) -> Config:
     return _llama(it) | {"no_rope_layers": [int((i + 1) % 4 != 0) for i in range(layers)]}
 
 
+def _granite(it: Metadata) -> Config:
+    """Granite's multipliers, which llama.cpp calls scales; by the one of the logits both divide."""
+    scale = it.get("attention.scale", float, 0.0)  # 0 stands for the usual one there
+    return _llama(it) | {
+        "embedding_multiplier": it.get("embedding_scale", float, 1.0),
+        "attention_multiplier": scale or it.head_dim**-0.5,
+        "residual_multiplier": it.get("residual_scale", float, 1.0),
+        "logits_scaling": it.get("logit_scale", float),
+    }
+
+
 def _phi3(it: Metadata) -> Config:
     """Phi-3 turns a part of each head, and scales by factors that the file has as tensors."""
     dimensions = it.get("rope.dimension_count", int, it.head_dim)
@@ -276,6 +287,7 @@ ARCHITECTURES = {
     "gemma": _Architecture("GemmaForCausalLM", "gemma", _gemma),
     "gemma2": _Architecture("Gemma2ForCausalLM", "gemma2", _gemma2),
     "gemma3": _Architecture("Gemma3ForCausalLM", "gemma3_text", _gemma3),
+    "granite": _Architecture("GraniteForCausalLM", "granite", _granite),
     "llama": _Architecture("LlamaForCausalLM", "llama", _llama),  # and Mistral
     "phi3": _Architecture("Phi3ForCausalLM", "phi3", _phi3),
     "qwen2": _Architecture("Qwen2ForCausalLM", "qwen2", _turned),

@@ -101,6 +101,7 @@ NAMES = {
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3": replace(_GEMMA2, layer=_ATTENTION | _MLP | _FOUR_NORMS | _HEAD_NORMS),
+    "granite": _LLAMA,
     "llama": _LLAMA,
     "phi3": _Names(
         layer={
