@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +27,18 @@ class Encoded:
 
     ids: npt.NDArray[np.int64]
     truncated: bool
+
+
+@contextmanager
+def panics_caught() -> Iterator[None]:
+    """Makes a ValueError of a panic of `tokenizers`, with which it meets some damaged files, and
+    which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # it cannot be imported
+            raise
+        raise ValueError(f"tokenizers fails on it: {error}") from None
 
 
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
@@ -97,7 +110,8 @@ class TextEncoder:
         """
         path = bundle / TOKENIZER
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            with panics_caught():
+                tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(
                 f"{path} cannot be read as a tokenizer ({error}); "

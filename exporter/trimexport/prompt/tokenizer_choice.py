@@ -6,11 +6,12 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimexport.errors import CheckpointError, SpecError, UnsupportedError
+from trimexport.errors import CheckpointError, SpecError, UnsupportedError, reason_of
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import short
 from trimexport_runtime.bundle import Source
 from trimexport_runtime.integrity import sha256_of
+from trimexport_runtime.tokenize import panics_caught
 
 from .template import PromptIds
 from .tokenizer import FILES, SourceTokenizer, load_tokenizer
@@ -130,11 +131,12 @@ def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
             "0 to pad with; name a pad_token in tokenizer_config.json"
         )
     try:
-        return SourceTokenizer.of(definition, padding)
+        with panics_caught():
+            return SourceTokenizer.of(definition, padding)
     except Exception as error:  # tokenizers raises plain Exception
         raise UnsupportedError(
             f"the tokenizer cannot do without its tokens beyond the {rows:,} rows of the embedding "
-            f"({error}); give the model's own with --tokenizer"
+            f"({reason_of(error)}); give the model's own with --tokenizer"
         ) from None
 
 

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError, reason_of
 
 from .families import (
     SUPPORTED,
@@ -158,8 +158,8 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         config = _language_model(whole)
     except Exception as error:  # a configuration's own checks may raise anything
         raise CheckpointError(
-            f"{directory}/config.json cannot be read as a transformers configuration: {error}; "
-            "download it again"
+            f"{directory}/config.json cannot be read as a transformers configuration: "
+            f"{reason_of(error)}; download it again"
         ) from None
     _check_kind(architecture, whole, model)
     tensors: dict[str, TensorEntry] = {}
@@ -178,8 +178,8 @@ def _open_gguf(file: Path, model: str) -> Checkpoint:
         config = _language_model(AutoConfig.for_model(**raw))
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault
         raise CheckpointError(
-            f"the metadata of {file} make no transformers configuration: {error}; take a file that "
-            "llama.cpp's conversion wrote"
+            f"the metadata of {file} make no transformers configuration: {reason_of(error)}; take "
+            "a file that llama.cpp's conversion wrote"
         ) from None
     tensors = gguf_tensors(header, config)
     return Checkpoint(header.file, model, None, config, raw["architectures"][0], tensors)
