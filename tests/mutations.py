@@ -9,13 +9,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("TRIMEXPORT_FUZZ", "300"))
-"""How many inputs of each kind are tried."""
+"""How many requests the server is sent of each kind; of what takes longer to try, a part of it."""
 
 ODD_NUMBERS = (
     *(-1, 0, 1, 2, 3, -2, 7, 1000, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63)),
     *(0.0, -0.0, 0.5, 1.5, -1.5, 1e-30, 1e30, 1e308),
 )  # fmt: skip
-ODD_TEXTS = ("", " ", "0", "1", "-1", "1.5", "null", "true", "\n", "\ud800", "é", "a" * 5000)
+ODD_TEXTS = ("", " ", "0", "1", "-1", "1.5", "null", "true", "\n", "\ud800", "é", "a" * 300)
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -72,5 +72,5 @@ def mutated(draw: st.DrawFn, valid: Any, new: st.SearchStrategy[Any]) -> Any:
 def check_said(error: Exception) -> None:
     """An error says something, in a line or two."""
     said = str(error)
-    assert 10 < len(said) < 1500
+    assert 10 < len(said) < 2500
     assert said.count("\n") < 3

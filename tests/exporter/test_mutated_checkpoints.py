@@ -1,7 +1,7 @@
 """Checkpoints whose configuration or tokenizer files say what no program wrote: a plan is made, or
 refused by an error of this package that says why.
 
-TRIMEXPORT_FUZZ is how many are tried.
+TRIMEXPORT_FUZZ is five times as many as are tried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers import (
 import tiny
 from mutations import EXAMPLES, check_said, mutated, values
 from trained_tokenizers import pieces
-from trimexport import BuildSpec, TrimexportError
+from trimexport import BuildSpec, TrimexportError, read_recipe
 from trimexport.inspection.sizes import inspect_plan
 from trimexport.planning import Plan, plan
 
@@ -100,7 +100,13 @@ def checkpoints() -> dict[str, Path]:
 FILES = (
     *("config.json", "config.json", "tokenizer_config.json", "tokenizer_config.json"),
     *("tokenizer.json", "tokenizer.json", "generation_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "model.safetensors.index.json"),
+    *("config.json", "added_tokens.json", "model.safetensors.index.json"),
+)
+FUZZ = settings(
+    max_examples=EXAMPLES // 5,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 NEAR = (ROWS - 2, ROWS - 1, ROWS, ROWS + 1)
 
@@ -174,15 +180,64 @@ def test_checkpoints(no_hang: Callable[[], None]) -> None:
         for chat in (False, True):
             assert try_change(_spec(name, chat=chat), "config.json", config)
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FUZZ
     @given(changes())
     def tried(change: tuple[BuildSpec, str, Any]) -> None:
         no_hang()
         try_change(*change)
+
+    tried()
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it; null, which it lacks, is no TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _recipe() -> dict[str, Any]:
+    return {
+        "model": str(checkpoints()["gemma"]),
+        "labels": list(LABELS),
+        "prompt": tiny.PROMPT,
+        "verbalizers": {"positive": ["positive"], "World": "World"},
+        "precision": ["int8", "fp32"],
+        "tensorrt": ["fp16"],
+        "max_tokens": 100,
+        "truncate": "start",
+        "notice": "Terms apply.",
+        "chat": True,
+        "tokenizer": str(checkpoints()["gemma"] / "tokenizer.json"),
+        "seed": 0,
+    }
+
+
+def try_recipe(path: Path, value: Any) -> bool:
+    """Whether a plan is made of a recipe with this value. No hub is asked for another model."""
+    lines = [f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()]
+    path.write_bytes("\n".join(lines).encode(errors="surrogatepass"))
+    try:
+        spec = read_recipe(path)
+        if spec.model != _recipe()["model"] or spec.adapter is not None:
+            return False
+        check_plan(plan(spec))
+    except TrimexportError as refusal:
+        check_said(refusal)
+        return False
+    return True
+
+
+def test_recipes(no_hang: Callable[[], None], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    assert try_recipe(path, {**_recipe(), "chat": False})
+
+    @FUZZ
+    @given(mutated(_recipe(), values((99, 100, 127, 128, 129))))
+    def tried(value: Any) -> None:
+        no_hang()
+        try_recipe(path, value)
 
     tried()

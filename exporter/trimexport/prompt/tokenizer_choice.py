@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def tokenizer_place(given: str | None, checkpoint: Checkpoint) -> Path:
     """
     if given is None:
         return checkpoint.directory
-    if not given.strip() or not Path(given).exists():
+    if not given.strip() or not os.path.exists(given):
         raise CheckpointError(
             f"there is no tokenizer {given!r}; --tokenizer takes a directory or a file: "
             f"{', '.join(FILES)}, or a GGUF"
@@ -52,7 +53,7 @@ def tokenizer_of(source: Source, checkpoint: Checkpoint, given: str | None) -> P
         if given is not None:
             raise SpecError("the bundle was made with the model's own tokenizer; drop --tokenizer")
         return checkpoint.directory
-    if given is None and not Path(source.tokenizer).exists():
+    if given is None and not os.path.exists(source.tokenizer):
         raise CheckpointError(
             f"the bundle was made with the tokenizer {source.tokenizer}, which is not there any "
             "more; name its place with --tokenizer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
 from .json_file import read_json_object, unreadable
 from .low_rank import Adapter
-from .tensor_files import TensorEntry, read_entry, read_header, require_finite
+from .tensor_files import TensorEntry, check_sizes, read_entry, read_header, require_finite
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
 _INDEX = "model.safetensors.index.json"
@@ -153,6 +154,8 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         return _open_gguf(directory, model)
     raw = read_config(directory)
     architecture, family = family_of(raw, model)
+    stored = _stored(directory, architecture, family)
+    check_sizes(raw, stored, directory)
     try:
         whole = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         config = _language_model(whole)
@@ -162,18 +165,26 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
             f"{reason_of(error)}; download it again"
         ) from None
     _check_kind(architecture, whole, model)
-    tensors: dict[str, TensorEntry] = {}
+    renamed = ((family.parameter_name(name), entry) for name, entry in stored.items())
+    tensors = {name: entry for name, entry in renamed if name is not None}
+    return Checkpoint(directory, model, revision, config, architecture, tensors)
+
+
+def _stored(directory: Path, architecture: str, family: Family) -> dict[str, TensorEntry]:
+    """The tensors of a checkpoint's safetensors files, as they are called there."""
+    stored: dict[str, TensorEntry] = {}
     for file in _weight_files(directory):
         entries = read_header(file)
         _refuse_other_head(entries, architecture, family, directory)
-        tensors.update(_renamed(entries, family))
-    return Checkpoint(directory, model, revision, config, architecture, tensors)
+        stored.update(entries)
+    return stored
 
 
 def _open_gguf(file: Path, model: str) -> Checkpoint:
     """Open the checkpoint in a GGUF file."""
     header = read_gguf_header(file)
     raw = gguf_config(header)
+    check_sizes(raw, header.tensors, header.file)
     try:
         config = _language_model(AutoConfig.for_model(**raw))
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault
@@ -268,7 +279,7 @@ def _weight_files(directory: Path) -> list[Path]:
     index = directory / _INDEX
     if index.is_file():
         shards = _shards(index)
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        missing = [shard for shard in shards if not os.path.isfile(directory / shard)]
         if missing:
             raise CheckpointError(
                 f"{directory} lacks {len(missing)} of {len(shards)} weight files "
@@ -296,9 +307,3 @@ def _shards(index: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} cannot be read: {error!r}; download it again") from None
     return shards
-
-
-def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:
-    """The tensors that belong to a parameter of the language model, by the parameter's name."""
-    renamed = ((family.parameter_name(name), entry) for name, entry in entries.items())
-    return {name: entry for name, entry in renamed if name is not None}
