@@ -73,7 +73,12 @@ def _tokens_known(path: Path) -> int | None:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}); copy the bundle again") from None
     rows = config.get("vocab_size") if isinstance(config, dict) else None
-    return rows if isinstance(rows, int) else None
+    if rows is not None and (type(rows) is not int or rows < 1):  # a bool is an instance of int
+        raise BundleError(
+            f"{path} says vocab_size {str(rows)[:60]!r}, which is no number of tokens; copy the "
+            "bundle again"
+        )
+    return rows
 
 
 class TextEncoder:

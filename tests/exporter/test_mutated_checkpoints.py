@@ -1,7 +1,7 @@
 """Checkpoints whose configuration or tokenizer files say what no program wrote: a plan is made, or
 refused by an error of this package that says why.
 
-TRIMEXPORT_FUZZ is five times as many as are tried.
+TRIMEXPORT_FUZZ is three times as many as are tried.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ FILES = (
     *("config.json", "added_tokens.json", "model.safetensors.index.json"),
 )
 FUZZ = settings(
-    max_examples=EXAMPLES // 5,
+    max_examples=EXAMPLES // 3,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

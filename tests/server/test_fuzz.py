@@ -81,8 +81,8 @@ def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
     path, valid = draw(st.sampled_from(VALID))
     value = copy.deepcopy(valid)
     for _ in range(draw(st.sampled_from((1, 1, 1, 0, 2)))):
-        if places := places(value):
-            container, key = draw(st.sampled_from(places))
+        if found := places(value):
+            container, key = draw(st.sampled_from(found))
             container[key] = draw(VALUES)
     if draw(RARELY):
         value[draw(st.sampled_from(ODD) | st.text(max_size=5))] = draw(VALUES)
