@@ -56,3 +56,11 @@ class BenchError(TrimexportError):
 
 class EvaluationError(TrimexportError):
     """A library that evaluation needs is not installed."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, for a message of ours: its first line, at most 200
+    characters of it. Some show all of a wrong value."""
+    said = str(error).strip() or repr(error)
+    first = said.splitlines()[0]
+    return first if len(first) <= 200 else first[:199] + "…"

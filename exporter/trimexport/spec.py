@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,10 +154,10 @@ def read_recipe(path: Path) -> BuildSpec:
 
 
 _BESIDE = {
-    "model": Path.exists,
-    "adapter": Path.is_dir,
-    "tokenizer": Path.exists,
-    "few_shot": Path.is_file,
+    "model": os.path.exists,
+    "adapter": os.path.isdir,
+    "tokenizer": os.path.exists,
+    "few_shot": os.path.isfile,
 }
 """The fields that may name a directory or a file beside the recipe."""
 

@@ -6,6 +6,7 @@ A line that cannot be read becomes a `BadLine` in its place, and the others are 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ def sources(path: Path) -> list[Source]:
     Raises:
         InputError: the directory has no such files.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Source(_named(path.name), path)]
     files = []
     for file in sorted(path.rglob("*")):

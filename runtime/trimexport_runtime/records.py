@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +53,7 @@ def records(
 def _files(path: Path, column: str | None) -> Iterator[Line | BadLine]:
     """The lines of a file, or those of a directory's files, each with the file's name."""
     files = sources(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return read_file(path, column)
     return (
         replace(line, file=source.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +27,18 @@ class Encoded:
 
     ids: npt.NDArray[np.int64]
     truncated: bool
+
+
+@contextmanager
+def panics_caught() -> Iterator[None]:
+    """Makes a ValueError of a panic of `tokenizers`, with which it meets some damaged files, and
+    which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # it cannot be imported
+            raise
+        raise ValueError(f"tokenizers fails on it: {error}") from None
 
 
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
@@ -60,7 +73,12 @@ def _tokens_known(path: Path) -> int | None:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}); copy the bundle again") from None
     rows = config.get("vocab_size") if isinstance(config, dict) else None
-    return rows if isinstance(rows, int) else None
+    if rows is not None and (type(rows) is not int or rows < 1):  # a bool is an instance of int
+        raise BundleError(
+            f"{path} says vocab_size {str(rows)[:60]!r}, which is no number of tokens; copy the "
+            "bundle again"
+        )
+    return rows
 
 
 class TextEncoder:
@@ -97,7 +115,8 @@ class TextEncoder:
         """
         path = bundle / TOKENIZER
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            with panics_caught():
+                tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(
                 f"{path} cannot be read as a tokenizer ({error}); "

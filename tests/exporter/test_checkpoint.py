@@ -10,7 +10,9 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -435,6 +437,53 @@ def test_a_damaged_tokenizer(tiny_copy: Path, text: str) -> None:
     (tiny_copy / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"the tokenizer of .* cannot be loaded"):
         _plan(tiny_copy)
+
+
+def _other_number(definition: dict[str, Any]) -> None:
+    definition["model"]["vocab"]["▁a"] = 4  # which `<mask>` has, so that one of the two goes
+
+
+def _panics(definition: dict[str, Any]) -> None:
+    definition["model"]["continuing_subword_prefix"] = "longer than any piece" * 9
+
+
+def _no_ids_of_bos(definition: dict[str, Any]) -> None:
+    definition["post_processor"]["special_tokens"] = {}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_other_number, "out of vocabulary"),
+        (_panics, "tokenizers fails on it: "),
+        (_no_ids_of_bos, "its post_processor writes '<bos>', of which it has no ids"),
+    ],
+)
+def test_a_tokenizer_that_contradicts_itself(
+    tiny_copy: Path, change: Callable[[Any], None], reason: str
+) -> None:
+    tiny.edit_json(tiny_copy / "tokenizer.json", change)
+    with pytest.raises(
+        CheckpointError, match=rf"the tokenizer of .* cannot be loaded \(.*{reason}"
+    ):
+        _plan(tiny_copy)
+
+
+@pytest.mark.parametrize("key", ["initializer_range", "num_hidden_layers"])
+def test_a_wrong_value_is_not_shown_whole(tiny_copy: Path, key: str) -> None:
+    tiny.edit_json(tiny_copy / "config.json", lambda it: it.update({key: "a" * 5000}))
+    with pytest.raises(CheckpointError) as refusal:
+        _open(tiny_copy)
+    assert len(str(refusal.value)) < 600
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_weight_file_of_a_name_that_the_system_refuses(tiny_copy: Path) -> None:
+    (tiny_copy / "model.safetensors").unlink()
+    weights = {"weight_map": {EMBEDDING: "a" * 300}}
+    (tiny_copy / INDEX).write_text(json.dumps(weights), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="lacks 1 of 1 weight files"):
+        _open(tiny_copy)
 
 
 def test_code_in_the_directory_is_never_run(tiny_copy: Path) -> None:

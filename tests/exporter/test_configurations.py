@@ -55,3 +55,16 @@ def test_a_multimodal_model_is_tied_as_the_whole_configuration_says(tmp_path: Pa
     names = parameter_names(make_skeleton(checkpoint, "sdpa"), checkpoint)
     assert names["lm_head.weight"] == "lm_head.weight"
     assert torch.equal(checkpoint.read("lm_head.weight"), own)
+
+
+@pytest.mark.parametrize("part", [None, "text_config"])
+@pytest.mark.parametrize(
+    ("key", "most"), [("num_hidden_layers", "20"), ("hidden_size", "8,000"), ("head_dim", "8,000")]
+)
+def test_a_far_larger_model_than_the_tensors(
+    tiny_copy: Path, part: str | None, key: str, most: str
+) -> None:
+    """Without this, transformers would make two billion layers, or a table of 8 GB."""
+    change: dict[str, Any] = {key: 2**31}
+    message = rf"says {key} 2,147,483,648, and its 20 tensors have {most} at most; the two do not"
+    refused(tiny_copy, CheckpointError, message, **({part: change} if part else change))

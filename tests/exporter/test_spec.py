@@ -82,6 +82,14 @@ def test_a_model_that_is_not_beside_the_recipe_keeps_its_name(recipe: Any) -> No
     assert read_recipe(recipe(NEEDED)).model == "m"
 
 
+@pytest.mark.parametrize("key", ["model", "adapter", "tokenizer", "few_shot"])
+def test_a_name_that_the_system_refuses_is_not_beside_the_recipe(recipe: Any, key: str) -> None:
+    name = "a" * 300
+    text = f'{NEEDED if key != "model" else ""}\n{key} = "{name}"\n'
+    spec = read_recipe(recipe(text + ("shots = 1" if key == "few_shot" else "")))
+    assert str(getattr(spec, key)) == name
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

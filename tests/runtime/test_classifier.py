@@ -198,6 +198,13 @@ def test_a_token_that_the_model_does_not_know_costs_one_text(
         assert re.search(UNKNOWN, rows[1]["error"])
 
 
+@pytest.mark.parametrize("rows", [0, -1, True, 2.5, "400", [400]])
+def test_a_number_of_tokens_that_is_none(bundle: Path, rows: object) -> None:
+    (bundle / "config.json").write_text(json.dumps({"vocab_size": rows}), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"says vocab_size .*, which is no number of tokens"):
+        Classifier.load(bundle)
+
+
 def test_what_config_json_says_of_the_model(unknowing: Path) -> None:
     """An unreadable one is a damaged bundle; one without the number of tokens checks nothing."""
     (unknowing / "config.json").write_text("{", encoding="utf-8")

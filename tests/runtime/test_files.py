@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trimexport_runtime import InputError
 from trimexport_runtime.encoding import NO_TEXT
 from trimexport_runtime.errors import ColumnError
-from trimexport_runtime.files import BadLine, Line, read_file, read_lines
+from trimexport_runtime.files import BadLine, Line, read_file, read_lines, sources
 from trimexport_runtime.parquet import rows_of
 
 REUSE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,6 +218,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(InputError, match=r"folder\.txt cannot be read \(Is a directory\)"):
         list(read_file(tmp_path / "folder.txt"))
+
+
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
+    path = tmp_path / f"{'a' * 300}.txt"
+    assert [source.path for source in sources(path)] == [path]
+    with pytest.raises(InputError, match=r"cannot be read \(File name too long\)"):
+        list(read_file(path))
 
 
 def test_reading_is_lazy() -> None:

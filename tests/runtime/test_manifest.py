@@ -323,6 +323,18 @@ def test_a_corrupt_graph_is_one_clear_error(
     assert capfd.readouterr().err == ""
 
 
+def test_a_tokenizer_on_which_tokenizers_panics(bundle: Path, edit_manifest: Edit) -> None:
+    path = bundle / "tokenizer.json"
+    definition = json.loads(path.read_text(encoding="utf-8"))
+    definition["model"]["continuing_subword_prefix"] = "longer than any piece" * 9
+    path.write_text(json.dumps(definition), encoding="utf-8")
+    edit_manifest(bundle, lambda raw: raw["files"][0].update(bytes=path.stat().st_size))
+    with pytest.raises(
+        BundleError, match=r"cannot be read as a tokenizer \(tokenizers fails on it"
+    ):
+        Classifier.load(bundle)
+
+
 def test_a_corrupt_tokenizer_is_one_clear_error(bundle: Path) -> None:
     _same_size(bundle / "tokenizer.json")
     with pytest.raises(BundleError, match=r"cannot be read as a tokenizer .*copy the bundle again"):

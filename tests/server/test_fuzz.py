@@ -10,7 +10,6 @@ import copy
 import gzip
 import http.client
 import json
-import os
 import socket
 import zlib
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mutations import EXAMPLES, places
 from server.conftest import Serve, Server
 from trimexport_runtime.server.refusals import STATUS
 
-EXAMPLES = int(os.environ.get("TRIMEXPORT_FUZZ", "300"))
 TENSOR = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]}
 VALID: list[tuple[str, dict[str, Any]]] = [
     ("/classify", {"texts": ["a film", "dull"], "truncate": True}),
@@ -76,22 +75,14 @@ RARELY = st.sampled_from((False,) * 5 + (True,))
 PACKED = {"gzip": gzip.compress, "deflate": zlib.compress, "": lambda raw: raw}
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every list or object in a JSON value, with each of its places."""
-    if not isinstance(value, dict | list):
-        return []
-    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-    return [(value, key) for key in keys] + [found for key in keys for found in _places(value[key])]
-
-
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
     """A path, and a body that was right for it until some of it was replaced."""
     path, valid = draw(st.sampled_from(VALID))
     value = copy.deepcopy(valid)
     for _ in range(draw(st.sampled_from((1, 1, 1, 0, 2)))):
-        if places := _places(value):
-            container, key = draw(st.sampled_from(places))
+        if found := places(value):
+            container, key = draw(st.sampled_from(found))
             container[key] = draw(VALUES)
     if draw(RARELY):
         value[draw(st.sampled_from(ODD) | st.text(max_size=5))] = draw(VALUES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def for_cpus(manifest: Manifest) -> list[Variant]:
 def _split(name: str) -> tuple[Path, str | None]:
     """The directory of `DIR` or `DIR:VARIANT`, and the variant if there is one."""
     directory, colon, variant = name.rpartition(":")
-    if not colon or Path(name).is_dir():
+    if not colon or os.path.isdir(name):
         return Path(name), None
     return Path(directory), variant
 
@@ -119,7 +120,7 @@ def _other_bundle(name: str, manifest: Manifest) -> Subject:
         SpecError: it is no bundle, or has other labels than the bundle of `manifest`.
     """
     directory, variant = _split(name)
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise SpecError(
             f"--against {name} is neither a bundle's directory, nor DIR:VARIANT, nor one of "
             f"{', '.join(PYTORCH)}; name one of these"

@@ -108,7 +108,7 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
     if labels:
         check_labels(labels)
     directory = shipped_checkpoint() if model is None else Path(model)
-    if prompt is None and directory.is_dir() and not holds_classifier(directory):
+    if prompt is None and os.path.isdir(directory) and not holds_classifier(directory):
         prompt = prompt_for(directory, labels)
     if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)

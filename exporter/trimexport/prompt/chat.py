@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trimexport.errors import SpecError
+from trimexport.errors import SpecError, reason_of
 
 from .few_shot import Shot, turns_of
 from .template import PromptTemplate, literal_template
@@ -95,10 +95,10 @@ def _render(tokenizer: Any, turns: list[dict[str, str]], system: str | None, pla
         )
     except Exception as error:  # a template is a program, which may raise anything
         if system is not None:
-            raise SpecError(_no_system(place, str(error))) from None
+            raise SpecError(_no_system(place, reason_of(error))) from None
         raise SpecError(
-            f"the chat template of {place} cannot be rendered ({error}); drop --chat and write the "
-            "turns into the prompt"
+            f"the chat template of {place} cannot be rendered ({reason_of(error)}); drop --chat "
+            "and write the turns into the prompt"
         ) from None
 
 

@@ -21,8 +21,9 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError, reason_of
 from trimexport.source.gguf_place import is_named_gguf
+from trimexport_runtime.tokenize import panics_caught
 
 from .gguf_tokenizer import gguf_tokenizer
 from .text_lead import lead_normalizers
@@ -140,21 +141,27 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
             "tokenizer files beside its weights, or name their directory with --tokenizer"
         )
     try:
-        loaded = transformers_tokenizer(directory)
-        backend = loaded.backend_tokenizer
+        with panics_caught():
+            loaded = transformers_tokenizer(directory)
+            return SourceTokenizer.of(_definition(loaded), _padding(loaded, directory))
     except CheckpointError:
         raise
     except Exception as error:  # `tokenizers` raises no other, transformers many
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"the tokenizer of {directory} cannot be loaded ({first}); the directory needs a "
-            "tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(...)` writes"
+            f"the tokenizer of {directory} cannot be loaded ({reason_of(error)}); the directory "
+            "needs a tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(...)` "
+            "writes"
         ) from None
-    definition = json.loads(backend.to_str())
+
+
+def _definition(loaded: Any) -> dict[str, Any]:
+    """The tokenizer.json of a tokenizer of transformers, which cuts and pads nothing."""
+    definition: dict[str, Any] = json.loads(loaded.backend_tokenizer.to_str())
     definition["truncation"] = definition["padding"] = None
     for token in definition["added_tokens"]:  # Phi-3's end of text is special by name alone
         token["special"] = token["special"] or token["content"] in loaded.all_special_tokens
-    return SourceTokenizer.of(definition, _padding(loaded, directory))
+    special_ids_around(definition)  # which refuses tokens that are none
+    return definition
 
 
 def _padding(loaded: Any, directory: Path) -> tuple[tuple[str, int], ...]:

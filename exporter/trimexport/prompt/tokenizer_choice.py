@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimexport.errors import CheckpointError, SpecError, UnsupportedError
+from trimexport.errors import CheckpointError, SpecError, UnsupportedError, reason_of
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import short
 from trimexport_runtime.bundle import Source
 from trimexport_runtime.integrity import sha256_of
+from trimexport_runtime.tokenize import panics_caught
 
 from .template import PromptIds
 from .tokenizer import FILES, SourceTokenizer, load_tokenizer
@@ -25,7 +27,7 @@ def tokenizer_place(given: str | None, checkpoint: Checkpoint) -> Path:
     """
     if given is None:
         return checkpoint.directory
-    if not given.strip() or not Path(given).exists():
+    if not given.strip() or not os.path.exists(given):
         raise CheckpointError(
             f"there is no tokenizer {given!r}; --tokenizer takes a directory or a file: "
             f"{', '.join(FILES)}, or a GGUF"
@@ -51,7 +53,7 @@ def tokenizer_of(source: Source, checkpoint: Checkpoint, given: str | None) -> P
         if given is not None:
             raise SpecError("the bundle was made with the model's own tokenizer; drop --tokenizer")
         return checkpoint.directory
-    if given is None and not Path(source.tokenizer).exists():
+    if given is None and not os.path.exists(source.tokenizer):
         raise CheckpointError(
             f"the bundle was made with the tokenizer {source.tokenizer}, which is not there any "
             "more; name its place with --tokenizer"
@@ -130,11 +132,12 @@ def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
             "0 to pad with; name a pad_token in tokenizer_config.json"
         )
     try:
-        return SourceTokenizer.of(definition, padding)
+        with panics_caught():
+            return SourceTokenizer.of(definition, padding)
     except Exception as error:  # tokenizers raises plain Exception
         raise UnsupportedError(
             f"the tokenizer cannot do without its tokens beyond the {rows:,} rows of the embedding "
-            f"({error}); give the model's own with --tokenizer"
+            f"({reason_of(error)}); give the model's own with --tokenizer"
         ) from None
 
 

@@ -84,7 +84,11 @@ def normalizers(members: list[Definition]) -> Definition | None:
 
 
 def special_ids_around(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids of the special tokens that the post-processor adds before a string, and behind it."""
+    """The ids of the special tokens that the post-processor adds before a string, and behind it.
+
+    Raises:
+        ValueError: it has no ids for one.
+    """
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
     for processor in parts(definition["post_processor"]):
@@ -107,5 +111,8 @@ def _of_template(processor: Definition) -> tuple[tuple[int, ...], tuple[int, ...
         if "Sequence" in item:
             side = after
         else:
-            side += processor["special_tokens"][item["SpecialToken"]["id"]]["ids"]
+            name = item["SpecialToken"]["id"]
+            if name not in processor["special_tokens"]:
+                raise ValueError(f"its post_processor writes {name!r}, of which it has no ids")
+            side += processor["special_tokens"][name]["ids"]
     return tuple(before), tuple(after)

@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError, reason_of
 
 from .families import (
     SUPPORTED,
@@ -36,7 +36,7 @@ from .gguf_names import gguf_tensors
 from .gguf_place import is_gguf
 from .json_file import read_json_object
 from .low_rank import Adapter
-from .tensor_files import TensorEntry, read_entry, read_header, require_finite
+from .tensor_files import TensorEntry, check_sizes, read_entry, read_header, require_finite
 from .weight_files import weight_files
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
@@ -151,33 +151,43 @@ def open_checkpoint(directory: Path, model: str, revision: str | None) -> Checkp
         return _open_gguf(directory, model)
     raw = read_config(directory)
     architecture, family = family_of(raw, model)
+    stored = _stored(directory, architecture, family)
+    check_sizes(raw, stored, directory)
     try:
         whole = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         config = _language_model(whole)
     except Exception as error:  # a configuration's own checks may raise anything
         raise CheckpointError(
-            f"{directory}/config.json cannot be read as a transformers configuration: {error}; "
-            "download it again"
+            f"{directory}/config.json cannot be read as a transformers configuration: "
+            f"{reason_of(error)}; download it again"
         ) from None
     _check_kind(architecture, whole, model)
-    tensors: dict[str, TensorEntry] = {}
+    renamed = ((family.parameter_name(name), entry) for name, entry in stored.items())
+    tensors = {name: entry for name, entry in renamed if name is not None}
+    return Checkpoint(directory, model, revision, config, architecture, tensors)
+
+
+def _stored(directory: Path, architecture: str, family: Family) -> dict[str, TensorEntry]:
+    """The tensors of a checkpoint's safetensors files, as they are called there."""
+    stored: dict[str, TensorEntry] = {}
     for file in weight_files(directory):
         entries = read_header(file)
         _refuse_other_head(entries, architecture, family, directory)
-        tensors.update(_renamed(entries, family))
-    return Checkpoint(directory, model, revision, config, architecture, tensors)
+        stored.update(entries)
+    return stored
 
 
 def _open_gguf(file: Path, model: str) -> Checkpoint:
     """Open the checkpoint in a GGUF file."""
     header = read_gguf_header(file)
     raw = gguf_config(header)
+    check_sizes(raw, header.tensors, header.file)
     try:
         config = _language_model(AutoConfig.for_model(**raw))
     except Exception as error:  # whatever a configuration's own checks raise, it is at fault
         raise CheckpointError(
-            f"the metadata of {file} make no transformers configuration: {error}; take a file that "
-            "llama.cpp's conversion wrote"
+            f"the metadata of {file} make no transformers configuration: {reason_of(error)}; take "
+            "a file that llama.cpp's conversion wrote"
         ) from None
     tensors = gguf_tensors(header, config)
     return Checkpoint(header.file, model, None, config, raw["architectures"][0], tensors)
@@ -257,9 +267,3 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} has no config.json; --model takes the directory that "
             "`save_pretrained` or `hf download` wrote"
         ) from None
-
-
-def _renamed(entries: dict[str, TensorEntry], family: Family) -> dict[str, TensorEntry]:
-    """The tensors that belong to a parameter of the language model, by the parameter's name."""
-    renamed = ((family.parameter_name(name), entry) for name, entry in entries.items())
-    return {name: entry for name, entry in renamed if name is not None}

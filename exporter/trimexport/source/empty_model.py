@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from trimexport.errors import CheckpointError, UnsupportedError
+from trimexport.errors import CheckpointError, UnsupportedError, reason_of
 
 from .checkpoint import Checkpoint
 from .families import fix_rope
@@ -68,7 +68,7 @@ def make_skeleton(checkpoint: Checkpoint, attention: str) -> PreTrainedModel:
             )
     except Exception as error:  # a wrong configuration may raise anything
         raise UnsupportedError(
-            f"transformers cannot build the model of {checkpoint.directory}: {error}"
+            f"transformers cannot build the model of {checkpoint.directory}: {reason_of(error)}"
         ) from None
     fix_rope(model)
     model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from trimexport.errors import CheckpointError, SpecError
@@ -28,7 +29,7 @@ def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = N
     """
     source = manifest.source
     name = model or source.directory or source.model
-    if model is None and source.directory and not Path(source.directory).exists():
+    if model is None and source.directory and not os.path.exists(source.directory):
         raise CheckpointError(
             f"the bundle was made from {source.directory}, which is not there any more; name the "
             "checkpoint's place with --model"
@@ -52,7 +53,7 @@ def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> 
             raise SpecError("the bundle was made without an adapter; drop --adapter")
         return checkpoint
     name = source.adapter if given is None else given
-    if given is None and Path(name).is_absolute() and not Path(name).is_dir():
+    if given is None and Path(name).is_absolute() and not os.path.isdir(name):
         raise CheckpointError(
             f"the bundle was made with the adapter {name}, which is not there any more; name its "
             "directory with --adapter"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from trimexport.errors import CheckpointError
 
 from .json_file import unreadable
 
+_LAYERS = ("num_hidden_layers", "n_layer")
+_WIDTHS = ("hidden_size", "head_dim", "n_embd", "n_positions")
 _DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -67,6 +70,32 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
         shape = tuple(item["shape"])
         entries[name] = TensorEntry(file, item["dtype"], shape, 8 + length + begin, end - begin)
     return entries
+
+
+def check_sizes(raw: Mapping[str, Any], entries: Mapping[str, TensorEntry], place: Path) -> None:
+    """Refuse a configuration of a far larger model than the tensors are of. transformers makes its
+    layers, and tables for the rotary angles, before it would come to light.
+
+    Args:
+        raw: config.json, or what a GGUF file has instead.
+        entries: all tensors of the checkpoint, of which every layer has one at least.
+        place: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: there are more layers than tensors, or a width is beyond every tensor's.
+    """
+    widest = max((size for entry in entries.values() for size in entry.shape), default=0)
+    layers, widths = dict.fromkeys(_LAYERS, len(entries)), dict.fromkeys(_WIDTHS, widest)
+    inner = raw.get("text_config")
+    for part in (raw, inner if isinstance(inner, dict) else {}):
+        for key, most in (layers | widths).items():
+            value = part.get(key)
+            if isinstance(value, int) and value > most:
+                raise CheckpointError(
+                    f"the configuration of {place} says {key} {value:,}, and its "
+                    f"{len(entries):,} tensors have {most:,} at most; the two do not belong "
+                    "together, so take both from one download"
+                )
 
 
 def read_entry(

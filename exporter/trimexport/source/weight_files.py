@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from trimexport.errors import CheckpointError
@@ -25,7 +26,7 @@ def weight_files(directory: Path) -> list[Path]:
     index = directory / _INDEX
     if index.is_file():
         shards = _shards(index)
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        missing = [shard for shard in shards if not os.path.isfile(directory / shard)]
         if missing:
             raise CheckpointError(
                 f"{directory} lacks {len(missing)} of {len(shards)} weight files "

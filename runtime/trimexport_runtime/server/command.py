@@ -155,7 +155,7 @@ def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:
     named = []
     for item in bundles:
         name, equals, directory = item.partition("=")
-        if equals and not Path(item).exists():
+        if equals and not os.path.exists(item):
             named.append((name, Path(directory)))
         else:
             named.append((Path(item).resolve().name, Path(item)))
