@@ -32,8 +32,9 @@ from .widths import Rounding, widths
 
 ACCURACY_LEVEL = 4
 DOMAIN = "com.microsoft"
-# Output channels that are rounded at a time, however many inputs they have: one input after the other
-# is rounded for all of them, and with fewer that is work for the interpreter, three times as much.
+# Output channels that are rounded at a time, however many inputs they have. One input after the
+# other is rounded for all of them: with fewer that is work for the interpreter, and takes three
+# times as long.
 ROWS = 1024
 
 Made = Iterator[tuple[torch.Tensor, Blocks]]
