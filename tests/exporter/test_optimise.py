@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 BOUND = 1e-4
 LAYERS = 2
 # Two layers of one kind each, which costs one trace. Between them: norms of 1 + w and of w, before
-# and behind a block and of queries and keys; a rotary embedding of half the head; windows; one
+# and behind a block and of queries and keys; a rotary embedding of a part of the head; windows; one
 # projection for queries, keys and values; and a decoder with nearly none of these.
 KINDS: dict[str, dict[str, Any]] = {
     "gemma3": {"layer_types": ["sliding_attention"] * LAYERS},
@@ -42,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt2": {},
 }
 NORMS = {"gemma3": 6 * LAYERS + 1, "phi3-longrope": 2 * LAYERS + 1, "gpt2": 0}
-TURNED = {"gemma3": 24, "phi3-longrope": 8}  # of the head; the second turns half of it
+TURNED = {"gemma3": 24, "phi3-longrope": 12}  # of the head; the second turns a part of it
 PROMPT = "Review: {text}\nSentiment:"
 # Projections that all tokens go through: of keys and values, or of them and the queries at once.
 FOR_ALL = ("k_proj", "v_proj", "qkv_proj", "c_attn")
