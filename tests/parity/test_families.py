@@ -34,7 +34,6 @@ OLD_OPERATORS = {"ReduceMean", "Sqrt", "Reciprocal", "Neg", "GatherElements"}
 
 # Both tests see every family; what is a variant of another row is in one of them.
 LANGUAGE_MODELS = [name for name in FAMILIES if name not in ("smollm", "phi3", "gpt2-scaled")]
-MORE = {"phi3-longrope": {"vocab_size": 200_064}}  # as Phi-4-mini has
 # Its text part is a gemma3's, of which graphs for GPUs are built anyway.
 WITHOUT_GPU = ("gemma3-multimodal",)
 # Of Granite transformers has no classifier.
@@ -44,7 +43,7 @@ CLASSIFIERS = [name for name in FAMILIES if name not in WITHOUT_CLASSIFIER]
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_language_model(name: str, tmp_path: Path) -> None:
-    directory = make(name, tmp_path / "model", **MORE.get(name, {}))
+    directory = make(name, tmp_path / "model")
     precision = ("fp32", "int8")
     spec = BuildSpec(
         precision=precision,
