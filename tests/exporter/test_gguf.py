@@ -292,6 +292,6 @@ def test_blocks_of_a_row_are_all_that_is_read(tmp_path: Path) -> None:
         found.read(name, 9, 10)  # its scale is NaN
     taken_over = as_stored(StreamedWeight(found, name, False, "e"))
     with pytest.raises(
-        CheckpointError, match=rf"{name} of {file} holds NaN at \[0, 0\] and 639 mo"
+        CheckpointError, match=rf"{name} of {file} holds NaN at \[0, 0\].* one of 640"
     ):
         list(taken_over)

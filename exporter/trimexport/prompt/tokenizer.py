@@ -156,6 +156,9 @@ def load_tokenizer(directory: Path) -> SourceTokenizer:
 
 def _definition(loaded: Any) -> dict[str, Any]:
     """The tokenizer.json of a tokenizer of transformers, which cuts and pads nothing."""
+    numbers = loaded.backend_tokenizer.get_vocab(with_added_tokens=False)
+    if len(set(numbers.values())) < len(numbers):  # `to_str` would write one of them, by chance
+        raise ValueError("its vocabulary gives two tokens one id")
     definition: dict[str, Any] = json.loads(loaded.backend_tokenizer.to_str())
     definition["truncation"] = definition["padding"] = None
     for token in definition["added_tokens"]:  # Phi-3's end of text is special by name alone
