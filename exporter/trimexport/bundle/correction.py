@@ -10,7 +10,7 @@ reads corrected states too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from trimexport.planning import whole_ids
 from trimexport.quantize.calibration import Calibration
-from trimexport_runtime.batching import TOKEN_BUDGET, batches, pad, rows_within
+from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 
-from .part_by_part import Feed, cut, run_by_parts
+from .part_by_part import cut, feed_of, run_by_parts
 from .written_graph import load_graph
 from .written_head import add_to_hidden, hidden_name
 
@@ -86,13 +86,8 @@ def _states(graph: Path, precision: str, expected: Expected) -> Floats:
     groups = batches([len(ids) for ids in texts], rows_within(TOKEN_BUDGET))
     pieces = cut(graph, precision, hidden_name(load_graph(graph)))
     found = np.empty_like(expected.hidden)
-    feeds = [_feed([texts[place] for place in group]) for group in groups]
+    feeds = [feed_of([texts[place] for place in group]) for group in groups]
     for group, states in zip(groups, run_by_parts(pieces, feeds), strict=True):
         # A head with one row for each text has copies of it.
         found[group] = states.reshape(len(group), -1, states.shape[-1])[:, :rows]
     return found
-
-
-def _feed(texts: Sequence[npt.NDArray[np.int64]]) -> Feed:
-    ids, mask = pad(texts)
-    return {"input_ids": ids, "attention_mask": mask}

@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.batching import pad
 from trimexport_runtime.bundle import OUTPUT
 
 # The most weights in a part. A larger tensor makes a part of its own: an embedding, whose rows are
@@ -25,6 +26,12 @@ from trimexport_runtime.bundle import OUTPUT
 PART_BYTES = 128 * 2**20
 
 Feed = dict[str, npt.NDArray[np.generic]]
+
+
+def feed_of(rows: Sequence[npt.NDArray[np.int64]]) -> Feed:
+    """The graph's inputs for a batch of texts' token ids, padded."""
+    ids, mask = pad(rows)
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 @dataclass(frozen=True)

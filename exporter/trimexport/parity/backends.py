@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimexport.bundle.part_by_part import Feed, cut, run_by_parts
+from trimexport.bundle.part_by_part import cut, feed_of, run_by_parts
 from trimexport.progress import Progress
 from trimexport.texts import short
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
 from trimexport_runtime.backends.onnxruntime import session_entries
-from trimexport_runtime.batching import batches, pad, rows_within, token_budget
+from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.prediction import no_number
@@ -139,10 +139,7 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     manifest, texts = inputs.manifest, inputs.encoded
     most_rows = rows_within(token_budget(variant.bytes))
     groups = batches([len(text.ids) for text in texts], most_rows)
-    feeds: list[Feed] = []
-    for group in groups:
-        ids, mask = pad([texts[index].ids for index in group])
-        feeds.append({"input_ids": ids, "attention_mask": mask})
+    feeds = [feed_of([texts[index].ids for index in group]) for group in groups]
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from trimexport.bundle.part_by_part import feed_of
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
@@ -18,7 +19,7 @@ from trimexport.texts import short
 from trimexport_runtime import BundleError, InputError, Manifest
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
-from trimexport_runtime.batching import batches, pad, rows_within, token_budget
+from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
@@ -62,8 +63,7 @@ def read_states(
     most_rows = rows_within(token_budget(variant.bytes))
     with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
         for batch in batches([len(text.ids) for text in encoded], most_rows):
-            ids, mask = pad([encoded[index].ids for index in batch])
-            feed = {"input_ids": ids, "attention_mask": mask}
+            feed = feed_of([encoded[index].ids for index in batch])
             states, logits[batch] = session.run([name, OUTPUT], feed)
             rows = len(states) // len(batch)
             hidden[batch] = states[::rows]
