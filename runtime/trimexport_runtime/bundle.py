@@ -21,6 +21,7 @@ from .manifest import (
     BundleFile,
     Calibration,
     Engine,
+    Field,
     Fit,
     Label,
     Manifest,
@@ -32,32 +33,48 @@ from .manifest import (
     TextLimit,
     Variant,
 )
+from .score import INDEPENDENT, KINDS, LOG_ODDS, LOGIT, SOFTMAX, Score
 
 __all__ = [
     "FORMAT_VERSION",
     "FOR_TENSORRT",
+    "INDEPENDENT",
     "INPUTS",
+    "KINDS",
+    "LOGIT",
+    "LOG_ODDS",
     "MANIFEST",
     "OUTPUT",
+    "SOFTMAX",
     "BundleFile",
     "Calibration",
     "Engine",
+    "Field",
     "Fit",
     "Label",
     "Manifest",
     "Parity",
     "Profile",
     "Prompt",
+    "Score",
     "Source",
     "TakenOver",
     "TextLimit",
     "Variant",
+    "format_for",
     "read_manifest",
     "to_json",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "trimexport.json"
+
+
+def format_for(prompt: Prompt, score: Score) -> int:
+    """The oldest format that says all there is to say of a bundle. Runtimes that know format 1
+    alone would read several fields as one, and any score as a softmax."""
+    plain = [it.name for it in prompt.places] == ["text"] and prompt.places[0] == Field("text")
+    return 1 if plain and score.kind == SOFTMAX else FORMAT_VERSION
 
 
 def to_json(manifest: Manifest) -> str:
@@ -111,13 +128,17 @@ def _check(manifest: Manifest) -> None:
     Raises:
         ValueError: a value that is not allowed, or one that contradicts another.
     """
-    if len(manifest.labels) < 2 or not manifest.variants:
-        raise ValueError("it needs two labels and one variant at least")
+    _check_score(manifest)
+    if not manifest.variants:
+        raise ValueError("it needs one variant at least")
     if len(set(manifest.label_names)) < len(manifest.labels):
         raise ValueError("two labels have the same name")
     limit, calibration = manifest.text_limit, manifest.calibration
     if limit.tokens < 1 or limit.truncate not in ("end", "start"):
         raise ValueError(f"the text limit is {limit.tokens} tokens, cut at {limit.truncate!r}")
+    names = [it.name for it in manifest.prompt.places]
+    if len(set(names)) < len(names) or (limit.field or names[-1]) not in names:
+        raise ValueError(f"the prompt has the fields {names}, of which {limit.field!r} is cut")
     if calibration is not None and len(calibration.bias) != len(manifest.labels):
         raise ValueError(
             f"the calibration has {len(calibration.bias)} numbers, not {len(manifest.labels)}"
@@ -132,6 +153,19 @@ def _check(manifest: Manifest) -> None:
         taken = variant.taken_over
         if taken is not None and not 0 <= taken.matrices <= taken.of:
             raise ValueError(f"variant {variant.name} has taken {taken.phrase} over")
+
+
+def _check_score(manifest: Manifest) -> None:
+    """Refuse a score that is not known, or that does not fit the labels."""
+    score, count = manifest.score, len(manifest.labels)
+    if score.kind not in KINDS:
+        raise ValueError(f"the score is {score.kind!r}, not one of {', '.join(KINDS)}")
+    least = 2 if score.kind in (SOFTMAX, LOG_ODDS) else 1
+    most = {LOG_ODDS: 2, LOGIT: 1}.get(score.kind)
+    if count < least or (most is not None and count > most):
+        raise ValueError(f"{count} labels do not fit the score {score.kind!r}")
+    if not 0 <= score.threshold <= 1:
+        raise ValueError(f"the score's threshold is {score.threshold}, not from 0 to 1")
 
 
 def _check_engine(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import BundleError
+from .score import LOG_ODDS, LOGIT, Score
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 """The names of every graph's inputs and its output."""
@@ -34,12 +35,29 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Field:
+    """A place in the prompt for a text.
+
+    `before` are the token ids between the field before and this one; the first field has none, for
+    what stands before it is the prefix. `lead` is the white space that is written before a text
+    that is not empty, besides what the bundle's tokenizer writes. `default` is the text that stands
+    here where none is given; None says that one has to be given.
+    """
+
+    name: str
+    before: tuple[int, ...] = ()
+    lead: str = ""
+    default: str | None = None
+
+
+@dataclass(frozen=True)
 class Prompt:
     """The compiled prompt: what the graph adds around each text.
 
     `text_lead` is the white space that the bundle's tokenizer writes before each text, because
     the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
-    `examples` are the SHA-256 of texts that stand in it as examples.
+    `examples` are the SHA-256 of texts that stand in it as examples. `fields` are the prompt's
+    fields in their order; a prompt whose only field is `text` may leave them out.
     """
 
     template: str
@@ -48,14 +66,25 @@ class Prompt:
     text_lead: str
     rendered: bool = False
     examples: tuple[str, ...] = ()
+    fields: tuple[Field, ...] = ()
+
+    @property
+    def places(self) -> tuple[Field, ...]:
+        """The prompt's fields, the only one included where it has no others."""
+        return self.fields or (Field("text"),)
 
 
 @dataclass(frozen=True)
 class TextLimit:
-    """The most tokens a text may have, and which end is cut off a longer one (`end`, `start`)."""
+    """The most tokens a text may have, and which end is cut off a longer one (`end`, `start`).
+
+    Where the prompt has several fields, the limit is for all of them and the ids between them
+    together, and `field` is the one that is cut; the others never are. None is the last field.
+    """
 
     tokens: int
     truncate: str
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +265,12 @@ class Manifest:
     tool_versions: Mapping[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     fit: Fit | None = None
+    score: Score = field(default_factory=Score)
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the graph returns for each text."""
+        return 1 if self.score.kind in (LOG_ODDS, LOGIT) else len(self.labels)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -82,8 +82,8 @@ def test_a_variant_without_parity_can_be_read(make_bundle: MakeBundle) -> None:
 
 
 def test_a_newer_format_is_refused(bundle: Path, edit_manifest: Edit) -> None:
-    edit_manifest(bundle, lambda raw: raw.update(format_version=2))
-    with pytest.raises(VersionError, match=r"format_version 2, .* up to 1; upgrade with `pip"):
+    edit_manifest(bundle, lambda raw: raw.update(format_version=3))
+    with pytest.raises(VersionError, match=r"format_version 3, .* up to 2; upgrade with `pip"):
         Classifier.load(bundle)
 
 
@@ -138,8 +138,14 @@ def _remove(raw: dict[str, Any], path: str) -> None:
         ("labels/0/name", 7, r"labels\[0\]\.name is 7, not a string"),
         ("labels/0/token_ids", ["a"], r'labels\[0\]\.token_ids\[0\] is "a", not a whole number'),
         ("labels/1/name", "negative", "two labels have the same name"),
-        ("labels", [], "it needs two labels and one variant at least"),
-        ("variants", [], "it needs two labels and one variant at least"),
+        ("labels", [], "0 labels do not fit the score 'softmax'"),
+        ("variants", [], "it needs one variant at least"),
+        ("score", {"kind": "rank"}, "the score is 'rank', not one of softmax, log-odds, logit, "),
+        ("score", {"kind": "log-odds"}, "3 labels do not fit the score 'log-odds'"),
+        ("score", {"kind": "logit"}, "3 labels do not fit the score 'logit'"),
+        ("score", {"threshold": 1.5}, r"the score's threshold is 1\.5, not from 0 to 1"),
+        ("prompt/fields", [{"name": "a"}, {"name": "a"}], r"has the fields \['a', 'a'\], of which"),
+        ("text_limit/field", "query", r"has the fields \['text'\], of which 'query' is cut"),
         ("prompt", None, "prompt is null, not an object"),
         ("prompt/prefix_ids", "123", r'prompt\.prefix_ids is "123", not a list'),
         ("prompt/rendered", 1, r"prompt\.rendered is 1, not true or false"),
@@ -199,7 +205,11 @@ def test_a_damaged_manifest_says_what_is_damaged(
 def _fill(raw: dict[str, Any]) -> None:
     """Give a manifest a value for each of its fields, those that may be missing included."""
     raw["labels"][0]["sequences"] = [[4, 5], [6]]
-    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64]}
+    field = {"name": "query", "before": [7], "lead": " ", "default": "what it is about"}
+    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field]}
+    raw["text_limit"]["field"] = "query"
+    raw["score"] = {"kind": "independent", "scale": 0.5, "shift": -1.0, "sigmoid": False}
+    raw["score"]["threshold"] = 0.4
     raw["source"] |= {"directory": "checkpoint", "adapter": "lora", "adapter_sha256": "4" * 64}
     raw["source"] |= {"tokenizer": "tokenizer.json", "tokenizer_sha256": "5" * 64}
     raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}

@@ -16,15 +16,16 @@ from trimexport.prompt.tokenizer_choice import tokenizer_sha256
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
-    FORMAT_VERSION,
     MANIFEST,
     BundleFile,
     Label,
     Manifest,
     Prompt,
+    Score,
     Source,
     TextLimit,
     Variant,
+    format_for,
     to_json,
 )
 from trimexport_runtime.integrity import sha256_of
@@ -115,17 +116,11 @@ def first_manifest(
     local = Path(spec.model).exists()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
+    prompt, score = _prompt(planned), Score()
     return Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=format_for(prompt, score),
         labels=_labels(planned),
-        prompt=Prompt(
-            template=planned.prompt.template.source,
-            prefix_ids=planned.prompt.prefix_ids,
-            suffix_ids=planned.prompt.suffix_ids,
-            text_lead=planned.prompt.text_lead,
-            rendered=planned.prompt.template.rendered,
-            examples=tuple(map(text_sha256, planned.prompt.examples)),
-        ),
+        prompt=prompt,
         text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
         pad_token_id=planned.tokenizer.pad_token_id,
         source=Source(
@@ -144,6 +139,18 @@ def first_manifest(
         variants=variants,
         files=tuple(bundle_file(work, name, hashes.get(name)) for name in names),
         tool_versions={tool: version(tool) for tool in _TOOLS},
+        score=score,
+    )
+
+
+def _prompt(planned: Plan) -> Prompt:
+    return Prompt(
+        template=planned.prompt.template.source,
+        prefix_ids=planned.prompt.prefix_ids,
+        suffix_ids=planned.prompt.suffix_ids,
+        text_lead=planned.prompt.text_lead,
+        rendered=planned.prompt.template.rendered,
+        examples=tuple(map(text_sha256, planned.prompt.examples)),
     )
 
 
