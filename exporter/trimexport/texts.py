@@ -13,7 +13,7 @@ import numpy as np
 from trimexport_runtime import InputError
 from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
-from trimexport_runtime.tokenize import problem_of
+from trimexport_runtime.inputs import problem_of
 
 from .errors import SpecError
 from .numerics import Places

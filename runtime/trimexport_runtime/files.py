@@ -18,8 +18,8 @@ from typing import BinaryIO
 from .csv_rows import ahead, csv_rows, other_separator
 from .encoding import NO_TEXT, UTF8_MARK, check_first_line
 from .errors import ColumnError, InputError
+from .inputs import problem_of
 from .parquet import rows_of, several_columns
-from .tokenize import problem_of
 
 DEFAULT_COLUMN = "text"
 _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"

@@ -1,4 +1,5 @@
-"""From a text to the token ids that the graph takes: the bundle's tokenizer and its limit."""
+"""From texts to the token ids that the graph takes: the bundle's tokenizer, the ids between the
+fields of its prompt, and its limit."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from .bundle import Manifest, TextLimit
+from .bundle import Field, Manifest, TextLimit
 from .errors import BundleError, InputError
+from .inputs import Input, texts_of
 from .long_text import Reach, Tokenise, first_ids, first_part, last_ids, reach_of
 
 TOKENIZER, CONFIG = "tokenizer.json", "config.json"
@@ -23,7 +25,8 @@ _NORMALISED = 4  # characters that a normaliser makes into one, at most
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text's own token ids, int64 `[tokens]`, and whether some were cut off."""
+    """The token ids of a text, or of all fields and what stands between them, int64 `[tokens]`; and
+    whether some were cut off."""
 
     ids: npt.NDArray[np.int64]
     truncated: bool
@@ -39,29 +42,6 @@ def panics_caught() -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # it cannot be imported
             raise
         raise ValueError(f"tokenizers fails on it: {error}") from None
-
-
-_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # how Python keeps bytes that are not UTF-8
-_OF_BYTES = 'the text comes from bytes that are not UTF-8: decode those with errors="replace"'
-_OF_HALVES = (
-    "it is half of a character that was cut in two: write both halves, in JSON as "
-    r"\ud83d\ude00, or leave it out"
-)
-
-
-def problem_of(text: object) -> str | None:
-    """Why `text` cannot be tokenised, or None when it can: it must be a str of characters."""
-    if not isinstance(text, str):
-        return f"a text must be a str, this is {type(text).__name__}; convert it first"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        return (
-            f"character {error.start} is the lone surrogate U+{code:04X}, which is no character; "
-            + (_OF_BYTES if code in _ESCAPED_BYTES else _OF_HALVES)
-        )
-    return None
 
 
 def _tokens_known(path: Path) -> int | None:
@@ -96,14 +76,19 @@ class TextEncoder:
         *,
         allow_empty: bool,
         known: int | None = None,
+        fields: tuple[Field, ...] = (Field("text"),),
     ) -> None:
         """Args:
+        allow_empty: take a row without tokens, because there are some around it.
         known: how many tokens the model's embedding has a row for, if that is known.
+        fields: the prompt's.
         """
         self._tokenizer = tokenizer
         self._limit = limit
         self._allow_empty = allow_empty
         self._known = known
+        self._fields = fields
+        self._cut = fields[-1].name if limit.field is None else limit.field
 
     @classmethod
     def load(cls, bundle: Path, manifest: Manifest) -> TextEncoder:
@@ -131,6 +116,7 @@ class TextEncoder:
             manifest.text_limit,
             allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids),
             known=_tokens_known(bundle / CONFIG),
+            fields=prompt.places,
         )
 
     @cached_property
@@ -138,31 +124,66 @@ class TextEncoder:
         """The most characters that a text within the limit can have, whatever its tokens are."""
         return _NORMALISED * self._reach.characters * self._limit.tokens
 
-    def encode(self, text: str, *, aside: bool = False, bounded: bool = False) -> Encoded:
-        """The text's token ids, cut to the bundle's limit at its end or its start.
+    def encode(self, given: Input, *, aside: bool = False, bounded: bool = False) -> Encoded:
+        """The token ids of an input, cut to the bundle's limit at the end or the start of the one
+        field that is cut.
 
         Args:
+            given: a text, or one for each field.
             aside: let other Python threads run meanwhile. Then `tokenizers` starts threads of its
                 own, unless TOKENIZERS_PARALLELISM is false.
             bounded: refuse a text of which more than `most_characters` would be tokenised at once.
 
         Raises:
-            InputError: the text is no str, has a lone surrogate or a token that the model does not
-                know, leaves nothing to classify, or is refused as `bounded` says.
+            InputError: it is no input of this bundle, a text is no str, has a lone surrogate or a
+                token that the model does not know, there is nothing to classify, fields that are
+                not cut leave no room, or it is refused as `bounded` says.
         """
-        if problem := problem_of(text):
-            raise InputError(problem)
-        ids = self._kept_and_more(text, partial(self._ids, aside=aside, bounded=bounded))
+        tokenise = partial(self._ids, aside=aside, bounded=bounded)
+        parts = [
+            self._field_ids(field, text, tokenise)
+            for field, text in zip(self._fields, texts_of(self._fields, given), strict=True)
+        ]
+        truncated = self._cut_to_room(parts)
+        befores = (field.before for field in self._fields)
+        ids = [it for pair in zip(befores, parts, strict=True) for part in pair for it in part]
         if not ids and not self._allow_empty:
             raise InputError(
                 "the text has no tokens and this bundle's prompt has none either, so there is "
                 "nothing to classify; leave empty texts out"
             )
-        excess = len(ids) - self._limit.tokens
-        if excess > 0:
-            ids = ids[:-excess] if self._limit.truncate == "end" else ids[excess:]
         self._check_known(ids)
-        return Encoded(np.asarray(ids, dtype=np.int64), excess > 0)
+        return Encoded(np.asarray(ids, dtype=np.int64), truncated)
+
+    def _field_ids(self, field: Field, text: str, tokenise: Tokenise) -> list[int]:
+        """The ids of a field's text; if they are more than the limit, enough of them to see that,
+        at the end that is kept."""
+        try:
+            return self._kept_and_more(field.lead + text if text else text, tokenise)
+        except InputError as error:
+            if len(self._fields) == 1:
+                raise
+            raise InputError(f"{field.name}: {error}") from None
+
+    def _cut_to_room(self, parts: list[list[int]]) -> bool:
+        """Cut the ids of the field that is cut to the room that the others leave; whether there was
+        something to cut."""
+        place = next(at for at, field in enumerate(self._fields) if field.name == self._cut)
+        taken = sum(len(field.before) for field in self._fields) + sum(map(len, parts))
+        room = self._limit.tokens - (taken - len(parts[place]))
+        excess = len(parts[place]) - room
+        if excess <= 0:
+            return False
+        if room < 1:
+            others = [field.name for field in self._fields if field.name != self._cut]
+            raise InputError(
+                f"{' and '.join(others)}, with what the prompt has between the fields, take "
+                f"{self._limit.tokens - room:,} tokens or more, of {self._limit.tokens:,} for all, "
+                f"and leave no room for {self._cut}, which alone is cut; shorten them"
+            )
+        kept = parts[place]
+        parts[place] = kept[:-excess] if self._limit.truncate == "end" else kept[excess:]
+        return True
 
     def _check_known(self, ids: Sequence[int]) -> None:
         """Refuse a token that the embedding has no row for. Builds leave such tokens out of the
@@ -177,8 +198,7 @@ class TextEncoder:
         )
 
     def _kept_and_more(self, text: str, tokenise: Tokenise) -> list[int]:
-        """The ids of a text, or if these are more than the limit, enough of them to see that, at
-        the end that is kept."""
+        """The ids of a text, or more of them than the limit, from the end that is kept."""
         if len(text) < 2 * first_part(self._limit.tokens):
             return tokenise(text)
         find = first_ids if self._limit.truncate == "end" else last_ids

@@ -12,8 +12,8 @@ from trimexport.model.vocabulary import answer_states, likeliest
 from trimexport.planning import Plan
 from trimexport.progress import Progress, Silent
 from trimexport.tables import columns, small_share
+from trimexport_runtime.inputs import problem_of
 from trimexport_runtime.render import visible
-from trimexport_runtime.tokenize import problem_of
 
 COUNT = 10  # words that are shown
 

@@ -17,7 +17,7 @@ from trimexport_runtime.bundle import read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
 from trimexport_runtime.errors import BackendError, BundleError
-from trimexport_runtime.tokenize import problem_of
+from trimexport_runtime.inputs import problem_of
 
 from .key import checked, read_key
 from .settings import Settings

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trimexport_runtime.tokenize import problem_of
+from trimexport_runtime.inputs import problem_of
 
 from .body import parse
 from .fields import flag
