@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from . import cors
+from .dialects import OWN, Dialect
 from .handlers import Handlers
 from .key import is_sent
 from .refusals import Refusal
@@ -45,34 +46,34 @@ class App:
             self._note(request, response, time.monotonic() - began)
 
     async def _answer(self, request: Request) -> Response:
-        scope = request.scope
+        scope, dialect = request.scope, OWN
         origins = self._service.settings.cors_origins
         try:
             if (asked := cors.preflight(request, origins)) is not None:
                 return asked
             route, scope["path_params"] = self._router.find(scope)
-            scope["route"] = route.path
+            scope["route"], dialect = route.path, route.dialect
             if route.path not in OPEN:
                 self._check_key(request)
                 self._service.check_running()
             return await route.handler(request)
         except Refusal as refusal:
-            return self._refused(refusal)
+            return self._refused(refusal, dialect)
         except ClientDisconnect:
-            return self._refused(Refusal("client_gone", "the client is gone"))
+            return self._refused(Refusal("client_gone", "the client is gone"), dialect)
         except asyncio.CancelledError:  # the time for accepted requests is over
-            return self._refused(
-                Refusal("shutting_down", "the server ended before the answer; ask another", 1)
-            )
+            ended = "the server ended before the answer; ask another"
+            return self._refused(Refusal("shutting_down", ended, 1), dialect)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # one request fails, and no other; a panic in Rust is such
             self._log({"level": "error", "error": f"{type(error).__name__}: {error}"})
-            return self._refused(Refusal("failed", "the server failed on this request"))
+            return self._refused(Refusal("failed", "the server failed on this request"), dialect)
 
-    def _refused(self, refusal: Refusal) -> Response:
+    def _refused(self, refusal: Refusal, dialect: Dialect) -> Response:
         self._service.metrics.errors.labels(refusal.kind).inc()
-        return JSONResponse(refusal.body(), refusal.status, headers=refusal.headers)
+        status = dialect.status(refusal.kind)
+        return JSONResponse(dialect.body(refusal, status), status, headers=refusal.headers)
 
     def _check_key(self, request: Request) -> None:
         key = self._service.settings.api_key

@@ -33,3 +33,48 @@ def flag(body: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise Refusal("bad_input", f"{name} is {shown(value)}; it must be true or false")
     return value
+
+
+def flag_or(body: dict[str, Any], name: str, default: bool) -> bool:
+    """A field that is true or false, and `default` where it lacks or is null.
+
+    Raises:
+        Refusal: it is something else.
+    """
+    return default if body.get(name) is None else flag(body, name)
+
+
+def text(body: dict[str, Any], name: str) -> str:
+    """A field that is a string.
+
+    Raises:
+        Refusal: it lacks, or is something else.
+    """
+    if name not in body:
+        raise Refusal("bad_input", f"{name} is missing; it must be a string")
+    if not isinstance(body[name], str):
+        raise Refusal("bad_input", f"{name} is {shown(body[name])}; it must be a string")
+    return str(body[name])
+
+
+def text_or_none(body: dict[str, Any], name: str) -> str | None:
+    """A field that is a string, and None where it lacks or is null.
+
+    Raises:
+        Refusal: it is something else.
+    """
+    return None if body.get(name) is None else text(body, name)
+
+
+def count_or_none(body: dict[str, Any], name: str) -> int | None:
+    """A field that is a number from 1 on, and None where it lacks or is null.
+
+    Raises:
+        Refusal: it is something else.
+    """
+    value = body.get(name)
+    if value is not None and (type(value) is not int or value < 1):
+        raise Refusal(
+            "bad_input", f"{name} is {shown(value)}; it must be 1 or more, or left out for all"
+        )
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -12,13 +13,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from trimexport_runtime import __version__
 
-from . import body, plain, tei, v2
+from . import body, cohere, jina, moderations, plain, scoring_schemas, tei, tei_rerank, v2, vllm
 from .batcher import Answered
+from .dialects import COHERE, JINA, OPENAI, VLLM
 from .openapi import description, page
 from .protocol import ANSWER, GONE
 from .refusals import Refusal, shown
 from .routes import Route
 from .schemas import CLASSIFIED, INFER, INFERRED, OBJECT, PREDICT, PREDICTED, TEXTS
+from .scoring import Pairs, Ranking, Scored, inputs_of, scored
 from .service import Classified, Model, Service
 
 
@@ -38,6 +41,27 @@ class Handlers:
                 "Classify, as text-embeddings-inference does.", PREDICT, PREDICTED,
             ),
             Route("POST", "/classify", self.classify, "Classify texts.", TEXTS, CLASSIFIED),
+            Route(
+                "POST", "/rerank", self.rerank,
+                "Rank texts, as text-embeddings-inference does.",
+                scoring_schemas.RERANK, scoring_schemas.RERANKED,
+            ),
+            Route(
+                "POST", "/v1/rerank", self.jina_rerank, "Rank documents, as Jina and vLLM do.",
+                scoring_schemas.JINA_RERANK, scoring_schemas.JINA_RERANKED, dialect=JINA,
+            ),
+            Route(
+                "POST", "/v2/rerank", self.cohere_rerank, "Rank documents, as Cohere does.",
+                scoring_schemas.COHERE_RERANK, scoring_schemas.COHERE_RERANKED, dialect=COHERE,
+            ),
+            Route(
+                "POST", "/score", self.score, "Score pairs of texts, as vLLM does.",
+                scoring_schemas.SCORE, scoring_schemas.SCORED, dialect=VLLM,
+            ),
+            Route(
+                "POST", "/v1/moderations", self.moderate, "Classify texts, as OpenAI does.",
+                scoring_schemas.MODERATE, scoring_schemas.MODERATED, dialect=OPENAI,
+            ),
             Route("GET", "/health", self.ready, taking, None, OBJECT),
             Route(
                 "GET", "/info", self.info,
@@ -68,11 +92,16 @@ class Handlers:
             for route in described
             if "{name}" in route.path
         )
+        scores = (
+            replace(route, path="/v1/score", described=False)
+            for route in described
+            if route.path == "/score"
+        )
         pages = (
             Route("GET", "/openapi.json", self.openapi, "This description.", described=False),
             Route("GET", "/docs", self.docs, "This page.", described=False),
         )
-        return (*described, *aliases, *pages)
+        return (*described, *aliases, *scores, *pages)
 
     async def predict(self, request: Request) -> Response:
         """Classify as text-embeddings-inference does."""
@@ -99,6 +128,36 @@ class Handlers:
             return Response(reply.body, media_type="application/json")
         headers = {"Inference-Header-Content-Length": str(reply.header)}
         return Response(reply.body, headers=headers, media_type="application/octet-stream")
+
+    async def rerank(self, request: Request) -> Response:
+        """Rank texts as text-embeddings-inference does."""
+        model = self._model(request)
+        cuts = model.classifier.manifest.text_limit.truncate
+        asked = tei_rerank.read(await self._json(request), cuts)
+        found = await self._scored(request, model, asked.asked)
+        return JSONResponse(tei_rerank.answer(asked, found))
+
+    async def jina_rerank(self, request: Request) -> Response:
+        """Rank documents as Jina and vLLM do."""
+        return await self._ranked(request, jina.read, jina.answer)
+
+    async def cohere_rerank(self, request: Request) -> Response:
+        """Rank documents as Cohere does."""
+        return await self._ranked(request, cohere.read, cohere.answer)
+
+    async def score(self, request: Request) -> Response:
+        """Score pairs as vLLM does."""
+        asked = vllm.read(await self._json(request))
+        model = self._model(request, asked.model)
+        found = await self._scored(request, model, asked)
+        return JSONResponse(vllm.answer(model.name, found))
+
+    async def moderate(self, request: Request) -> Response:
+        """Classify as OpenAI's moderations do."""
+        asked = moderations.read(await self._json(request))
+        model = self._model(request, asked.model)
+        classified = await self._classify(request, model, asked.texts, asked.truncate)
+        return JSONResponse(moderations.answer(model.name, model.classifier.manifest, classified))
 
     async def live(self, request: Request) -> Response:
         """Say that the server lives, also while it shuts down."""
@@ -142,8 +201,26 @@ class Handlers:
         model = self._service.model(request.path_params["name"])
         return JSONResponse({"name": model.name, "ready": True})
 
-    def _model(self, request: Request) -> Model:
-        """The model that the request's query names, or the first."""
+    async def _ranked(
+        self,
+        request: Request,
+        read: Callable[[Any], Ranking],
+        answer: Callable[[Ranking, str, Scored], Any],
+    ) -> Response:
+        asked = read(await self._json(request))
+        model = self._model(request, asked.asked.model)
+        found = await self._scored(request, model, asked.asked)
+        return JSONResponse(answer(asked, model.name, found))
+
+    async def _scored(self, request: Request, model: Model, asked: Pairs) -> Scored:
+        """The scores of pairs, which are classified together."""
+        manifest = model.classifier.manifest
+        inputs = inputs_of(manifest, asked)
+        classified = await self._classify(request, model, inputs, asked.truncate)
+        return scored(manifest, asked, classified)
+
+    def _model(self, request: Request, named: str | None = None) -> Model:
+        """The model that the request's body or its query names, or the first."""
         given = request.query_params.multi_items()
         unknown = [name for name, _ in given if name != "model"]
         if unknown or len(given) > 1:
@@ -151,7 +228,12 @@ class Handlers:
                 "bad_input",
                 f"the query may hold one thing, model=NAME; this is {shown(dict(given))}",
             )
-        return self._service.model(request.query_params.get("model"))
+        asked = request.query_params.get("model")
+        if named is not None and asked is not None and named != asked:
+            raise Refusal(
+                "bad_input", f"the body names the model {shown(named)}, the query {shown(asked)}"
+            )
+        return self._service.model(asked if named is None else named)
 
     async def _body(self, request: Request) -> bytes:
         return await body.read(

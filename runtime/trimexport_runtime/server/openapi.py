@@ -7,7 +7,6 @@ from typing import Any
 
 from .refusals import STATUS
 from .routes import Route
-from .schemas import ERROR
 
 
 def description(routes: Sequence[Route], version: str, models: Sequence[str]) -> dict[str, Any]:
@@ -39,7 +38,9 @@ def page(routes: Sequence[Route]) -> str:
 
 
 def _operation(route: Route, models: Sequence[str]) -> dict[str, Any]:
-    refused = {"description": "Refused", "content": {"application/json": {"schema": ERROR}}}
+    schema = route.dialect.schema
+    refused = {"description": "Refused", "content": {"application/json": {"schema": schema}}}
+    statuses = {route.dialect.status(kind) for kind in STATUS} - {500}
     answered: dict[str, Any] = {"description": "Answered"}
     if route.answer is not None:
         answered["content"] = {"application/json": {"schema": route.answer}}
@@ -47,7 +48,7 @@ def _operation(route: Route, models: Sequence[str]) -> dict[str, Any]:
         "summary": route.summary,
         "responses": {
             "200": answered,
-            **{str(status): refused for status in sorted(set(STATUS.values()) - {500})},
+            **{str(status): refused for status in sorted(statuses)},
         },
     }
     if route.body is not None:

@@ -8,6 +8,7 @@ STATUS = {
     "bad_compression": 400,
     "bad_http": 400,
     "bad_json": 400,
+    "no_reranker": 400,
     "unauthorized": 401,
     "no_route": 404,
     "no_model": 404,
@@ -35,7 +36,6 @@ class Refusal(Exception):
     def __init__(self, kind: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.kind = kind
-        self.status = STATUS[kind]
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         if kind == "shutting_down":
             self.headers["Connection"] = "close"

@@ -11,6 +11,7 @@ from starlette.routing import Match
 from starlette.routing import Route as Matcher
 from starlette.types import Scope
 
+from .dialects import OWN, Dialect
 from .refusals import Refusal
 from .schemas import Schema
 
@@ -27,6 +28,7 @@ class Route:
         body: the schema of the JSON that it takes; None if it takes none.
         answer: the schema of the JSON that it answers with; None if that is no JSON.
         described: whether the OpenAPI description and its page have it.
+        dialect: how refusals are worded.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Route:
     body: Schema | None = None
     answer: Schema | None = None
     described: bool = True
+    dialect: Dialect = OWN
 
 
 class Router:

@@ -11,6 +11,35 @@ ERROR: Schema = {
     "required": ["error", "error_type"],
     "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
 }
+_DETAILS: Schema = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": {"type": "string"},
+        "type": {"type": "string"},
+        "param": {"type": "null"},
+        "code": {"type": ["string", "integer"]},
+    },
+}
+NESTED_ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": _DETAILS},
+}
+DETAILED_ERROR: Schema = {
+    "type": "object",
+    "required": ["error", "detail", "message"],
+    "properties": {
+        "error": _DETAILS,
+        "detail": {"type": "string"},
+        "message": {"type": "string"},
+    },
+}
+MESSAGE: Schema = {
+    "type": "object",
+    "required": ["id", "message"],
+    "properties": {"id": {"type": "string"}, "message": {"type": "string"}},
+}
 TEXTS: Schema = {
     "type": "object",
     "additionalProperties": False,

@@ -45,7 +45,7 @@ def read(body: Any, cuts: str) -> Request:
         raw_scores=flag(body, "raw_scores"),
         truncate=truncate is not None and flag(body, "truncate"),
     )
-    _check_side(body.get("truncation_direction"), request.truncate, cuts)
+    check_side(body.get("truncation_direction"), request.truncate, cuts)
     return request
 
 
@@ -87,7 +87,7 @@ def _alone(texts: list[str]) -> str:
     raise Refusal("bad_input", f"{len(texts)} texts are in a list where one belongs; {_SHAPES}")
 
 
-def _check_side(side: Any, truncate: bool, cuts: str) -> None:
+def check_side(side: Any, truncate: bool, cuts: str) -> None:
     """Refuse a text to be cut at another side than the bundle cuts it, whose parity was measured
     with that."""
     if side is None:
