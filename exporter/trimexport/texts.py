@@ -121,7 +121,7 @@ def read_texts(
             )
     else:
         lines = _lines(path, None, None, advice)
-    return Texts(tuple(line.text for line in lines), gold, str(path))
+    return Texts(tuple(map(_text, lines)), gold, str(path))
 
 
 def labelled_texts(
@@ -165,7 +165,7 @@ def labelled_texts(
                 f"{data}, line {line.number}: the label {name!r} is none of {', '.join(labels)}; "
                 f"{remedy}"
             )
-    return Texts(tuple(line.text for line in lines), gold, str(data))
+    return Texts(tuple(map(_text, lines)), gold, str(data))
 
 
 def _lines(
@@ -187,6 +187,12 @@ def _lines(
     if not lines:
         raise SpecError(f"{path} holds no text; give a file with one text a line at least")
     return lines
+
+
+def _text(line: Line) -> str:
+    """The text of a line of a file of which one column is read."""
+    assert isinstance(line.text, str)
+    return line.text
 
 
 def _written(
