@@ -22,6 +22,7 @@ from .explain_command import explain_text
 from .integrity import check_engine, check_files
 from .progress import Progress, discard_stdout, prepare_stdout
 from .render import info_json, info_text
+from .rerank_command import rerank
 from .server.command import serve
 
 
@@ -126,4 +127,5 @@ def build_engines(bundle: Path, variant: str | None, as_json: bool) -> None:
 
 main.add_command(classify)
 main.add_command(explain_text)
+main.add_command(rerank)
 main.add_command(serve)

@@ -1,0 +1,80 @@
+"""Bundles for pairs of texts, made of the tiny bundle: its graph takes ids, whatever they are of.
+
+The prompt becomes `Review:[ instruction]\\nQ: {query}\\nD: {passage}\\nSentiment:`, and of a score with
+one logit the graph's two logits become their difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+from tokenizers import Tokenizer
+
+import tiny
+from trimexport_runtime.score import LOGIT, SOFTMAX
+
+DEFAULT = "Is it an answer?"
+GRAPH = "onnx/model.onnx"
+
+
+def pair_bundle(
+    directory: Path, kind: str = SOFTMAX, *, sigmoid: bool = True, threshold: float = 0.5
+) -> Path:
+    """Write such a bundle into `directory` whose score is of this kind."""
+    shutil.copytree(tiny.tiny_bundle(), directory)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+
+    def before(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def change(raw: dict[str, Any]) -> None:
+        set_score(raw, kind, sigmoid=sigmoid, threshold=threshold)
+        raw["format_version"] = 2
+        raw["prompt"]["template"] = "Review:{instruction=…}\nQ: {query}\nD: {passage}\nSentiment:"
+        raw["prompt"]["fields"] = [
+            {"name": "instruction", "lead": " ", "default": DEFAULT},
+            {"name": "query", "before": before("\nQ:"), "lead": " "},
+            {"name": "passage", "before": before("\nD:"), "lead": " "},
+        ]
+
+    tiny.edit_json(directory / "trimexport.json", change)
+    if kind != SOFTMAX:
+        with_one_logit(directory)
+    return directory
+
+
+def set_score(raw: dict[str, Any], kind: str, *, sigmoid: bool, threshold: float) -> None:
+    """Give a manifest a score; one of a single label keeps the first."""
+    raw["score"] = {"kind": kind, "sigmoid": sigmoid, "threshold": threshold}
+    if kind == LOGIT:
+        del raw["labels"][1:]
+
+
+def with_one_logit(bundle: Path) -> None:
+    """Let a bundle's graph answer with the first logit minus the second."""
+    model = onnx.load(bundle / GRAPH, load_external_data=False)
+    (output,) = model.graph.output
+    last = next(node for node in model.graph.node if output.name in node.output)
+    last.output[list(last.output).index(output.name)] = "both_logits"
+    signs = helper.make_tensor("signs", TensorProto.FLOAT, [2, 1], [1.0, -1.0])
+    model.graph.initializer.append(signs)
+    model.graph.node.append(helper.make_node("MatMul", ["both_logits", "signs"], [output.name]))
+    output.type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, bundle / GRAPH)
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    config["id2label"], config["label2id"] = {"0": "positive"}, {"positive": 0}
+    (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tiny.edit_json(bundle / "trimexport.json", lambda raw: _note_files(raw, bundle))
+
+
+def _note_files(raw: dict[str, Any], bundle: Path) -> None:
+    """Say of the files in a manifest what they are now."""
+    for entry in raw["files"]:
+        content = (bundle / entry["path"]).read_bytes()
+        entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
