@@ -21,6 +21,7 @@ from typing import IO, Any
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
 from trimexport_runtime.render import prediction_dict
+from trimexport_runtime.score import Score
 
 from .parts import Row
 
@@ -31,9 +32,10 @@ GROUP_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Format:
-    """`encode` makes a part's bytes of rows and the labels; `join` makes the output of parts."""
+    """`encode` makes a part's bytes of rows, the labels and the score; `join` makes the output of
+    parts."""
 
-    encode: Callable[[Sequence[Row], Sequence[str]], bytes]
+    encode: Callable[[Sequence[Row], Sequence[str], Score], bytes]
     join: Callable[[IO[bytes], Sequence[Path], Sequence[str]], None]
 
 
@@ -70,28 +72,28 @@ def values(row: Row, labels: Sequence[str]) -> list[Any]:
     return [row.file, row.line, row.text, *chosen, answer.truncated, answer.tokens, None]
 
 
-def _jsonl(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
-    return b"".join(_json_line(row, labels) for row in rows)
+def _jsonl(rows: Sequence[Row], labels: Sequence[str], score: Score) -> bytes:
+    return b"".join(_json_line(row, labels, score) for row in rows)
 
 
-def _json_line(row: Row, labels: Sequence[str]) -> bytes:
+def _json_line(row: Row, labels: Sequence[str], score: Score) -> bytes:
     value: dict[str, Any] = {"file": row.file, "line": row.line}
     if row.text is not None:
         value["text"] = row.text
     if row.prediction is not None:
-        value |= prediction_dict(row.prediction, labels)
+        value |= prediction_dict(row.prediction, labels, score)
     else:
         value["error"] = row.error
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _csv(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+def _csv(rows: Sequence[Row], labels: Sequence[str], score: Score) -> bytes:
     out = io.StringIO(newline="")
     csv.writer(out).writerows(values(row, labels) for row in rows)
     return out.getvalue().encode()
 
 
-def _parquet(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+def _parquet(rows: Sequence[Row], labels: Sequence[str], score: Score) -> bytes:
     arrow = pyarrow()
     columns = zip(*(values(row, labels) for row in rows), strict=True)
     schema = _schema(arrow, labels)

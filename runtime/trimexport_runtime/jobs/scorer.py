@@ -55,5 +55,7 @@ class Scorer:
         """Classify a part's records and keep its rows and its tally in the folder."""
         rows = score(self._classifier, part)
         counts = tally(rows)
-        keep(self._folder, part.name, self._format.encode(rows, self._classifier.labels), counts)
+        manifest = self._classifier.manifest
+        encoded = self._format.encode(rows, manifest.label_names, manifest.score)
+        keep(self._folder, part.name, encoded, counts)
         return DonePart(part.name, counts)
