@@ -1,7 +1,7 @@
 """Bundles for pairs of texts, made of the tiny bundle: its graph takes ids, whatever they are of.
 
-The prompt becomes `Review:[ instruction]\\nQ: {query}\\nD: {passage}\\nSentiment:`, and of a score with
-one logit the graph's two logits become their difference.
+The prompt becomes `Review:[ instruction]\\nQ: {query}\\nD: {passage}\\nSentiment:`, and of a score
+with one logit the graph's two logits become their difference.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
+from trimexport_runtime.score import LOG_ODDS, LOGIT, SOFTMAX
+
 from .errors import SpecError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
+SCORES = (SOFTMAX, LOG_ODDS, LOGIT)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class BuildSpec:
         few_shot: a file of texts with labels, of which examples are written into the prompt.
         shots: how many examples of each label.
         seed: decides which examples are taken, and in which order.
+        score: what the graph returns: a logit for each label (`softmax`), the first label's less
+            the second's (`log-odds`), or that of the only label (`logit`). A fine-tuned classifier
+            has its own.
+        score_scale: what log-odds or the logit are multiplied with.
+        score_shift: what is added to them then.
     """
 
     model: str
@@ -61,6 +70,9 @@ class BuildSpec:
     few_shot: Path | None = None
     shots: int | None = None
     seed: int = 0
+    score: str = SOFTMAX
+    score_scale: float = 1.0
+    score_shift: float = 0.0
 
     def __post_init__(self) -> None:
         _check_names("precision", self.precision, PRECISIONS)
@@ -73,6 +85,7 @@ class BuildSpec:
         if self.system is not None and not self.chat:
             raise SpecError("a system turn is given without --chat, whose template writes it")
         self._check_shots()
+        self._check_score()
         for label, words in self.verbalizers.items():
             if not words:
                 raise SpecError(
@@ -94,6 +107,21 @@ class BuildSpec:
             )
         if self.shots is not None and self.shots < 1:
             raise SpecError(f"shots is {self.shots}; give 1 or more")
+
+    def _check_score(self) -> None:
+        if self.score not in SCORES:
+            raise SpecError(f'score is "{self.score}"; give one of {", ".join(SCORES)}')
+        for name, value in (("scale", self.score_scale), ("shift", self.score_shift)):
+            if not math.isfinite(value) or (name == "scale" and value == 0):
+                raise SpecError(
+                    f"score-{name} is {value:g}, with which every score would be the same or none; "
+                    f"give a finite number{' other than 0' if name == 'scale' else ''}"
+                )
+        if self.score == SOFTMAX and (self.score_scale, self.score_shift) != (1, 0):
+            raise SpecError(
+                "score-scale and score-shift change a single score, and a softmax has one logit for "
+                f"each label; drop them, or give --score {LOG_ODDS} or {LOGIT}"
+            )
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -199,6 +227,7 @@ def _kinds() -> dict[str, _Kind]:
         Path: _Kind(_is_text, "a string", Path),
         bool: _Kind(lambda value: isinstance(value, bool), "true or false"),
         int: _Kind(lambda value: type(value) is int, "a whole number"),
+        float: _Kind(lambda value: type(value) in (int, float), "a number", float),
         tuple[str, ...]: _Kind(_is_texts, "a list of strings", tuple),
         Mapping[str, tuple[str, ...]]: _Kind(
             _is_words, 'a table such as {positive = ["good", "great"]}', _read_words

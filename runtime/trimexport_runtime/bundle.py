@@ -164,6 +164,8 @@ def _check_score(manifest: Manifest) -> None:
     most = {LOG_ODDS: 2, LOGIT: 1}.get(score.kind)
     if count < least or (most is not None and count > most):
         raise ValueError(f"{count} labels do not fit the score {score.kind!r}")
+    if not score.sigmoid and score.kind in (SOFTMAX, LOG_ODDS):
+        raise ValueError(f"the score {score.kind!r} is of probabilities and has no sigmoid")
     if not 0 <= score.threshold <= 1:
         raise ValueError(f"the score's threshold is {score.threshold}, not from 0 to 1")
 

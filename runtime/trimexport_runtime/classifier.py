@@ -104,7 +104,7 @@ class Classifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the logits."""
+        """The labels, in the order of the logits, of which a score may have one for all of them."""
         return self.manifest.label_names
 
     def classify(self, texts: Iterable[Input]) -> list[Prediction]:
@@ -142,14 +142,14 @@ class Classifier:
         return self._each(self._listed(texts))
 
     def logits(self, texts: Iterable[Input]) -> npt.NDArray[np.float32]:
-        """The logits of texts, float32 `[texts, labels]`, rows in their order.
+        """The logits of texts, float32 `[texts, outputs]`, rows in their order.
 
         Raises:
             InputError: a text cannot be classified, named by its position; NoNumberError where the
                 model's answer to it is no finite number.
             BackendError: the model cannot be run on them.
         """
-        windows_ = [np.empty((0, len(self.labels)), dtype=np.float32)]
+        windows_ = [np.empty((0, self.manifest.outputs), dtype=np.float32)]
         position = 0
         for items, logits in self._answers(self._listed(texts)):
             finite = iter(finite_rows(logits))
@@ -186,7 +186,7 @@ class Classifier:
         return self._backend.most_rows(width)
 
     def run(self, rows: Sequence[Encoded]) -> npt.NDArray[np.float32]:
-        """The logits of texts as one batch, float32 `[rows, labels]`. Where the variant cannot
+        """The logits of texts as one batch, float32 `[rows, outputs]`. Where the variant cannot
         answer a row, some of its logits are no finite numbers.
 
         Raises:
@@ -198,9 +198,9 @@ class Classifier:
     def predictions(
         self, rows: Sequence[Encoded], logits: npt.NDArray[np.float32]
     ) -> list[Prediction | InputError]:
-        """The answers that logits `[rows, labels]` give to texts, or a NoNumberError for a text
+        """The answers that logits `[rows, outputs]` give to texts, or a NoNumberError for a text
         some of whose logits are no finite numbers."""
-        return predictions(self.labels, self.variant, rows, logits)
+        return predictions(self.labels, self.variant, rows, logits, self.manifest.score)
 
     def _each(self, texts: Iterable[Input]) -> Iterator[Prediction | InputError]:
         for items, logits in self._answers(texts):
@@ -217,7 +217,7 @@ class Classifier:
         for window in windows(texts, characters):
             items = [self._encode(text) for text in window]
             rows = [item for item in items if isinstance(item, Encoded)]
-            logits = np.empty((len(rows), len(self.labels)), dtype=np.float32)
+            logits = np.empty((len(rows), self.manifest.outputs), dtype=np.float32)
             for batch in batches([len(row.ids) for row in rows], self.most_rows):
                 logits[batch] = self.run([rows[index] for index in batch])
             yield items, logits

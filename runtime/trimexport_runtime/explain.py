@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from .classifier import Classifier
 from .errors import InputError
 from .prediction import Prediction
+from .score import answers, log_odds, probabilities
 
 MOST_PARTS = 128
 """Of a text with more words, runs of words are left out together, which bounds the cost."""
@@ -25,8 +25,9 @@ MOST_PARTS = 128
 class Part:
     """A word, or a run of them: `text[start:end]`.
 
-    `effect` is by how much it raises the log-odds of the answer's label: positive for a word that
-    speaks for it. `probability` is that label's without the part, `label` the answer without it.
+    `effect` is by how much it raises the log-odds of the answer's label, or the number that a score
+    without a sigmoid gives: positive for a word that speaks for it. `probability` is that label's
+    without the part, `label` the answer without it.
     """
 
     start: int
@@ -58,16 +59,21 @@ def explain(classifier: Classifier, text: str) -> Explanation:
         raise InputError("the text has no words, so none can be left out; give a text with some")
     logits = classifier.logits([text, *(_without(text, start, end) for start, end in spans)])
     label = classifier.labels.index(whole.label)
-    odds = _log_odds(logits.astype(np.float64), label)
+    score = classifier.manifest.score
+    numbers = logits.astype(np.float64)
+    odds = log_odds(numbers, label, score)
+    shares = probabilities(numbers, score)
     parts = (
         Part(
             start=start,
             end=end,
             effect=float(odds[0] - without),
-            probability=float(1 / (1 + np.exp(-without))),
-            label=classifier.labels[int(row.argmax())],
+            probability=float(own[label]),
+            label=classifier.labels[place],
         )
-        for (start, end), without, row in zip(spans, odds[1:], logits[1:], strict=True)
+        for (start, end), without, own, place in zip(
+            spans, odds[1:], shares[1:], answers(shares[1:], score), strict=True
+        )
     )
     return Explanation(text, whole, tuple(parts))
 
@@ -84,13 +90,3 @@ def _without(text: str, start: int, end: int) -> str:
     """The text without a part and the white space behind it, or before it at the text's end."""
     behind = text[end:].lstrip()
     return text[:start] + behind if behind else text[:start].rstrip()
-
-
-def _log_odds(logits: npt.NDArray[np.float64], label: int) -> npt.NDArray[np.float64]:
-    """The log-odds of one label against all others, `[texts]`, from logits `[texts, labels]`."""
-    others = np.delete(logits, label, axis=1)
-    most = others.max(axis=1)
-    odds: npt.NDArray[np.float64] = (
-        logits[:, label] - most - np.log(np.exp(others - most[:, None]).sum(axis=1))
-    )
-    return odds

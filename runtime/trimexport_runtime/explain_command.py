@@ -11,7 +11,8 @@ from .backends import DEFAULT
 from .explain import Explanation, Part, explain
 from .progress import prepare_stdout
 from .records import load
-from .render import prediction_dict, visible
+from .render import answer_cells, prediction_dict, visible
+from .score import Score
 
 SHOWN = 10  # words in the table
 STRONG = 0.25  # log-odds from which on a word is coloured
@@ -39,7 +40,9 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
     if as_json:
         value = {
             "text": text,
-            "prediction": prediction_dict(explanation.prediction, classifier.labels),
+            "prediction": prediction_dict(
+                explanation.prediction, classifier.labels, classifier.manifest.score
+            ),
             "parts": [
                 {**vars(part), "text": text[part.start : part.end]} for part in explanation.parts
             ],
@@ -48,17 +51,17 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
         }
         click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(lines(explanation)))
+        click.echo("\n".join(lines(explanation, classifier.manifest.score)))
 
 
-def lines(explanation: Explanation) -> list[str]:
+def lines(explanation: Explanation, score: Score) -> list[str]:
     """The lines that are printed for people. `click.echo` keeps colours on a terminal alone."""
     answer = explanation.prediction
-    first = f"{visible(answer.label)}  {answer.probability:.1%}"
+    first = "  ".join(answer_cells(answer, score))
     if answer.truncated:
         first += f"  (of the first {answer.tokens:,} tokens or the last: the text was cut)"
     most = sorted(explanation.parts, key=lambda part: -abs(part.effect))[:SHOWN]
-    table = (_line(explanation.text, part, answer.label) for part in most)
+    table = (_line(explanation.text, part, answer.label, score) for part in most)
     return [first, _coloured(explanation), "", *table]
 
 
@@ -74,8 +77,9 @@ def _coloured(explanation: Explanation) -> str:
     return "".join([*pieces, visible(text[at:])])
 
 
-def _line(text: str, part: Part, label: str) -> str:
+def _line(text: str, part: Part, label: str, score: Score) -> str:
     word = visible(text[part.start : part.end])
     word = word if len(word) <= 40 else word[:39] + "…"
     turns = "" if part.label == label else f"; the answer would be {visible(part.label)}"
-    return f"{part.effect:+8.2f}  {word}  (without it {part.probability:.1%}{turns})"
+    share = f"{part.probability:.1%}" if score.sigmoid else f"{part.probability:.4f}"
+    return f"{part.effect:+8.2f}  {word}  (without it {share}{turns})"

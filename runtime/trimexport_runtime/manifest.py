@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import BundleError
-from .score import LOG_ODDS, LOGIT, Score
+from .score import Score
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 """The names of every graph's inputs and its output."""
@@ -270,7 +270,7 @@ class Manifest:
     @property
     def outputs(self) -> int:
         """How many logits the graph returns for each text."""
-        return 1 if self.score.kind in (LOG_ODDS, LOGIT) else len(self.labels)
+        return 1 if self.score.is_single else len(self.labels)
 
     @property
     def cut_field(self) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import Variant
+from .bundle import INDEPENDENT, Score, Variant
 from .errors import InputError, NoNumberError
+from .score import answers, probabilities
 from .tokenize import Encoded
 
 HALF = frozenset(("fp16", "tensorrt-fp16", "tensorrt-int8"))
@@ -21,8 +22,11 @@ class Prediction:
     """The answer to one text.
 
     `probabilities` are in the order of `Classifier.labels` and `probability` is that of `label`,
-    the most probable. `tokens` counts the text's own tokens that were read; `truncated` says that
-    the text had more than the bundle's limit and was cut.
+    the most probable; where the bundle's score has no sigmoid (a regression) they are the numbers
+    themselves. `tokens` counts the text's own tokens that were read; `truncated` says that the text
+    had more than the bundle's limit and was cut. `score` is the graph's logit where it gives one
+    for each text, else None. `labels` are all that are true: of independent labels those whose
+    probability is not below the threshold, of others `label` alone.
     """
 
     label: str
@@ -30,6 +34,8 @@ class Prediction:
     probabilities: tuple[float, ...]
     truncated: bool
     tokens: int
+    score: float | None = None
+    labels: tuple[str, ...] = ()
 
 
 def predictions(
@@ -37,28 +43,36 @@ def predictions(
     variant: Variant,
     rows: Sequence[Encoded],
     logits: npt.NDArray[np.float32],
+    score: Score,
 ) -> list[Prediction | InputError]:
-    """The answers that a variant's logits `[rows, labels]` give to texts, or a NoNumberError for a
-    text some of whose logits are no finite numbers."""
+    """The answers that a variant's logits `[rows, outputs]` give to texts by the bundle's score, or
+    a NoNumberError for a text some of whose logits are no finite numbers."""
     finite = finite_rows(logits)
     real = np.where(finite[:, None], logits, 0).astype(np.float64)
-    weights = np.exp(real - real.max(axis=1, keepdims=True))
-    shares = (weights / weights.sum(axis=1, keepdims=True)).tolist()
-    best = real.argmax(axis=1).tolist()
+    shares = probabilities(real, score)
+    best = answers(shares, score).tolist()
+    independent = score.kind == INDEPENDENT
+    given = zip(rows, best, shares.tolist(), real.tolist(), finite.tolist(), strict=True)
     return [
         Prediction(
             label=labels[place],
-            probability=probabilities[place],
-            probabilities=tuple(probabilities),
+            probability=own[place],
+            probabilities=tuple(own),
             truncated=row.truncated,
             tokens=len(row.ids),
+            score=numbers[0] if score.is_single else None,
+            labels=_true(labels, own, score) if independent else (labels[place],),
         )
         if answered
         else no_number(variant)
-        for row, place, probabilities, answered in zip(
-            rows, best, shares, finite.tolist(), strict=True
-        )
+        for row, place, own, numbers, answered in given
     ]
+
+
+def _true(labels: Sequence[str], shares: Sequence[float], score: Score) -> tuple[str, ...]:
+    """The independent labels whose probability is not below the threshold."""
+    pairs = zip(labels, shares, strict=True)
+    return tuple(label for label, share in pairs if share >= score.threshold)
 
 
 def no_number(variant: Variant) -> NoNumberError:

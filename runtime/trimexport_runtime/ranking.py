@@ -11,7 +11,7 @@ from .errors import InputError
 from .inputs import required
 from .manifest import Manifest
 from .prediction import Prediction
-from .score import INDEPENDENT
+from .score import INDEPENDENT, log_odds
 
 INSTRUCTION = "instruction"
 """The field with a default that an instruction replaces."""
@@ -68,11 +68,7 @@ def score_of(prediction: Prediction) -> float:
 def raw_scores(manifest: Manifest, logits: npt.NDArray[np.float32]) -> list[float]:
     """The scores before any sigmoid, of logits `[rows, outputs]`: the graph's only logit, or of
     several the log-odds of the first label against all others."""
-    exact = logits.astype(np.float64)
-    if manifest.outputs == 1:
-        return [float(it) for it in exact[:, 0]]
-    others = np.logaddexp.reduce(exact[:, 1:], axis=1)
-    return [float(it) for it in exact[:, 0] - others]
+    return [float(it) for it in log_odds(logits.astype(np.float64), 0, manifest.score)]
 
 
 def ranked(scores: Sequence[float], top: int | None = None) -> list[int]:

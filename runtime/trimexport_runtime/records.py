@@ -165,4 +165,4 @@ def show(answer: Answer, classifier: Classifier, *, as_json: bool, numbered: boo
     elif as_json:
         click.echo(answer_json(answer, answer.result, classifier, numbered=numbered))
     else:
-        click.echo(answer_line(answer, answer.result))
+        click.echo(answer_line(answer, answer.result, classifier.manifest.score))

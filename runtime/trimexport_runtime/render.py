@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .bundle import Field, Manifest, Variant
+from .bundle import INDEPENDENT, SOFTMAX, Field, Manifest, Score, Variant
 from .classifier import Classifier
 from .columns import Record
 from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
@@ -41,10 +41,16 @@ class Answer:
     file: str | None = None
 
 
-def prediction_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A prediction for JSON, with its probabilities by their labels."""
+def prediction_dict(prediction: Prediction, labels: Sequence[str], score: Score) -> dict[str, Any]:
+    """A prediction for JSON, with its probabilities by their labels; with the logit where the score
+    is a single one, and with the labels that are true where they are independent."""
     by_label = dict(zip(labels, prediction.probabilities, strict=True))
-    return {**vars(prediction), "probabilities": by_label}
+    value = {**vars(prediction), "probabilities": by_label}
+    if not score.is_single:
+        del value["score"]
+    if score.kind != INDEPENDENT:
+        del value["labels"]
+    return value
 
 
 def text_keys(fields: Sequence[Field]) -> dict[str, str]:
@@ -69,25 +75,38 @@ def texts_dict(fields: Sequence[Field], given: Record) -> dict[str, str]:
     return {keys[name]: text for name, text in given.items()}
 
 
-def answer_line(answer: Answer, prediction: Prediction) -> str:
-    """Label, probability and text, or those of the fields, with tabs between them."""
+def answer_line(answer: Answer, prediction: Prediction, score: Score) -> str:
+    """What `answer_cells` gives, and the text, or those of the fields, with tabs between them."""
     texts = [answer.text] if isinstance(answer.text, str) else list(answer.text.values())
     width = max(1, TEXT_WIDTH // len(texts))
     shown = (visible(text if len(text) <= width else text[: width - 1] + "…") for text in texts)
-    return "\t".join([visible(prediction.label), f"{prediction.probability:.1%}", *shown])
+    return "\t".join([*answer_cells(prediction, score), *shown])
+
+
+def answer_cells(prediction: Prediction, score: Score) -> list[str]:
+    """Label and probability; behind them the logit where the score is a single one, which stands
+    alone where it is no probability's. Of independent labels all that are true, or a dash."""
+    label, share = visible(prediction.label), f"{prediction.probability:.1%}"
+    if prediction.score is not None:
+        number = f"{prediction.score:.4f}"
+        return [label, share, number] if score.sigmoid else [label, number]
+    if score.kind == INDEPENDENT:
+        label = ", ".join(map(visible, prediction.labels)) or "-"
+    return [label, share]
 
 
 def answer_json(
     answer: Answer, prediction: Prediction, classifier: Classifier, *, numbered: bool
 ) -> str:
     """One JSON object on one line; `numbered` adds the line of the file."""
+    as_json = prediction_dict(prediction, classifier.labels, classifier.manifest.score)
     value: dict[str, object] = {"index": answer.index}
     if answer.file is not None:
         value["file"] = answer.file
     if numbered:
         value["line"] = answer.number
     value |= texts_dict(classifier.manifest.prompt.places, answer.text)
-    value |= prediction_dict(prediction, classifier.labels)
+    value |= as_json
     value |= {"variant": classifier.variant.name, "provider": classifier.provider}
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
@@ -133,6 +152,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
             ("label", ": ".join(filter(None, (label.name, ", ".join(label.words)))))
             for label in manifest.labels
         ),
+        *_score_rows(manifest.score),
         ("prompt", visible(prompt.template)),
         ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
         ("text limit", f"{limit.tokens:,} tokens; longer texts are cut at the {limit.truncate}"),
@@ -148,6 +168,11 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' if checked else ''}"),
     ]
     return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)
+
+
+def _score_rows(score: Score) -> list[tuple[str, str]]:
+    """The row on the score, if it is no softmax."""
+    return [] if score.kind == SOFTMAX else [("score", score.phrase)]
 
 
 def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:

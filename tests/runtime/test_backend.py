@@ -120,7 +120,7 @@ def test_a_graph_with_other_inputs(bundle: Path) -> None:
 def test_a_graph_with_other_labels(bundle: Path) -> None:
     _replace_graph(bundle, _sums("Add"), ("input_ids", "attention_mask"), 2)
     ones = np.ones((4, 5), dtype=np.int64)
-    with pytest.raises(BackendError, match=r"shape \[4, 2\], the manifest's labels need \[4, 3\]"):
+    with pytest.raises(BackendError, match=r"shape \[4, 2\], the manifest needs \[4, 3\]"):
         _load(bundle).run(ones, ones)
 
 

@@ -60,6 +60,18 @@ FEW_SHOT = click.option(
 )
 SHOTS = click.option("--shots", type=int, help="How many examples of each label.")
 SEED = click.option("--seed", type=int, help="Which examples, in which order.  [default: 0]")
+SCORE = click.option(
+    "--score",
+    metavar="KIND",
+    help="What the graph returns: a logit for each label (softmax), the first of two less the "
+    "second (log-odds), or that of the only label (logit).  [default: softmax]",
+)
+SCORE_SCALE = click.option(
+    "--score-scale", type=float, help="What a single score is multiplied with.  [default: 1]"
+)
+SCORE_SHIFT = click.option(
+    "--score-shift", type=float, help="What is added to it then.  [default: 0]"
+)
 TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -94,6 +106,6 @@ def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
 
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a model, what it is asked, and its answers."""
-    named = (VERBALIZE, FEW_SHOT, SHOTS, SEED)
+    named = (VERBALIZE, SCORE, SCORE_SCALE, SCORE_SHIFT, FEW_SHOT, SHOTS, SEED)
     inside = functools.reduce(lambda inner, option: option(inner), reversed(named), command)
     return names_a_question(inside)

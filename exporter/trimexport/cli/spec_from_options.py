@@ -14,7 +14,7 @@ import click
 from trimexport.errors import SpecError
 from trimexport.prompt.template import unescape
 from trimexport.source.families import holds_classifier
-from trimexport.spec import TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
+from trimexport.spec import SOFTMAX, TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
 
 _READ: Mapping[str, Callable[[str], Any]] = {
     **dict.fromkeys(("labels", "precision", "tensorrt"), parse_names),
@@ -105,10 +105,11 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
     from trimexport.source.shipped import NAME, shipped_checkpoint
 
     labels, model, prompt = given.get("labels", ()), given.get("model"), given.get("prompt")
-    if labels:
-        check_labels(labels)
     directory = shipped_checkpoint() if model is None else Path(model)
-    if prompt is None and os.path.isdir(directory) and not holds_classifier(directory):
+    own_labels = os.path.isdir(directory) and holds_classifier(directory)
+    if labels and not own_labels:
+        check_labels(labels, given.get("score", SOFTMAX))
+    if prompt is None and os.path.isdir(directory) and not own_labels:
         prompt = prompt_for(directory, labels)
     if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)

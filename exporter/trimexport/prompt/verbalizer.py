@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trimexport.errors import SpecError
+from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX
 
 from .label_trie import Trie, first_tokens_differ, make_trie
 from .template import PromptTemplate
@@ -22,6 +23,11 @@ from .template import PromptTemplate
 if TYPE_CHECKING:  # wrong labels are refused without loading transformers
     from .tokenizer import SourceTokenizer
 
+_EXACTLY = {LOG_ODDS: 2, LOGIT: 1}
+_OF_SCORE = {
+    LOG_ODDS: "name the one that it is high for, then the other: --labels yes,no",
+    LOGIT: "name that one alone, with all its words in --verbalize: --labels yes",
+}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -91,19 +97,21 @@ def make_verbalizer(
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
     end_ids: Sequence[int] = (),
+    score: str = SOFTMAX,
 ) -> Verbalizer:
     """Find the tokens of every label.
 
     Args:
         words: each label's words; a label without any is its own word.
         end_ids: the tokens with which the model ends an answer.
+        score: the kind of score that is made of the labels.
 
     Raises:
-        SpecError: fewer than two labels, an empty or repeated one, a word that the vocabulary
-            does not hold or that is given twice, or one with which another begins although no
-            token could end it.
+        SpecError: as `check_labels`; a word that the vocabulary does not hold or that is given
+            twice, one with which another begins although no token could end it, or one of several
+            tokens where the score is a single label's logit.
     """
-    check_labels(labels)
+    check_labels(labels, score)
     for label in words:
         if label not in labels:
             raise SpecError(
@@ -116,19 +124,28 @@ def make_verbalizer(
     verbalizer = Verbalizer(labels=tuple(labels), words=tokenised)
     _refuse_same(verbalizer)
     _refuse_fragments(verbalizer)
+    if score == LOGIT:
+        _refuse_several_tokens(verbalizer)
     if first_tokens_differ([word.token_ids for own in tokenised for word in own]):
         return verbalizer
     return replace(verbalizer, sequences=_sequences(verbalizer, template, tokenizer, end_ids))
 
 
-def check_labels(labels: Sequence[str]) -> None:
-    """Raise SpecError unless there are two distinct labels or more, none of them empty."""
+def check_labels(labels: Sequence[str], score: str = SOFTMAX) -> None:
+    """Raise SpecError unless the labels are distinct, none of them empty, and as many as the kind
+    of score needs: two or more, two for log-odds, one for a logit."""
     if any(not label.strip() for label in labels):
         raise SpecError(f"a label is empty in {_quoted(labels)}; give each label a name")
     repeated = sorted({label for label in labels if list(labels).count(label) > 1})
     if repeated:
         raise SpecError(f"label {_quoted(repeated)} is given twice; give each label once")
-    if len(labels) < 2:
+    if score in _EXACTLY and len(labels) != _EXACTLY[score]:
+        raise SpecError(
+            f"there {'is' if len(labels) == 1 else 'are'} {len(labels) or 'no'} "
+            f"label{'s' * (len(labels) != 1)} ({_quoted(labels)}), and the score {score} is made of "
+            f"{_count(_EXACTLY[score], 'label')}; {_OF_SCORE[score]}"
+        )
+    if len(labels) < 2 and score not in _EXACTLY:
         raise SpecError(
             f"there is {len(labels) or 'no'} label ({_quoted(labels)}), a classifier needs two at "
             "least: --labels positive,negative"
@@ -206,6 +223,19 @@ def _refuse_fragments(verbalizer: Verbalizer) -> None:
         for word in words:
             if firsts[word.token_ids[0]] == 1:
                 refuse_fragment(label, word)
+
+
+def _refuse_several_tokens(verbalizer: Verbalizer) -> None:
+    """Raise SpecError if a word has several tokens: what its first one's logit says is no score of
+    the word, and the log-probability of all of them is no logit."""
+    for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
+        for word in words:
+            if len(word.tokens) > 1:
+                raise SpecError(
+                    f'the word "{word.word}" of label "{label}" is {len(word.tokens)} tokens '
+                    f"({_quoted(word.tokens)}), and the score {LOGIT} is one token's; give the "
+                    f'label a word of one token with --verbalize "{label}=word"'
+                )
 
 
 def refuse_fragment(label: str, word: LabelWord, option: str = "--verbalize") -> None:

@@ -44,7 +44,7 @@ class Backend(Protocol):
             attention_mask: int64 `[batch, sequence]`, 1 at the texts' own tokens.
 
         Returns:
-            float32 `[batch, labels]`, which a variant that cannot answer a row leaves without
+            float32 `[batch, outputs]`, which a variant that cannot answer a row leaves without
             finite numbers there.
 
         Raises:
@@ -85,7 +85,7 @@ def load_backend(
 
 
 def checked_logits(
-    logits: npt.NDArray[np.float32], rows: int, labels: int
+    logits: npt.NDArray[np.float32], rows: int, outputs: int
 ) -> npt.NDArray[np.float32]:
     """`logits`, if they have the right shape. Those of a row may be no finite numbers: see
     `Classifier.predictions`.
@@ -93,9 +93,9 @@ def checked_logits(
     Raises:
         BackendError: they have not.
     """
-    if logits.shape != (rows, labels):
+    if logits.shape != (rows, outputs):
         raise BackendError(
-            f"the graph gave logits of shape {list(logits.shape)}, the manifest's labels need "
-            f"{[rows, labels]}; build the bundle again"
+            f"the graph gave logits of shape {list(logits.shape)}, the manifest needs "
+            f"{[rows, outputs]}; build the bundle again"
         )
     return logits

@@ -42,10 +42,10 @@ class OnnxRuntimeBackend:
     """A `Backend` over one `InferenceSession`, which threads may share."""
 
     def __init__(
-        self, session: Any, labels: int, provider: str, most_rows: Callable[[int], int]
+        self, session: Any, outputs: int, provider: str, most_rows: Callable[[int], int]
     ) -> None:
         self._session = session
-        self._labels = labels
+        self._outputs = outputs
         self.provider = provider
         self.most_rows = most_rows
 
@@ -82,12 +82,12 @@ class OnnxRuntimeBackend:
         how = session_options(variant.precision, threads, spin=spin)
         session = _open(path, provider, options, how)
         _check_signature(session, path)
-        return cls(session, len(manifest.labels), provider, rows)
+        return cls(session, manifest.outputs, provider, rows)
 
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """Logits of a batch, float32 `[batch, labels]`: see `Backend.run`."""
+        """Logits of a batch, float32 `[batch, outputs]`: see `Backend.run`."""
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
         try:
             if self.provider == CPU_PROVIDER:
@@ -100,7 +100,7 @@ class OnnxRuntimeBackend:
                 f"tokens ({_brief(error)}); check the bundle with `trimexport-run info --check` "
                 "and the free memory"
             ) from None
-        return checked_logits(np.asarray(logits, dtype=np.float32), len(input_ids), self._labels)
+        return checked_logits(np.asarray(logits, dtype=np.float32), len(input_ids), self._outputs)
 
 
 def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:

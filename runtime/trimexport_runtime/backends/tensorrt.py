@@ -37,7 +37,7 @@ class TensorrtBackend:
         engine: trt.ICudaEngine,
         errors: list[str],
         profiles: tuple[Profile, ...],
-        labels: int,
+        outputs: int,
         budget: int | None,
     ) -> None:
         self._engine = engine  # it must outlive its context
@@ -47,7 +47,7 @@ class TensorrtBackend:
         )
         self._profiles = profiles
         self._profile = -1
-        self._labels = labels
+        self._outputs = outputs
         self._within = None if budget is None else rows_within(budget)
         self._stream = cuda.Stream()
         self._buffers = {name: cuda.Buffer() for name in ("input_ids", "attention_mask", OUTPUT)}
@@ -70,7 +70,7 @@ class TensorrtBackend:
         require_fitting(bundle, manifest, engine, tensorrt_library.version(), cuda.gpu())
         check_engine(bundle, engine, hashes=False)
         loaded, errors = _deserialise(bundle, engine)
-        return cls(loaded, errors, engine.profiles, len(manifest.labels), budget)
+        return cls(loaded, errors, engine.profiles, manifest.outputs, budget)
 
     def most_rows(self, width: int) -> int:
         """How many rows of a width the engine's profiles take: see `Backend.most_rows`."""
@@ -80,14 +80,14 @@ class TensorrtBackend:
     def run(
         self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """Logits of a batch, float32 `[batch, labels]`: see `Backend.run`."""
+        """Logits of a batch, float32 `[batch, outputs]`: see `Backend.run`."""
         rows, width = input_ids.shape
         profile = profile_index(self._profiles, rows, width)
         if profile is None:
             raise BackendError(
                 f"the engine takes no batch of {rows} x {width} tokens; give fewer or shorter texts"
             )
-        logits = np.empty((rows, self._labels), dtype=np.float32)
+        logits = np.empty((rows, self._outputs), dtype=np.float32)
         inputs = {
             "input_ids": cuda.contiguous(input_ids),
             "attention_mask": cuda.contiguous(attention_mask),
@@ -97,7 +97,7 @@ class TensorrtBackend:
                 self._execute(profile, inputs, logits)
             finally:
                 self._stream.wait()  # the arrays are read and written until then
-        return checked_logits(logits, rows, self._labels)
+        return checked_logits(logits, rows, self._outputs)
 
     def _execute(
         self,

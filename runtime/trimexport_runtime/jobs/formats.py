@@ -85,7 +85,7 @@ def _json_line(row: Row, manifest: Manifest) -> bytes:
     if row.text is not None:
         value |= texts_dict(manifest.prompt.places, row.text)
     if row.prediction is not None:
-        value |= prediction_dict(row.prediction, manifest.label_names)
+        value |= prediction_dict(row.prediction, manifest.label_names, manifest.score)
     else:
         value["error"] = row.error
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"

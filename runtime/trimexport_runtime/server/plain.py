@@ -31,10 +31,10 @@ def read(body: Any) -> tuple[list[str], bool]:
 
 def answer(model: Model, classified: Classified) -> dict[str, Any]:
     """Predictions in the order of the texts, and what computed them."""
-    labels = model.classifier.labels
+    labels, score = model.classifier.labels, model.classifier.manifest.score
     return {
         "model": model.name,
         "variant": model.classifier.variant.name,
         "provider": model.classifier.provider,
-        "predictions": [prediction_dict(item, labels) for item in classified.predictions],
+        "predictions": [prediction_dict(item, labels, score) for item in classified.predictions],
     }

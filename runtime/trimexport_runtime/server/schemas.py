@@ -104,7 +104,7 @@ INFER: Schema = {
         },
     },
 }
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_SHARE = {"type": "number"}  # from 0 to 1, but of a score without a sigmoid any
 CLASSIFIED: Schema = {
     "type": "object",
     "required": ["model", "variant", "provider", "predictions"],
@@ -121,6 +121,8 @@ CLASSIFIED: Schema = {
                     "label": {"type": "string"},
                     "probability": _SHARE,
                     "probabilities": {"type": "object", "additionalProperties": _SHARE},
+                    "score": {"type": "number"},
+                    "labels": {"type": "array", "items": {"type": "string"}},
                     "truncated": {"type": "boolean"},
                     "tokens": {"type": "integer", "minimum": 0},
                 },

@@ -50,12 +50,14 @@ def read(body: Any, cuts: str) -> Request:
 
 
 def answer(request: Request, labels: tuple[str, ...], classified: Classified) -> Any:
-    """Labels with their scores, the best first; of several texts a list of such lists."""
+    """Labels with their scores, the best first; of several texts a list of such lists. Where the
+    graph gives one logit for each text, it is the first label's, which stands alone."""
     lists = []
     rows = zip(classified.predictions, classified.logits.tolist(), strict=True)
     for prediction, logits in rows:
         scores = logits if request.raw_scores else prediction.probabilities
-        pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+        own = zip(scores[: len(logits)], labels[: len(logits)], strict=True)
+        pairs = sorted(own, key=lambda pair: -pair[0])
         lists.append([{"score": score, "label": label} for score, label in pairs])
     return lists[0] if request.single else lists
 
