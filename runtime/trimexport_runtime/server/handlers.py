@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from trimexport_runtime import __version__
+from trimexport_runtime import Input, __version__
 
 from . import body, plain, tei, v2
 from .batcher import Answered
@@ -18,7 +18,7 @@ from .openapi import description, page
 from .protocol import ANSWER, GONE
 from .refusals import Refusal, shown
 from .routes import Route
-from .schemas import CLASSIFIED, INFER, INFERRED, OBJECT, PREDICT, PREDICTED, TEXTS
+from .schemas import CLASSIFIED, INFERRED, OBJECT, PREDICTED, infer, predict, texts
 from .service import Classified, Model, Service
 
 
@@ -31,13 +31,17 @@ class Handlers:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """Every route of the server; those that are described come in the description's order."""
+        models = self._service.models.values()
+        prompts = [model.classifier.manifest.prompt.places for model in models]
         taking = "Whether the server takes requests."
         described = (
             Route(
                 "POST", "/predict", self.predict,
-                "Classify, as text-embeddings-inference does.", PREDICT, PREDICTED,
+                "Classify, as text-embeddings-inference does.", predict(prompts), PREDICTED,
             ),
-            Route("POST", "/classify", self.classify, "Classify texts.", TEXTS, CLASSIFIED),
+            Route(
+                "POST", "/classify", self.classify, "Classify texts.", texts(prompts), CLASSIFIED,
+            ),
             Route("GET", "/health", self.ready, taking, None, OBJECT),
             Route(
                 "GET", "/info", self.info,
@@ -60,7 +64,7 @@ class Handlers:
             ),
             Route(
                 "POST", "/v2/models/{name}/infer", self.infer,
-                "Classify, in that protocol.", INFER, INFERRED,
+                "Classify, in that protocol.", infer(prompts), INFERRED,
             ),
         )  # fmt: skip
         aliases = (  # a bundle has one version, so these are the routes without it
@@ -78,21 +82,25 @@ class Handlers:
         """Classify as text-embeddings-inference does."""
         model = self._model(request)
         value = await self._json(request)
-        asked = tei.read(value, model.classifier.manifest.text_limit.truncate)
+        manifest = model.classifier.manifest
+        asked = tei.read(value, manifest.text_limit.truncate, manifest.prompt.places)
         classified = await self._classify(request, model, asked.texts, asked.truncate)
         return JSONResponse(tei.answer(asked, model.classifier.labels, classified))
 
     async def classify(self, request: Request) -> Response:
         """Classify in the server's own form."""
         model = self._model(request)
-        texts, truncate = plain.read(await self._json(request))
+        fields = model.classifier.manifest.prompt.places
+        texts, truncate = plain.read(await self._json(request), fields)
         classified = await self._classify(request, model, texts, truncate)
         return JSONResponse(plain.answer(model, classified))
 
     async def infer(self, request: Request) -> Response:
         """Classify in the Open Inference Protocol."""
         model = self._service.model(request.path_params["name"])
-        asked = v2.read(await self._body(request), request.headers.get(v2.HEADER))
+        header = request.headers.get(v2.HEADER)
+        fields = model.classifier.manifest.prompt.places
+        asked = v2.read(await self._body(request), header, fields)
         classified = await self._classify(request, model, asked.texts, asked.truncate)
         reply = v2.answer(asked, model, classified)
         if reply.header is None:
@@ -162,7 +170,7 @@ class Handlers:
         return body.parse(await self._body(request))
 
     async def _classify(
-        self, request: Request, model: Model, texts: list[str], truncate: bool
+        self, request: Request, model: Model, texts: list[Input], truncate: bool
     ) -> Classified:
         """Classify the texts of a request, and note them for its line in the log."""
         scope = request.scope
@@ -189,6 +197,10 @@ def _about(model: Model) -> dict[str, Any]:
         "outside_tolerance": variant.outside_tolerance,
         "taken_over": None if variant.taken_over is None else asdict(variant.taken_over),
         "provider": classifier.provider,
+        "fields": [
+            {"name": it.name, "default": it.default, "cut": it.name == manifest.cut_field}
+            for it in manifest.prompt.places
+        ],
         "text_limit": asdict(manifest.text_limit),
         "source": manifest.source.model,
     }
