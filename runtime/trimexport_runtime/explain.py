@@ -14,6 +14,7 @@ import numpy as np
 
 from .classifier import Classifier
 from .errors import InputError
+from .inputs import Input, texts_of
 from .prediction import Prediction
 from .score import answers, log_odds, probabilities
 
@@ -39,25 +40,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer, and what each part of the text does to it, in the order of the text."""
+    """An answer, and what each part of the text of one field does to it, in the text's order."""
 
     text: str
+    field: str
     prediction: Prediction
     parts: tuple[Part, ...]
 
 
-def explain(classifier: Classifier, text: str) -> Explanation:
+def explain(classifier: Classifier, given: Input, field: str | None = None) -> Explanation:
     """Find out which words of a text move its label, and by how much.
 
+    Args:
+        field: of which field of the prompt words are left out; None is the one that is cut.
+
     Raises:
-        InputError: the text has no words, or cannot be classified.
+        InputError: the text has no words or cannot be classified, or there is no such field.
         BackendError: the model cannot be run on it.
     """
-    (whole,) = classifier.classify([text])
+    fields = classifier.manifest.prompt.places
+    texts = dict(zip((it.name for it in fields), texts_of(fields, given), strict=True))
+    field = classifier.manifest.cut_field if field is None else field
+    if field not in texts:
+        raise InputError(f"the prompt has no field {field!r}; it has: {', '.join(texts)}")
+    (whole,), text = classifier.classify([texts]), texts[field]
     spans = list(_spans(text))
     if not spans:
-        raise InputError("the text has no words, so none can be left out; give a text with some")
-    logits = classifier.logits([text, *(_without(text, start, end) for start, end in spans)])
+        what = "the text" if len(fields) == 1 else f"the text of {field}"
+        raise InputError(f"{what} has no words, so none can be left out; give a text with some")
+    others = ({**texts, field: _without(text, start, end)} for start, end in spans)
+    logits = classifier.logits([texts, *others])
     label = classifier.labels.index(whole.label)
     score = classifier.manifest.score
     numbers = logits.astype(np.float64)
@@ -75,7 +87,7 @@ def explain(classifier: Classifier, text: str) -> Explanation:
             spans, odds[1:], shares[1:], answers(shares[1:], score), strict=True
         )
     )
-    return Explanation(text, whole, tuple(parts))
+    return Explanation(text, field, whole, tuple(parts))
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:

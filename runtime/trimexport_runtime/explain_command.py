@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from .backends import DEFAULT
+from .bundle import read_manifest
 from .explain import Explanation, Part, explain
 from .progress import prepare_stdout
-from .records import load
-from .render import answer_cells, prediction_dict, visible
+from .records import Given, command_line, load
+from .render import answer_cells, prediction_dict, texts_dict, visible
 from .score import Score
 
 SHOWN = 10  # words in the table
@@ -20,11 +21,26 @@ STRONG = 0.25  # log-odds from which on a word is coloured
 
 @click.command("explain")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("text")
+@click.argument("text", required=False)
+@click.option(
+    "--pair",
+    nargs=2,
+    metavar="TEXT TEXT",
+    help="Two texts, for a bundle whose prompt has two fields, in their order.",
+)
+@click.option("--field", help="The field whose words are left out.  [default: the one that is cut]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest]")
-def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) -> None:
-    """Show which words of TEXT move its label, and by how much.
+def explain_text(
+    bundle: Path,
+    text: str | None,
+    pair: tuple[str, str] | None,
+    field: str | None,
+    as_json: bool,
+    variant: str | None,
+) -> None:
+    """Show which words of TEXT move its label, and by how much; or of a pair of texts, which words
+    of one of the two.
 
     Each word is left out in turn. Prints the answer, the text with the words that speak for it in
     green and against it in red (on a terminal), and the ten words that matter most: by how much
@@ -34,17 +50,23 @@ def explain_text(bundle: Path, text: str, as_json: bool, variant: str | None) ->
     Example:
       trimexport-run explain build/sentiment "a gorgeous, witty, seductive movie"
     """
+    given = Given(() if text is None else (text,), () if pair is None else (pair,))
+    if bool(given.texts) == bool(given.pairs):
+        raise click.UsageError("Give a TEXT or --pair TEXT TEXT, one of them.")
+    (record,) = command_line(given, read_manifest(bundle).prompt.places)
     prepare_stdout(as_json)
     classifier = load(bundle, variant, DEFAULT, None)
-    explanation = explain(classifier, text)
+    explanation = explain(classifier, record.text, field)
     if as_json:
         value = {
-            "text": text,
+            **texts_dict(classifier.manifest.prompt.places, record.text),
+            **({"field": explanation.field} if len(classifier.manifest.prompt.places) > 1 else {}),
             "prediction": prediction_dict(
                 explanation.prediction, classifier.labels, classifier.manifest.score
             ),
             "parts": [
-                {**vars(part), "text": text[part.start : part.end]} for part in explanation.parts
+                {**vars(part), "text": explanation.text[part.start : part.end]}
+                for part in explanation.parts
             ],
             "variant": classifier.variant.name,
             "provider": classifier.provider,

@@ -69,28 +69,43 @@ def records(given: Given, fields: Sequence[Field]) -> Iterator[Line | BadLine]:
     """
     if given.file is not None:
         return _files(given.file, columns_for(fields, given.column, given.columns))
+    if given.texts != ("-",):
+        return iter(command_line(given, fields))
+    _check_number(given, required(fields))
+    if sys.stdin is None:
+        raise InputError("standard input is closed; give texts as arguments or with --file")
+    return _stdin(sys.stdin.buffer, columns_for(fields))
+
+
+def command_line(given: Given, fields: Sequence[Field]) -> list[Line]:
+    """The records that texts or pairs of texts are for a prompt with these fields.
+
+    Raises:
+        InputError: the prompt takes another number of texts together.
+    """
     names, columns = required(fields), columns_for(fields)
-    if len(names) != (2 if given.pairs else 1):
-        raise InputError(_other_number(given, names))
-    if given.texts == ("-",):
-        if sys.stdin is None:
-            raise InputError("standard input is closed; give texts as arguments or with --file")
-        return _stdin(sys.stdin.buffer, columns)
+    _check_number(given, names)
     rows: Sequence[Sequence[str]] = given.pairs or [(text,) for text in given.texts]
     texts = (dict(zip(names, row, strict=True)) for row in rows)
-    return (Line(number, as_record(columns, it)) for number, it in enumerate(texts, start=1))
+    return [Line(number, as_record(columns, it)) for number, it in enumerate(texts, start=1)]
 
 
-def _other_number(given: Given, names: Sequence[str]) -> str:
-    """What is wrong with texts of which a prompt takes another number together, namely `names`."""
+def _check_number(given: Given, names: Sequence[str]) -> None:
+    """Refuse texts of which a prompt takes another number together, namely one for each name."""
+    if len(names) == (2 if given.pairs else 1):
+        return
     listed = ", ".join(names)
     if len(names) == 1:
-        return f"--pair gives two texts, and the bundle's prompt takes one ({listed}); drop --pair"
+        raise InputError(
+            f"--pair gives two texts, and the bundle's prompt takes one ({listed}); drop --pair"
+        )
     remedy = "give --pair " + " ".join(name.upper() for name in names)
     if len(names) > 2 or given.texts == ("-",):
         remedy = "give a --file with columns or keys of these names"
     what = "two texts are given" if given.pairs else "one text is given"
-    return f"{what}, and the bundle's prompt takes {len(names)} together ({listed}); {remedy}"
+    raise InputError(
+        f"{what}, and the bundle's prompt takes {len(names)} together ({listed}); {remedy}"
+    )
 
 
 def _files(path: Path, columns: Sequence[Column]) -> Iterator[Line | BadLine]:

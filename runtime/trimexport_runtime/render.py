@@ -144,7 +144,7 @@ def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
 
 def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest for people, with what runs it here."""
-    prompt, limit, runtime = manifest.prompt, manifest.text_limit, _runtime(bundle, manifest)
+    prompt, runtime = manifest.prompt, _runtime(bundle, manifest)
     size = sum(entry.bytes for entry in manifest.files)
     rows = [
         ("bundle", f"{bundle} (format {manifest.format_version})"),
@@ -155,7 +155,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *_score_rows(manifest.score),
         ("prompt", visible(prompt.template)),
         ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
-        ("text limit", f"{limit.tokens:,} tokens; longer texts are cut at the {limit.truncate}"),
+        *_field_rows(manifest),
         *_source_rows(manifest),
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
@@ -173,6 +173,23 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
 def _score_rows(score: Score) -> list[tuple[str, str]]:
     """The row on the score, if it is no softmax."""
     return [] if score.kind == SOFTMAX else [("score", score.phrase)]
+
+
+def _field_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """The text limit, and where the prompt has several fields what there is to know of each."""
+    limit, fields = manifest.text_limit, manifest.prompt.places
+    most, cut = f"{limit.tokens:,} tokens", f"cut at the {limit.truncate}"
+    if len(fields) == 1:
+        return [("text limit", f"{most}; longer texts are {cut}")]
+    rows = []
+    for field in fields:
+        about = []
+        if field.default is not None:
+            about.append(f'"{visible(field.default)}" unless another is given')
+        if field.name == manifest.cut_field:
+            about.append(f"{cut} where all together have more than {most}")
+        rows.append(("field", ": ".join(filter(None, (visible(field.name), "; ".join(about))))))
+    return [*rows, ("text limit", f"{most} for all fields together")]
 
 
 def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.bundle import (
     MANIFEST,
     BundleFile,
+    Field,
     Label,
     Parity,
     Prompt,
@@ -182,6 +183,25 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
 def bundle(make_bundle: MakeBundle) -> Path:
     """A bundle with a prompt and a limit of 512 tokens."""
     return make_bundle()
+
+
+def with_fields(manifest: Manifest) -> Manifest:
+    """A change for `make_bundle`: the prompt takes an instruction, which has a default, a query and
+    a document, which is cut."""
+    fields = (
+        Field("instruction", default="is it so"),
+        Field("query", before=(9, 10)),
+        Field("document", before=(11,), lead=" "),
+    )
+    template = "Do {instruction=is it so}: {query}\n {document}\nSentiment:"
+    prompt = replace(manifest.prompt, template=template, fields=fields)
+    return replace(manifest, format_version=2, prompt=prompt)
+
+
+@pytest.fixture
+def pairs(make_bundle: MakeBundle) -> Path:
+    """A bundle whose prompt takes a query and a document, and has a default instruction."""
+    return make_bundle("pairs", tokens=64, change=with_fields)
 
 
 @pytest.fixture

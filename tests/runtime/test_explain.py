@@ -87,3 +87,32 @@ def test_colours(sentiment: Path) -> None:
     assert "\x1b[31mgorgeous\x1b[0m movie" in shown[1]
     assert "\x1b[32mdull\x1b[0m" in shown[1]
     assert "\x1b[" not in run(sentiment, text).stdout
+
+
+def test_words_of_one_field_are_left_out(pairs: Path) -> None:
+    classifier = Classifier.load(pairs, threads=1)
+    found = explain(classifier, ("a movie", "witty jokes"))
+    assert (found.field, found.text) == ("document", "witty jokes")
+    without = classifier.classify([("a movie", "jokes"), ("a movie", "witty")])
+    assert [part.label for part in found.parts] == [it.label for it in without]
+    other = explain(classifier, {"query": "a movie", "document": "b"}, "query")
+    assert [other.text[part.start : part.end] for part in other.parts] == ["a", "movie"]
+    default = explain(classifier, ("a", "b"), "instruction")
+    assert default.text == "is it so"
+    with pytest.raises(InputError, match="the text of document has no words"):
+        explain(classifier, ("a", ""))
+    with pytest.raises(InputError, match="has no field 'title'; it has: instruction, query, docu"):
+        explain(classifier, ("a", "b"), "title")
+
+
+def test_a_pair_on_the_command_line(pairs: Path, bundle: Path) -> None:
+    result = run(pairs, "--pair", "a movie", "witty jokes", "--field", "query", "--json")
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert (value["query"], value["document"]) == ("a movie", "witty jokes")
+    assert value["field"] == "query"
+    assert [part["text"] for part in value["parts"]] == ["a", "movie"]
+    assert "takes 2 together (query, document); give --pair" in run(pairs, "a").stderr
+    assert "--pair gives two texts" in run(bundle, "--pair", "a", "b").stderr
+    for arguments in ((), ("a", "--pair", "a", "b")):
+        assert "Give a TEXT or --pair TEXT TEXT, one of them." in run(bundle, *arguments).stderr

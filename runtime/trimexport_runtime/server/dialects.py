@@ -9,8 +9,19 @@ from http import HTTPStatus
 from typing import Any
 
 from .refusals import STATUS, Refusal
-from .schemas import DETAILED_ERROR, ERROR, MESSAGE, NESTED_ERROR, Schema
+from .schemas import ERROR, Schema
 
+_TEXT: Schema = {"type": "string"}
+_DETAILS: Schema = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": _TEXT,
+        "type": _TEXT,
+        "param": {"type": "null"},
+        "code": {"type": ["string", "integer"]},
+    },
+}
 _VLLM_TYPES = {
     400: "BadRequestError",
     404: "NotFoundError",
@@ -59,10 +70,14 @@ def _cohere(refusal: Refusal, status: int) -> dict[str, Any]:
     return {"id": str(uuid.uuid4()), "message": refusal.body()["error"]}
 
 
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
 OWN = Dialect(_own, ERROR, bad_request=False)
-OPENAI = Dialect(_openai, NESTED_ERROR)
-VLLM = Dialect(_vllm, NESTED_ERROR)
-JINA = Dialect(_jina, DETAILED_ERROR)
-COHERE = Dialect(_cohere, MESSAGE)
+OPENAI = Dialect(_openai, _object(error=_DETAILS))
+VLLM = Dialect(_vllm, _object(error=_DETAILS))
+JINA = Dialect(_jina, _object(error=_DETAILS, detail=_TEXT, message=_TEXT))
+COHERE = Dialect(_cohere, _object(id=_TEXT, message=_TEXT))
 """The dialects. OWN is text-embeddings-inference's too. Of those that ask for `/v1/rerank`, vLLM's
 clients read `error`, Jina's `detail`, and Cohere's of version 1 `message`: JINA has all three."""

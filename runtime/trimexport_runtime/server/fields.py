@@ -1,11 +1,20 @@
-"""The fields of a request's JSON object: which there may be, and those that are true or false."""
+"""The fields of a request's JSON object: which there may be, and those that are true or false; and
+the tensors of a prompt's fields."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from trimexport_runtime.manifest import Field
+
 from .refusals import Refusal, shown
+
+
+def tensors(fields: Sequence[Field]) -> dict[str, Field]:
+    """The fields of a prompt by the names of their tensors in the Open Inference Protocol: `text`
+    where there is one, else their own."""
+    return {"text" if len(fields) == 1 else field.name: field for field in fields}
 
 
 def check_fields(body: dict[str, Any], names: Collection[str], advice: str = "") -> None:

@@ -2,108 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, TypeAlias
 
-Schema = dict[str, Any]
+from trimexport_runtime.inputs import required
+from trimexport_runtime.manifest import Field
+
+from .fields import tensors
+
+Schema: TypeAlias = dict[str, Any]
+Prompts: TypeAlias = Sequence[Sequence[Field]]
 
 ERROR: Schema = {
     "type": "object",
     "required": ["error", "error_type"],
     "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
 }
-_DETAILS: Schema = {
-    "type": "object",
-    "required": ["message", "type", "param", "code"],
-    "properties": {
-        "message": {"type": "string"},
-        "type": {"type": "string"},
-        "param": {"type": "null"},
-        "code": {"type": ["string", "integer"]},
-    },
-}
-NESTED_ERROR: Schema = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": _DETAILS},
-}
-DETAILED_ERROR: Schema = {
-    "type": "object",
-    "required": ["error", "detail", "message"],
-    "properties": {
-        "error": _DETAILS,
-        "detail": {"type": "string"},
-        "message": {"type": "string"},
-    },
-}
-MESSAGE: Schema = {
-    "type": "object",
-    "required": ["id", "message"],
-    "properties": {"id": {"type": "string"}, "message": {"type": "string"}},
-}
-TEXTS: Schema = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["texts"],
-    "properties": {
-        "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        "truncate": {"type": "boolean", "default": False},
-    },
-}
-_ONE_TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
-PREDICT: Schema = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["inputs"],
-    "properties": {
-        "inputs": {
-            "oneOf": [
-                {"type": "string"},
-                _ONE_TEXT,
-                {"type": "array", "minItems": 1, "items": _ONE_TEXT},
-            ]
+_STRINGS: Schema = {"type": "array", "items": {"type": "string"}}
+
+
+def texts(prompts: Prompts) -> Schema:
+    """The body of /classify for bundles whose prompts have these fields."""
+    item: Schema = {"type": "string"}
+    if any(len(fields) > 1 for fields in prompts):
+        by_name = {"type": "object", "additionalProperties": {"type": "string"}}
+        item = {"anyOf": [item, _STRINGS, by_name]}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["texts"],
+        "properties": {
+            "texts": {"type": "array", "items": item, "minItems": 1},
+            "truncate": {"type": "boolean", "default": False},
         },
-        "raw_scores": {"type": "boolean", "default": False},
-        "truncate": {"type": ["boolean", "null"], "default": False},
-        "truncation_direction": {"enum": ["left", "right", "Left", "Right"]},
-    },
-}
-INFER: Schema = {
-    "type": "object",
-    "examples": [
-        {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a film"]}]}
-    ],
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "inputs": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 1,
-            "items": {
+    }
+
+
+def predict(prompts: Prompts) -> Schema:
+    """The body of /predict for bundles whose prompts have these fields."""
+    counts = [len(required(fields)) for fields in prompts]
+    together = {**_STRINGS, "minItems": 1, "maxItems": 2 if max(counts) > 1 else 1}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["inputs"],
+        "properties": {
+            "inputs": {
+                "oneOf": [
+                    {"type": "string"},
+                    together,
+                    {"type": "array", "minItems": 1, "items": together},
+                ]
+            },
+            "raw_scores": {"type": "boolean", "default": False},
+            "truncate": {"type": ["boolean", "null"], "default": False},
+            "truncation_direction": {"enum": ["left", "right", "Left", "Right"]},
+        },
+    }
+
+
+def infer(prompts: Prompts) -> Schema:
+    """The body of the Open Inference Protocol for bundles whose prompts have these fields."""
+    named = [tensors(fields) for fields in prompts]
+    example = {"datatype": "BYTES", "shape": [1], "data": ["a film"]}
+    return {
+        "type": "object",
+        "examples": [{"inputs": [{"name": name, **example} for name in named[0]]}],
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "inputs": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": max(map(len, named)),
+                "items": {
+                    "type": "object",
+                    "required": ["name", "datatype", "shape", "data"],
+                    "properties": {
+                        "name": {"enum": list(dict.fromkeys(chain.from_iterable(named)))},
+                        "datatype": {"const": "BYTES"},
+                        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                        "data": _STRINGS,
+                    },
+                },
+            },
+            "parameters": {
                 "type": "object",
-                "required": ["name", "datatype", "shape", "data"],
-                "properties": {
-                    "name": {"const": "text"},
-                    "datatype": {"const": "BYTES"},
-                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-                    "data": {"type": "array", "items": {"type": "string"}},
+                "properties": {"truncate": {"type": "boolean", "default": False}},
+            },
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": {"enum": ["label", "probabilities"]}},
                 },
             },
         },
-        "parameters": {
-            "type": "object",
-            "properties": {"truncate": {"type": "boolean", "default": False}},
-        },
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {"name": {"enum": ["label", "probabilities"]}},
-            },
-        },
-    },
-}
+    }
+
+
 _SHARE = {"type": "number"}  # from 0 to 1, but of a score without a sigmoid any
 CLASSIFIED: Schema = {
     "type": "object",

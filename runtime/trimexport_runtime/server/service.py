@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport_runtime.classifier import Classifier
-from trimexport_runtime.errors import InputError, TrimexportRuntimeError
+from trimexport_runtime.errors import InputError, NoRoomError, TrimexportRuntimeError
+from trimexport_runtime.inputs import Input, characters
 from trimexport_runtime.prediction import Prediction
 from trimexport_runtime.tokenize import Encoded
 
@@ -85,10 +86,10 @@ class Service:
             raise Refusal("shutting_down", "the server is shutting down; ask another", 1)
 
     async def classify(
-        self, model: Model, texts: Sequence[str], truncate: bool, watch: Watch
+        self, model: Model, texts: Sequence[Input], truncate: bool, watch: Watch
     ) -> Classified:
-        """Classify texts. `watch` is called with the future of the answers, so that it can be
-        cancelled if the client disconnects.
+        """Classify texts, or the texts of several fields each. `watch` is called with the future of
+        the answers, so that it can be cancelled if the client disconnects.
 
         Raises:
             Refusal: too many, none, one that cannot be classified, one that is too long where
@@ -127,15 +128,15 @@ class Service:
                 raise
             raise Refusal("client_gone", "the client is gone") from None
 
-    async def _encode(self, model: Model, texts: Sequence[str], truncate: bool) -> list[Encoded]:
+    async def _encode(self, model: Model, texts: Sequence[Input], truncate: bool) -> list[Encoded]:
         def encode() -> list[Encoded]:
             return [self._row(model, place, text, truncate) for place, text in enumerate(texts)]
 
-        size = sum(map(len, texts))
-        if size <= SHORT_CHARACTERS:
+        sizes = [characters(text) for text in texts]
+        if sum(sizes) <= SHORT_CHARACTERS:
             return encode()
         limit = model.classifier.manifest.text_limit.tokens
-        kept = sum(min(len(text) // CHARACTERS_PER_TOKEN, limit) for text in texts)
+        kept = sum(min(size // CHARACTERS_PER_TOKEN, limit) for size in sizes)
         self._check_room(model, kept)
         self._encoding += kept
         try:
@@ -143,19 +144,20 @@ class Service:
         finally:
             self._encoding -= kept
 
-    def _row(self, model: Model, place: int, text: str, truncate: bool) -> Encoded:
+    def _row(self, model: Model, place: int, text: Input, truncate: bool) -> Encoded:
         try:
             row = model.classifier.encode(text, bounded=True)
         except InputError as error:
-            raise Refusal("bad_input", f"text {place}: {error}") from None
+            kind = "text_too_long" if isinstance(error, NoRoomError) else "bad_input"
+            raise Refusal(kind, f"text {place}: {error}") from None
         if row.truncated and not truncate:
             raise _too_long(model, place)
         return row
 
-    def _check_lengths(self, model: Model, texts: Sequence[str]) -> None:
+    def _check_lengths(self, model: Model, texts: Sequence[Input]) -> None:
         """Refuse a text that is over the limit whatever its tokens are, before it is tokenised."""
         for place, text in enumerate(texts):
-            if len(text) > model.classifier.most_characters:
+            if characters(text) > model.classifier.most_characters:
                 raise _too_long(model, place)
 
     def _check_room(self, model: Model, tokens: int) -> None:
@@ -176,9 +178,11 @@ class Service:
 
 
 def _too_long(model: Model, place: int) -> Refusal:
-    limit = model.classifier.manifest.text_limit.tokens
+    manifest = model.classifier.manifest
+    limit, several = manifest.text_limit.tokens, len(manifest.prompt.places) > 1
+    whole, cut = (", all its fields together,", manifest.cut_field) if several else ("", "it")
     return Refusal(
         "text_too_long",
-        f"text {place} has more than {limit} tokens; shorten it, or send truncate: true to have it "
-        "cut",
+        f"text {place}{whole} has more than {limit} tokens; shorten it, or send truncate: true to "
+        f"have {cut} cut",
     )

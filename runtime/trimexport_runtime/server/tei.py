@@ -5,39 +5,48 @@ https://huggingface.github.io/text-embeddings-inference
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from trimexport_runtime.inputs import Input, required
+from trimexport_runtime.manifest import Field
 
 from .fields import check_fields, flag
 from .refusals import Refusal, shown
 from .service import Classified
 
 FIELDS = ("inputs", "raw_scores", "truncate", "truncation_direction")
-_SHAPES = 'inputs is "a text", or [["a text"], ["another"]] for several'
+_TEXTS = 'inputs is "a text", or [["a text"], ["another"]] for several'
+_PAIRS = 'inputs is ["a", "b"], which is one pair of texts, or [["a", "b"], ["c", "d"]] for several'
 _SIDES = {"left": "start", "Left": "start", "right": "end", "Right": "end"}  # what is cut off
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request. `single` says that `inputs` was one text, which is answered by one list of labels;
-    several texts are answered by a list of such lists."""
+    """A request. `single` says that `inputs` was one text or pair, which is answered by one list of
+    labels; several are answered by a list of such lists."""
 
-    texts: list[str]
+    texts: list[Input]
     single: bool
     raw_scores: bool
     truncate: bool
 
 
-def read(body: Any, cuts: str) -> Request:
-    """The request that a JSON body makes of a bundle that cuts long texts at `cuts`.
+def read(body: Any, cuts: str, fields: Sequence[Field]) -> Request:
+    """The request that a JSON body makes of a bundle that cuts long texts at `cuts` and whose
+    prompt has these fields. Those with a default keep it.
 
     Raises:
         Refusal: it is not of this form, or asks for what this server does not do.
     """
+    names = required(fields)
+    shapes = _TEXTS if len(names) == 1 else _PAIRS
     if not isinstance(body, dict) or "inputs" not in body:
-        raise Refusal("bad_input", f"the body must be an object with inputs; {_SHAPES}")
+        raise Refusal("bad_input", f"the body must be an object with inputs; {shapes}")
     check_fields(body, FIELDS)
-    texts, single = _texts(body["inputs"])
+    inputs = body["inputs"]
+    texts, single = _texts(inputs) if len(names) == 1 else _pairs(inputs, names)
     truncate = body.get("truncate")
     request = Request(
         texts,
@@ -62,18 +71,46 @@ def answer(request: Request, labels: tuple[str, ...], classified: Classified) ->
     return lists[0] if request.single else lists
 
 
-def _texts(inputs: Any) -> tuple[list[str], bool]:
+def _texts(inputs: Any) -> tuple[list[Input], bool]:
     """The texts, and whether they are one that came without a batch around it."""
     if isinstance(inputs, str):
         return [inputs], True
+    lists, single = _lists(inputs, _TEXTS)
+    return [_alone(item) for item in lists], single
+
+
+def _pairs(inputs: Any, names: Sequence[str]) -> tuple[list[Input], bool]:
+    """The pairs of texts, and whether they are one that came without a batch around it."""
+    together = ", ".join(names)
+    if len(names) != 2:
+        raise Refusal(
+            "bad_input",
+            f"text-embeddings-inference knows texts and pairs of texts, and this classifier takes "
+            f'{len(names)} together ({together}); send {{"texts": [...]}} to /classify',
+        )
+    if isinstance(inputs, str):
+        raise Refusal("bad_input", f"this classifier takes two texts ({together}); {_PAIRS}")
+    lists, single = _lists(inputs, _PAIRS)
+    for item in lists:
+        if len(item) != 2:
+            raise Refusal(
+                "bad_input",
+                f"{shown(item)} is no pair, and this classifier takes two texts ({together}); "
+                f"{_PAIRS}",
+            )
+    return [*lists], single
+
+
+def _lists(inputs: Any, shapes: str) -> tuple[list[list[str]], bool]:
+    """The lists of texts that `inputs` is, and whether it is one alone."""
     if not isinstance(inputs, list) or not inputs:
-        raise Refusal("bad_input", f"inputs is {shown(inputs)}; {_SHAPES}")
+        raise Refusal("bad_input", f"inputs is {shown(inputs)}; {shapes}")
     if all(isinstance(item, str) for item in inputs):
-        return [_alone(inputs)], True
+        return [inputs], True
     for item in inputs:
         if not isinstance(item, list) or not all(isinstance(text, str) for text in item):
-            raise Refusal("bad_input", f"inputs has {shown(item)} where a text belongs; {_SHAPES}")
-    return [_alone(item) for item in inputs], False
+            raise Refusal("bad_input", f"inputs has {shown(item)} where a text belongs; {shapes}")
+    return inputs, False
 
 
 def _alone(texts: list[str]) -> str:
@@ -84,9 +121,9 @@ def _alone(texts: list[str]) -> str:
         raise Refusal(
             "bad_input",
             "a list of two texts is one pair of texts to text-embeddings-inference, and this "
-            f'classifier takes single ones; {_SHAPES}, or send {{"texts": [...]}} to /classify',
+            f'classifier takes single ones; {_TEXTS}, or send {{"texts": [...]}} to /classify',
         )
-    raise Refusal("bad_input", f"{len(texts)} texts are in a list where one belongs; {_SHAPES}")
+    raise Refusal("bad_input", f"{len(texts)} texts are in a list where one belongs; {_TEXTS}")
 
 
 def check_side(side: Any, truncate: bool, cuts: str) -> None:

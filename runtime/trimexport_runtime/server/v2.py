@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from trimexport_runtime.inputs import problem_of
+from trimexport_runtime.inputs import Input, problem_of
+from trimexport_runtime.manifest import Field
 
 from .body import parse
-from .fields import flag
+from .fields import flag, tensors
 from .refusals import Refusal, shown
 from .service import Classified, Model
 
 UNKNOWN = ("classification", "shared_memory_region")  # parameters that change what a tensor is
-INPUT, OUTPUTS = "text", ("label", "probabilities")
+OUTPUTS = ("label", "probabilities")
 HEADER = "inference-header-content-length"
 
 
@@ -34,7 +35,7 @@ class Request:
     are wanted as bytes behind the JSON."""
 
     id: str | None
-    texts: list[str]
+    texts: list[Input]
     truncate: bool
     outputs: tuple[str, ...]
     binary: frozenset[str]
@@ -56,12 +57,12 @@ def server_metadata(version: str) -> dict[str, Any]:
 
 def model_metadata(model: Model) -> dict[str, Any]:
     """`GET /v2/models/NAME`."""
-    labels = len(model.classifier.labels)
+    labels, fields = len(model.classifier.labels), model.classifier.manifest.prompt.places
     return {
         "name": model.name,
         "versions": ["1"],
         "platform": "trimexport",
-        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "inputs": [_about(*item) for item in tensors(fields).items()],
         "outputs": [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, labels]},
@@ -69,20 +70,23 @@ def model_metadata(model: Model) -> dict[str, Any]:
     }
 
 
-def read(body: bytes, header: str | None) -> Request:
-    """The request in a body, of which the first `header` bytes are JSON where that is given.
+def _about(name: str, field: Field) -> dict[str, Any]:
+    """A field's tensor in the metadata; `optional` is Triton's word in a model's configuration."""
+    tensor: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [-1]}
+    return tensor if field.default is None else {**tensor, "optional": True}
+
+
+def read(body: bytes, header: str | None, fields: Sequence[Field]) -> Request:
+    """The request in a body to a bundle whose prompt has these fields. Its first `header` bytes are
+    JSON where that is given.
 
     Raises:
-        Refusal: it is not of this protocol, or of an input that no bundle has.
+        Refusal: it is not of this protocol, or of an input that the bundle does not have.
     """
     length = len(body) if header is None else _length(header, len(body))
     asked = parse(body[:length])
     if not isinstance(asked, dict) or not isinstance(asked.get("inputs"), list):
         raise Refusal("bad_input", "the body must be an object with a list of inputs")
-    tensors = asked["inputs"]
-    named = [isinstance(tensor, dict) and tensor.get("name") == INPUT for tensor in tensors]
-    if named != [True]:
-        raise Refusal("bad_input", f'there must be one input, named "{INPUT}"')
     parameters = _object(asked, "parameters")
     names, binary = _outputs(asked, flag(parameters, "binary_data_output"))
     name = asked.get("id")
@@ -90,7 +94,7 @@ def read(body: bytes, header: str | None) -> Request:
         raise Refusal("bad_input", "id must be a string of characters")
     return Request(
         id=name,
-        texts=_texts(tensors[0], body[length:]),
+        texts=_inputs(asked["inputs"], body[length:], fields),
         truncate=flag(parameters, "truncate"),
         outputs=names,
         binary=binary,
@@ -102,13 +106,13 @@ def answer(request: Request, model: Model, classified: Classified) -> Reply:
     labels = [prediction.label for prediction in classified.predictions]
     shares = [prediction.probabilities for prediction in classified.predictions]
     rows = np.array(shares, dtype="<f4")
-    tensors: dict[str, tuple[str, list[int], Any, bytes]] = {
+    made: dict[str, tuple[str, list[int], Any, bytes]] = {
         "label": ("BYTES", [len(labels)], labels, _packed(labels)),
         "probabilities": ("FP32", list(rows.shape), rows.ravel().tolist(), rows.tobytes()),
     }
     outputs, behind = [], b""
     for name in request.outputs:
-        kind, shape, data, raw = tensors[name]
+        kind, shape, data, raw = made[name]
         output: dict[str, Any] = {"name": name, "datatype": kind, "shape": shape}
         if name in request.binary:
             output["parameters"] = {"binary_data_size": len(raw)}
@@ -171,34 +175,78 @@ def _check_extensions(parameters: dict[str, Any]) -> None:
             )
 
 
-def _texts(tensor: dict[str, Any], behind: bytes) -> list[str]:
-    """The texts of a BYTES tensor of shape [n] or [n, 1], which are in its JSON or in `behind`."""
+def _inputs(listed: list[Any], behind: bytes, fields: Sequence[Field]) -> list[Input]:
+    """The inputs of a bundle's prompt that tensors hold, one for each field that is given; of those
+    that are binary, the bytes stand in `behind` in their order."""
+    by_name = _named(listed, fields)
+    sizes = {name: _binary_size(name, tensor) for name, tensor in by_name.items()}
+    if (total := sum(size or 0 for size in sizes.values())) != len(behind):
+        raise Refusal(
+            "bad_input",
+            f"binary_data_size is {total}, and {len(behind)} bytes stand behind the JSON",
+        )
+    texts, start = {}, 0
+    for name, tensor in by_name.items():
+        size = sizes[name]
+        end = start + (size or 0)
+        texts[name] = _texts(name, tensor, None if size is None else behind[start:end])
+        start = end
+    counts = {name: len(items) for name, items in texts.items()}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f'"{name}" has {count}' for name, count in counts.items())
+        raise Refusal("bad_input", f"the inputs must have equally many texts; {each}")
+    if len(fields) == 1:
+        return list(*texts.values())
+    return [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+
+
+def _named(listed: list[Any], fields: Sequence[Field]) -> dict[str, dict[str, Any]]:
+    """The tensors by their names, in the request's order: one for each field that has no default,
+    and perhaps one for others."""
+    names = list(tensors(fields))
+    needed = {name for name, field in tensors(fields).items() if field.default is None}
+    given = [str(item.get("name")) for item in listed if isinstance(item, dict)]
+    once = len(set(given)) == len(listed)
+    if not (once and needed <= set(given) <= set(names)):
+        if len(names) == 1:
+            raise Refusal("bad_input", f'there must be one input, named "{names[0]}"')
+        each = ", ".join(f'"{name}"{" if wanted" * (name not in needed)}' for name in names)
+        raise Refusal("bad_input", f"there must be an input for each field, once: {each}")
+    return dict(zip(given, listed, strict=True))
+
+
+def _binary_size(name: str, tensor: dict[str, Any]) -> int | None:
+    """How many bytes of a BYTES tensor stand behind the JSON; None if it is in the JSON."""
     if tensor.get("datatype") != "BYTES":
-        raise Refusal("bad_input", f'the input "{INPUT}" must be of datatype BYTES')
+        raise Refusal("bad_input", f'the input "{name}" must be of datatype BYTES')
     parameters = _object(tensor, "parameters")
     _check_extensions(parameters)
     size = parameters.get("binary_data_size")
-    if type(size or 0) is not int or (size or 0) != len(behind):
-        raise Refusal(
-            "bad_input",
-            f"binary_data_size is {shown(size)}, and {len(behind)} bytes stand behind the JSON",
-        )
-    if size is not None and "data" in tensor:
-        raise Refusal("bad_input", f'"{INPUT}" has data and binary_data_size; send one of them')
-    texts = _listed(tensor.get("data")) if size is None else _unpacked(behind)
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise Refusal("bad_input", f"binary_data_size is {shown(size)}; it is a number of bytes")
+    if "data" in tensor:
+        raise Refusal("bad_input", f'"{name}" has data and binary_data_size; send one of them')
+    return size
+
+
+def _texts(name: str, tensor: dict[str, Any], raw: bytes | None) -> list[str]:
+    """The texts of a tensor of shape [n] or [n, 1], which are in its JSON or in `raw`."""
+    texts = _listed(name, tensor.get("data")) if raw is None else _unpacked(raw)
     count, shape = len(texts), tensor.get("shape")
     if shape not in ([count], [count, 1]) or not all(type(extent) is int for extent in shape):
         raise Refusal("bad_input", f"the shape of {count} texts is [{count}], not {shown(shape)}")
     return texts
 
 
-def _listed(data: Any) -> list[str]:
+def _listed(name: str, data: Any) -> list[str]:
     """The strings of a JSON list, or of a list of lists."""
     rows: list[Any] = data if isinstance(data, list) else [None]
     lists = [row if isinstance(row, list) else [row] for row in rows]
     texts: list[Any] = list(itertools.chain.from_iterable(lists))
     if not all(isinstance(text, str) for text in texts):
-        raise Refusal("bad_input", f'the data of "{INPUT}" must be strings')
+        raise Refusal("bad_input", f'the data of "{name}" must be strings')
     return texts
 
 
