@@ -1,4 +1,5 @@
-"""Bundles for pairs of texts, made of the tiny bundle: its graph takes ids, whatever they are of.
+"""Bundles for pairs of texts and with other scores, made of the tiny bundle: its graph takes ids,
+whatever they are of.
 
 The prompt becomes `Review:[ instruction]\\nQ: {query}\\nD: {passage}\\nSentiment:`, and of a score
 with one logit the graph's two logits become their difference.
@@ -17,25 +18,39 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 
 import tiny
-from trimexport_runtime.score import LOGIT, SOFTMAX
+from trimexport_runtime.score import LOG_ODDS, LOGIT
 
 DEFAULT = "Is it an answer?"
 GRAPH = "onnx/model.onnx"
 
 
-def pair_bundle(
-    directory: Path, kind: str = SOFTMAX, *, sigmoid: bool = True, threshold: float = 0.5
+def scored_bundle(
+    directory: Path, kind: str, *, sigmoid: bool = True, threshold: float = 0.5
 ) -> Path:
-    """Write such a bundle into `directory` whose score is of this kind."""
+    """Write the tiny bundle into `directory` with a score of this kind."""
     shutil.copytree(tiny.tiny_bundle(), directory)
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["format_version"] = 2
+        raw["score"] = {"kind": kind, "sigmoid": sigmoid, "threshold": threshold}
+        if kind == LOGIT:
+            del raw["labels"][1:]
+
+    tiny.edit_json(directory / "trimexport.json", change)
+    if kind in (LOG_ODDS, LOGIT):
+        _let_one_logit(directory)
+    return directory
+
+
+def pair_bundle(directory: Path, kind: str, *, sigmoid: bool = True) -> Path:
+    """The same with the prompt above."""
+    scored_bundle(directory, kind, sigmoid=sigmoid)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
 
     def before(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     def change(raw: dict[str, Any]) -> None:
-        set_score(raw, kind, sigmoid=sigmoid, threshold=threshold)
-        raw["format_version"] = 2
         raw["prompt"]["template"] = "Review:{instruction=…}\nQ: {query}\nD: {passage}\nSentiment:"
         raw["prompt"]["fields"] = [
             {"name": "instruction", "lead": " ", "default": DEFAULT},
@@ -44,19 +59,10 @@ def pair_bundle(
         ]
 
     tiny.edit_json(directory / "trimexport.json", change)
-    if kind != SOFTMAX:
-        with_one_logit(directory)
     return directory
 
 
-def set_score(raw: dict[str, Any], kind: str, *, sigmoid: bool, threshold: float) -> None:
-    """Give a manifest a score; one of a single label keeps the first."""
-    raw["score"] = {"kind": kind, "sigmoid": sigmoid, "threshold": threshold}
-    if kind == LOGIT:
-        del raw["labels"][1:]
-
-
-def with_one_logit(bundle: Path) -> None:
+def _let_one_logit(bundle: Path) -> None:
     """Let a bundle's graph answer with the first logit minus the second."""
     model = onnx.load(bundle / GRAPH, load_external_data=False)
     (output,) = model.graph.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -60,13 +61,13 @@ class Server:
 Serve = Callable[..., Server]
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Start a server: `serve(bundle, "--wait", 5)`."""
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Serve]:
+    """Start servers, whose logs are in `folder`, and end them."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: object, **variables: str) -> Server:
-        log = tmp_path / f"server-{len(running)}.log"
+        log = folder / f"server-{len(running)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-c", START, "serve", *map(str, arguments), "--port", "0"],
@@ -81,11 +82,20 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         line = json.loads(lines[0])
         return Server(process, log, line["port"], line["serving"][0])
 
-    yield start
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    try:
+        yield start
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a server: `serve(bundle, "--wait", 5)`."""
+    with serving(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture
