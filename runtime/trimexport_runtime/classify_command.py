@@ -112,9 +112,9 @@ def classify(
 
     Prints label, probability and the shortened text, separated by tabs, in the order of the
     texts. With --json each line has index (the text's place in the input, from 0), file (where
-    there are several), line (its line in the file), text, label, probability, probabilities,
-    truncated, tokens, and the variant and provider that computed it. Lines that cannot be read are
-    reported by their number; the others are answered, and the exit status is 1.
+    there are several), line (its line in the file), text or the fields, label, probability,
+    probabilities, truncated, tokens, and the variant and provider that computed it. Lines that
+    cannot be read are reported by their number; the others are answered, and the exit status is 1.
 
     With -o the results go into a file, in parts that are kept as they are done: however large the
     input, memory is not, and after a kill --resume goes on without losing or doubling a row.
@@ -177,10 +177,12 @@ def _print(
             cut += not isinstance(answer.result, BadLine) and answer.result.truncated
             progress.advance()
     if cut and not as_json:
-        limit = classifier.manifest.text_limit
+        manifest = classifier.manifest
+        limit, several = manifest.text_limit, len(manifest.prompt.places) > 1
+        what = f"{manifest.cut_field} was cut" if several else "were cut"
         click.echo(
-            f"Note: {cut:,} of the texts had more than {limit.tokens:,} tokens and were cut at "
-            f"the {limit.truncate}",
+            f"Note: {cut:,} of the texts had more than {limit.tokens:,} tokens"
+            f"{' with all their fields' * several} and {what} at the {limit.truncate}",
             err=True,
         )
     if bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from .errors import InputError
@@ -80,3 +81,8 @@ def advice(columns: Sequence[Column], name: str) -> str:
         return "name the column of the texts with --column"
     field = next((it.field for it in columns if it.name == name), name)
     return f"name the column of the field {field!r} with --columns {field}=COLUMN"
+
+
+def several_columns(path: Path, name: str) -> str:
+    """What is said of a file with several columns of one name."""
+    return f'{path} has several columns "{name}"; rename all but the one that is meant'

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .columns import several_columns
+from .errors import ColumnError, InputError
 
 _RECORD_LIMIT = 1 << 24  # characters of one CSV row, so that an unclosed quote is noticed
 _LOOK = 12  # lines by which a separator is recognised
@@ -62,6 +66,28 @@ def _row_lines(
 def ahead(lines: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
     """The first lines, by which `other_separator` goes. They are taken from `lines`."""
     return [line for _, line in zip(range(_LOOK), lines, strict=False)]
+
+
+def check_header(
+    path: Path, header: list[str] | str, name: str, first: Sequence[str], remedy: str
+) -> None:
+    """Refuse a CSV whose header does not have the column, whole and once; `first` are its first
+    lines."""
+    has_it = not isinstance(header, str) and name in header
+    if (not has_it or len(header) == 1) and (separator := other_separator(first, name)):
+        raise InputError(
+            f"{path} has {separator} between its fields, a .csv has commas; write it again with "
+            "commas, or as .jsonl"
+        )
+    if not has_it:
+        has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
+        raise ColumnError(
+            f'{path} has no column "{name}" in its first line; {has}',
+            remedy,
+            name,
+        )
+    if header.count(name) > 1:
+        raise InputError(several_columns(path, name))
 
 
 def other_separator(first: Sequence[str], column: str) -> str | None:

@@ -5,22 +5,20 @@ A line that cannot be read becomes a `BadLine` in its place, and the others are 
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from .columns import Column, Record, advice, as_record, only_column
-from .csv_rows import ahead, csv_rows, other_separator
+from .csv_rows import ahead, check_header, csv_rows
 from .encoding import NO_TEXT, UTF8_MARK, check_first_line
-from .errors import ColumnError, InputError
+from .errors import InputError
 from .inputs import problem_of
-from .parquet import rows_of, several_columns
+from .json_rows import json_row
+from .parquet import rows_of
 
 _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
@@ -197,69 +195,51 @@ def _jsonl(
         if problem := _undecodable(line):
             yield BadLine(number, problem)
         elif line.strip():
-            yield _json_record(number, line, columns, others)
+            row = json_row(line, columns, others)
+            besides = {} if isinstance(row, str) else {it: row[it] for it in others if it in row}
+            yield _line(number, row, columns, besides, _no_text)
 
 
-def _json_record(
-    number: int, line: str, columns: Sequence[Column], others: Sequence[str]
+def _line(
+    number: int,
+    row: Mapping[str, object] | str,
+    columns: Sequence[Column],
+    others: Mapping[str, object],
+    problem: Callable[[str, object], str | None],
 ) -> Line | BadLine:
-    twice: set[str] = set()
-    try:
-        value = json.loads(line, object_pairs_hook=partial(_object, twice=twice))
-    except (ValueError, RecursionError) as error:
-        return BadLine(number, f"the line is not JSON ({error})")
-    if not isinstance(value, dict):
-        example = ", ".join(f'"{column.name}": "..."' for column in columns if column.needed)
-        return BadLine(number, f"the line is not an object; write {{{example}}}")
+    """The line of a row, of which a str is the reason why it cannot be read. `problem` says why a
+    column's value is no text; null is none where a default can stand."""
+    if isinstance(row, str):
+        return BadLine(number, row)
+    texts = {}
     for column in columns:
-        if column.needed and column.name not in value:
-            keys = ", ".join(value) or "none"
-            return BadLine(number, f'the object has no key "{column.name}"; its keys: {keys}')
-    if again := twice.intersection((*(column.name for column in columns), *others)):
-        return BadLine(number, f'the object has the key "{min(again)}" twice; leave one out')
-    given = _given(columns, value)
-    for column in given:
-        if problem := problem_of(value[column.name]):
-            return BadLine(number, f'"{column.name}": {problem}')
-    texts = {column.field: value[column.name] for column in given}
-    return Line(
-        number, as_record(columns, texts), others={it: value[it] for it in others if it in value}
-    )
+        value = row.get(column.name)
+        if value is None and not column.needed:
+            continue
+        if reason := problem(column.name, value):
+            return BadLine(number, reason)
+        texts[column.field] = str(value)
+    return Line(number, as_record(columns, texts), others=others)
 
 
-def _given(columns: Sequence[Column], row: Mapping[str, object]) -> list[Column]:
-    """The columns of which a row has a text, or ought to: for a field with a default, null is
-    none."""
-    return [column for column in columns if column.needed or row.get(column.name) is not None]
-
-
-def _object(pairs: list[tuple[str, object]], twice: set[str]) -> dict[str, object]:
-    """A JSON object; the keys that it has more than once are added to `twice`."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        times = Counter(key for key, _ in pairs)
-        twice.update(key for key, count in times.items() if count > 1)
-    return value
+def _no_text(name: str, value: object) -> str | None:
+    """Why a value of JSON is no text, or None where it is one."""
+    problem = problem_of(value)
+    return problem and f'"{name}": {problem}'
 
 
 def _parquet(
     path: Path, stream: BinaryIO, columns: Sequence[Column], others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
     for number, (row, besides) in enumerate(rows_of(path, stream, columns, others), start=1):
-        given = _given(columns, row)
-        reasons = (_no_string(column.name, row[column.name]) for column in given)
-        if reason := next(filter(None, reasons), None):
-            yield BadLine(number, reason)
-        else:
-            texts = {column.field: row[column.name] or "" for column in given}
-            yield Line(number, as_record(columns, texts), others=besides)
+        yield _line(number, row, columns, besides, _no_string)
 
 
-def _no_string(name: str, text: str | None) -> str | None:
-    """Why a value of a Parquet's column is no text, or None where it is one."""
-    if text is None:
+def _no_string(name: str, value: object) -> str | None:
+    """Why a value of a Parquet's column of strings is no text, or None where it is one."""
+    if value is None:
         return f'"{name}" is null; leave the row out or give it a text'
-    return f'"{name}" is not valid UTF-8; write the file again' if problem_of(text) else None
+    return f'"{name}" is not valid UTF-8; write the file again' if problem_of(value) else None
 
 
 def _csv(
@@ -271,7 +251,7 @@ def _csv(
     _, header = next(rows, (1, []))
     there = [column for column in columns if column.needed or column.name in header]
     for name in (*(column.name for column in there), *others):
-        _check_header(path, header, name, [line for _, line in first], advice(columns, name))
+        check_header(path, header, name, [line for _, line in first], advice(columns, name))
     assert not isinstance(header, str)
     places = {column.field: header.index(column.name) for column in there}
     besides = {name: header.index(name) for name in others}
@@ -282,28 +262,6 @@ def _csv(
             texts = {field: row[at] for field, at in places.items()}
             values = {name: row[at] for name, at in besides.items()}
             yield Line(number, as_record(columns, texts), others=values)
-
-
-def _check_header(
-    path: Path, header: list[str] | str, name: str, first: Sequence[str], remedy: str
-) -> None:
-    """Refuse a CSV whose header does not have the column, whole and once; `first` are its first
-    lines."""
-    has_it = not isinstance(header, str) and name in header
-    if (not has_it or len(header) == 1) and (separator := other_separator(first, name)):
-        raise InputError(
-            f"{path} has {separator} between its fields, a .csv has commas; write it again with "
-            "commas, or as .jsonl"
-        )
-    if not has_it:
-        has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
-        raise ColumnError(
-            f'{path} has no column "{name}" in its first line; {has}',
-            remedy,
-            name,
-        )
-    if header.count(name) > 1:
-        raise InputError(several_columns(path, name))
 
 
 def _no_row(row: list[str] | str, width: int) -> str | None:

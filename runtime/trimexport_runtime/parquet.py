@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .columns import Column, advice
+from .columns import Column, advice, several_columns
 from .errors import ColumnError, InputError
 
 _BATCH_ROWS = 512
@@ -100,8 +100,3 @@ def _check_strings(
             "name another with --column" if len(columns) == 1 else advice(columns, name),
             name,
         )
-
-
-def several_columns(path: Path, name: str) -> str:
-    """What is said of a file with several columns of one name."""
-    return f'{path} has several columns "{name}"; rename all but the one that is meant'

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import tiny
+
 START = "from trimexport_runtime.cli import main; main()"
 
 
@@ -96,6 +98,23 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a server: `serve(bundle, "--wait", 5)`."""
     with serving(tmp_path) as start:
         yield start
+
+
+@pytest.fixture
+def pairs(tiny_bundle_copy: Path) -> Path:
+    """A tiny bundle whose prompt takes a query and a document, and has a default instruction."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["format_version"] = 2
+        raw["text_limit"]["field"] = "document"
+        raw["prompt"]["fields"] = [
+            {"name": "instruction", "default": "is it so"},
+            {"name": "query", "before": [9, 10]},
+            {"name": "document", "before": [11], "lead": " "},
+        ]
+
+    tiny.edit_json(tiny_bundle_copy / "trimexport.json", change)
+    return tiny_bundle_copy
 
 
 @pytest.fixture
