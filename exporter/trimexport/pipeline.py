@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trimexport_runtime import BackendError
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import Manifest
+from trimexport_runtime.bundle import Manifest, Score
 from trimexport_runtime.engine import build_engine, candidates, require_builder
 
 from .atomic import check_output, staged
@@ -33,7 +33,7 @@ from .quantize.calibration import Calibration
 from .source.empty_model import unread_tensors
 from .source.shipped import calibration_texts, sample_texts
 from .spec import BuildSpec, check_keep
-from .texts import Texts, check_sample, poor_calibration
+from .texts import Texts, check_sample, judged, poor_calibration
 
 _NAMED = 3  # tensors that a warning names
 
@@ -114,8 +114,9 @@ def build(
     _check_calibration(spec, calibration, progress)
     sample = sample or Texts(tuple(sample_texts()))
     if spec.labels:  # wrong ones are refused before a model is downloaded
-        check_sample(sample, spec.labels)
+        check_sample(judged(sample, Score(spec.score)), spec.labels)
     planned = plan(spec)
+    sample = judged(sample, planned.score)
     check_sample(sample, planned.labels)
     for line in planned.notes:
         progress.say(line)

@@ -10,13 +10,18 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.bundle import Score, TextLimit
 from trimexport_runtime.tokenize import TextEncoder
 
 from .errors import SpecError
 from .prompt.chat import wrap_in_chat
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
-from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
+from .prompt.fine_tuned import (
+    classifier_labels,
+    classifier_score,
+    padding_notes,
+    without_padding,
+)
 from .prompt.label_trie import Trie
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
@@ -53,12 +58,13 @@ class Plan(Setting):
     """A setting with the tokens of its labels: what the bundle will hold, before any weight.
 
     `verbalizer` is None for a fine-tuned classifier, whose output layer has a row per label.
-    `limit` leaves room for labels that are read whole. `notice` is the terms that the bundle has
-    to carry.
+    `limit` leaves room for labels that are read whole. `score` is what the graph returns. `notice`
+    is the terms that the bundle has to carry.
     """
 
     labels: tuple[str, ...]
     verbalizer: Verbalizer | None
+    score: Score
     notice: str | None
 
     @property
@@ -72,6 +78,11 @@ class Plan(Setting):
     def group_sizes(self) -> tuple[int, ...]:
         """How many of `rows`, or of the trie's sequences, belong to each label."""
         return (1,) * len(self.labels) if self.verbalizer is None else self.verbalizer.group_sizes
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the graph returns for each text."""
+        return 1 if self.score.is_single else len(self.labels)
 
     @property
     def trie(self) -> Trie | None:
@@ -99,17 +110,20 @@ def plan(spec: BuildSpec) -> Plan:
     checkpoint, prompt = setting.checkpoint, setting.prompt
     verbalizer = None
     if checkpoint.is_classifier:
+        score = classifier_score(spec, checkpoint)
         labels = classifier_labels(spec, checkpoint)
     else:
+        score = Score(spec.score, spec.score_scale, spec.score_shift)
         labels, ends = spec.labels, checkpoint.end_ids
         verbalizer = make_verbalizer(
-            labels, spec.verbalizers, prompt.template, setting.tokenizer, ends
+            labels, spec.verbalizers, prompt.template, setting.tokenizer, ends, spec.score
         )
     limit = _text_limit(spec, checkpoint, prompt, verbalizer)
     return Plan(
         **vars(replace(setting, limit=limit)),
         labels=labels,
         verbalizer=verbalizer,
+        score=score,
         notice=_notice(spec, checkpoint),
     )
 
@@ -198,7 +212,7 @@ def _prompt(spec: BuildSpec, directory: Path) -> str:
         raise SpecError(
             f"a {architecture} has no labels of its own; name them with --labels positive,negative"
         )
-    check_labels(spec.labels)
+    check_labels(spec.labels, spec.score)
     return prompt_for(directory, spec.labels) if spec.prompt is None else spec.prompt
 
 

@@ -11,14 +11,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from trimexport_runtime.score import LOG_ODDS, LOGIT, SOFTMAX
-
 from .errors import SpecError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
-SCORES = (SOFTMAX, LOG_ODDS, LOGIT)
+SCORES = SOFTMAX, LOG_ODDS, LOGIT = ("softmax", "log-odds", "logit")
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,8 @@ class BuildSpec:
                 )
         if self.score == SOFTMAX and (self.score_scale, self.score_shift) != (1, 0):
             raise SpecError(
-                "score-scale and score-shift change a single score, and a softmax has one logit for "
-                f"each label; drop them, or give --score {LOG_ODDS} or {LOGIT}"
+                "score-scale and score-shift change a single score, and a softmax has one logit "
+                f"for each label; drop them, or give --score {LOG_ODDS} or {LOGIT}"
             )
 
     @property

@@ -14,6 +14,7 @@ from trimexport_runtime import InputError
 from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
 from trimexport_runtime.inputs import problem_of
+from trimexport_runtime.score import LOG_ODDS, SOFTMAX, Score
 
 from .errors import SpecError
 from .numerics import Places
@@ -227,6 +228,14 @@ def _as_text(path: Path, line: Line, column: str) -> str:
     if problem := problem_of(str(value)):
         raise SpecError(f'{path}, line {line.number}: "{column}": {problem}')
     return str(value)
+
+
+def judged(sample: Texts, score: Score) -> Texts:
+    """The texts, without right answers where the score has none to be one of: a single label's
+    logit, and independent labels, of which a text may have several."""
+    if sample.gold is None or score.kind in (SOFTMAX, LOG_ODDS):
+        return sample
+    return Texts(sample.texts, source=sample.source)
 
 
 def check_sample(sample: Texts, labels: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimexport.graph.classifier import combine_words
-from trimexport.parity.reference import bias_of, fitted_logits, sequence_scores, trie_of
+from trimexport.parity.reference import bias_of, fitted_logits, scored, sequence_scores, trie_of
 from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import open_checkpoint, read_config
 from trimexport.source.empty_model import (
@@ -29,6 +29,8 @@ from trimexport.source.families import family_of, is_classifier, reference_atten
 from trimexport.source.gguf_place import is_gguf
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
+from trimexport_runtime.score import answers as answers_by
+from trimexport_runtime.score import probabilities
 from trimexport_runtime.tokenize import TextEncoder
 
 
@@ -42,7 +44,7 @@ class Untrimmed:
             torch.set_num_threads(threads)
         self._bundle = Path(bundle)
         self._manifest = read_manifest(self._bundle)
-        self._bias = torch.from_numpy(bias_of(self._manifest)).float()
+        self._bias = bias_of(self._manifest)
         self._encoder = TextEncoder.load(self._bundle, self._manifest)
         self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
@@ -55,13 +57,14 @@ class Untrimmed:
     def labels(self, texts: Sequence[str]) -> list[str]:
         """The label of each text. Texts of similar length run in one batch."""
         prompt, names = self._manifest.prompt, self._manifest.label_names
+        score = self._manifest.score
         encoded = [self._encoder.encode(text).ids.tolist() for text in texts]
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
         answers = [""] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            scores = self._scores([rows[index] for index in batch]) + self._bias
-            best = scores.argmax(1).tolist()
-            for index, label in zip(batch, best, strict=True):
+            logits = self._scores([rows[index] for index in batch]).double().numpy()
+            shares = probabilities(scored(logits, self._manifest) + self._bias, score)
+            for index, label in zip(batch, answers_by(shares, score).tolist(), strict=True):
                 answers[index] = names[label]
         return answers
 

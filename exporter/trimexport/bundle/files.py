@@ -16,6 +16,7 @@ from trimexport.prompt.tokenizer_choice import tokenizer_sha256
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
+    INDEPENDENT,
     MANIFEST,
     BundleFile,
     Label,
@@ -41,7 +42,7 @@ _JAVASCRIPT = "transformers.js_config"
 
 def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
     """Write the files that clients of ordinary sequence classifiers read: tokenizer and config."""
-    labels = planned.labels
+    labels = planned.labels[: planned.outputs]
     source = planned.checkpoint.config
     # GPT-2 calls its context n_positions
     context = {source.attribute_map.get(_CONTEXT, _CONTEXT), _CONTEXT}
@@ -50,6 +51,7 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
         "architectures": [_classifier_architecture(planned.checkpoint)],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        **_problem(planned.score),
         **dict.fromkeys(context, planned.limit),
         "pad_token_id": planned.tokenizer.pad_token_id,
         _JAVASCRIPT: _transformers_js_config(variants),
@@ -63,6 +65,14 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
     }
     for name, value in files.items():
         _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+
+
+def _problem(score: Score) -> dict[str, str]:
+    """What tells transformers' pipeline how the logits are read, unless that is a softmax over
+    labels or the sigmoid of a single logit, which it knows by their number."""
+    if score.kind == INDEPENDENT:
+        return {"problem_type": "multi_label_classification"}
+    return {} if score.sigmoid else {"problem_type": "regression"}
 
 
 def _classifier_architecture(checkpoint: Checkpoint) -> str:
@@ -116,7 +126,7 @@ def first_manifest(
     local = Path(spec.model).exists()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
-    prompt, score = _prompt(planned), Score()
+    prompt, score = _prompt(planned), planned.score
     return Manifest(
         format_version=format_for(prompt, score),
         labels=_labels(planned),

@@ -14,7 +14,14 @@ import click
 from trimexport.errors import SpecError
 from trimexport.prompt.template import unescape
 from trimexport.source.families import holds_classifier
-from trimexport.spec import SOFTMAX, TENSORRT, BuildSpec, parse_names, parse_verbalizers, read_recipe
+from trimexport.spec import (
+    SOFTMAX,
+    TENSORRT,
+    BuildSpec,
+    parse_names,
+    parse_verbalizers,
+    read_recipe,
+)
 
 _READ: Mapping[str, Callable[[str], Any]] = {
     **dict.fromkeys(("labels", "precision", "tensorrt"), parse_names),

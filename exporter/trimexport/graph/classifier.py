@@ -1,6 +1,7 @@
 """The classifier as one module, and its trace to ONNX.
 
-The module is what the bundle runs: it takes a text's own tokens and returns one logit per label.
+The module is what the bundle runs: it takes a text's own tokens and returns one logit per label,
+or the one that a score makes of them.
 It is traced with fake tensors, so no weight is in memory while its graph is made.
 """
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from trimexport.model.head import TrimmedHead
 from trimexport.prompt.label_trie import Trie
+from trimexport_runtime.score import LOG_ODDS, Score
 
 from .label_tree import LabelTree
 
@@ -33,6 +35,7 @@ class CompiledClassifier(nn.Module):
         lead_ids: tokens written before each text (see `split_prefix`).
         suffix_ids: tokens written after each text.
         trie: of the labels' tokens, where their first ones do not tell them apart.
+        score: what is made of the labels' logits; None leaves them as they are.
     """
 
     lead_ids: torch.Tensor
@@ -48,11 +51,13 @@ class CompiledClassifier(nn.Module):
         lead_ids: Sequence[int],
         suffix_ids: Sequence[int],
         trie: Trie | None = None,
+        score: Score | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.head = head
         self.group_sizes = tuple(group_sizes)
+        self.score = ("", 1.0, 0.0) if score is None else (score.kind, score.scale, score.shift)
         self.prefix_length = prefix_length
         self.register_buffer("lead_ids", torch.tensor([list(lead_ids)], dtype=torch.int64))
         self.tree = None if trie is None else LabelTree(trie)
@@ -64,7 +69,7 @@ class CompiledClassifier(nn.Module):
         self.register_buffer("picks", torch.tensor(picks))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Both int64 [batch, sequence], any padding -> float32 [batch, labels]."""
+        """Both int64 [batch, sequence], any padding -> float32 [batch, outputs]."""
         ids, last = self.place(input_ids, attention_mask)
         position = torch.arange(ids.shape[1]).unsqueeze(0)
         seen = (position.unsqueeze(1) <= position.unsqueeze(2)).unsqueeze(1)
@@ -81,7 +86,7 @@ class CompiledClassifier(nn.Module):
         logits = self.head(hidden.gather(1, index).reshape(-1, hidden.shape[-1]))
         logits = logits.unflatten(0, (-1, len(self.picks)))
         scores = logits.select(1, 0) if self.tree is None else self.tree.scores(logits)
-        return combine_words(scores, self.group_sizes)
+        return score_of(combine_words(scores, self.group_sizes), *self.score)
 
     def place(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -125,6 +130,16 @@ def split_prefix(
     """
     ids = tuple(prefix_ids)
     return (ids, ()) if suffix_ids else (ids[:-1], ids[-1:])
+
+
+def score_of(logits: torch.Tensor, kind: str, scale: float, shift: float) -> torch.Tensor:
+    """What a graph returns, [batch, outputs], of the labels' logits [batch, labels]: of two that
+    make log-odds the first less the second, else each; times `scale` plus `shift`."""
+    if kind == LOG_ODDS:
+        logits = logits[:, :1] - logits[:, 1:]
+    if scale != 1:
+        logits = logits * scale
+    return logits if shift == 0 else logits + shift
 
 
 def combine_words(logits: torch.Tensor, group_sizes: Sequence[int]) -> torch.Tensor:

@@ -65,7 +65,14 @@ def _trace(
     head = model.cut_head(planned.rows)
     suffix = planned.prompt.suffix_ids
     classifier = CompiledClassifier(
-        body, head, planned.group_sizes, prefix_length, lead, suffix, planned.trie
+        body,
+        head,
+        planned.group_sizes,
+        prefix_length,
+        lead,
+        suffix,
+        planned.trie,
+        planned.score,
     )
     bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
     repetition = keep_first_of_each(body, skeleton.config)

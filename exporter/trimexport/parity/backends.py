@@ -39,7 +39,7 @@ class RowInputs:
     """The input of every row.
 
     `encoded` are the texts as the bundle tokenises them, `trimmed` the logits of the cut head in
-    PyTorch, float32 [texts, labels], and `optimum` is a Python that has optimum-onnx.
+    PyTorch, float32 [texts, outputs], and `optimum` is a Python that has optimum-onnx.
     """
 
     bundle: Path
@@ -74,7 +74,7 @@ def _names_for(backend: str, manifest: Manifest) -> list[str]:
 
 
 def run_row(inputs: RowInputs, name: str, backend: str, progress: Progress) -> Logits | NotRun:
-    """The logits of a variant on a backend, float32 [texts, labels], all of them finite, or why
+    """The logits of a variant on a backend, float32 [texts, outputs], all of them finite, or why
     there are none.
 
     Raises:
@@ -124,7 +124,7 @@ def _run_whole(inputs: RowInputs, variant: str, backend: str, progress: Progress
     """The logits of a variant as the runtime gives them."""
     texts = inputs.encoded
     where = "" if backend == DEFAULT else f" on {backend}"
-    logits = np.empty((len(texts), len(inputs.manifest.labels)), dtype=np.float32)
+    logits = np.empty((len(texts), inputs.manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant}{where}", len(texts)) as tick:
         classifier = Classifier.load(inputs.bundle, variant=variant, backend=backend)
         for group in batches([len(text.ids) for text in texts], classifier.most_rows):
@@ -141,7 +141,7 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     groups = batches([len(text.ids) for text in texts], most_rows)
     feeds = [feed_of([texts[index].ids for index in group]) for group in groups]
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
-    logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
+    logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
         for group, part in zip(groups, run_by_parts(pieces, feeds, tick), strict=True):
             logits[group] = part

@@ -16,6 +16,7 @@ from trimexport.texts import short
 from trimexport_runtime import Manifest
 
 from .boundary import find_gap_cause
+from .decisions import decisions_of
 from .reference import sequences_per_prompt, trie_of, tuned_reference
 from .report import TokenisationGap
 from .warnings import GAP_WARNING
@@ -39,7 +40,7 @@ def measure_gap(
     Args:
         uncut: the bundle's ids of the whole prompt, by the place of the text, without the texts
             that were cut to the bundle's limit.
-        logits: the reference's for `texts`, float64 [texts, labels].
+        logits: the reference's for `texts`, float64 [texts, outputs].
     """
     joined = _joined_ids(model, manifest, tokenizer, texts, uncut)
     different = [place for place, ids in joined.items() if ids != uncut[place]]
@@ -52,7 +53,7 @@ def measure_gap(
     gap = TokenisationGap(
         compared=len(joined),
         different=len(different),
-        flips=int((joined_logits.argmax(1) != logits[different].argmax(1)).sum()),
+        flips=int(decisions_of(manifest).some_differ(joined_logits, logits[different]).sum()),
         example=short(texts[different[0]]),
         fixed=manifest.prompt.rendered or model.checkpoint.is_classifier,
     )

@@ -15,6 +15,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "within_tolerance": report.within,
         "texts": len(report.texts),
         "labels": list(report.labels),
+        "score": asdict(report.score),
         "logit_standard_deviation": report.logit_deviation,
         "margin_standard_deviation": report.margin_deviation,
         "cannot_judge": doubts(report),

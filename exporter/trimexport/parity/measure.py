@@ -14,12 +14,13 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
-from trimexport.texts import Texts, check_sample, short
+from trimexport.texts import Texts, check_sample, judged, short
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .backends import TRIMMED, RowInputs, rows, run_row
+from .decisions import Decisions, decisions_of
 from .gap import measure_gap
 from .reference import sequences_per_prompt, tuned_reference
 from .report import Disagreement, LabelMass, NotRun, ParityReport, VariantParity
@@ -50,6 +51,7 @@ def measure(
     """
     progress = progress or Silent()
     manifest = read_manifest(bundle)
+    sample = judged(sample, manifest.score)
     check_sample(sample, manifest.label_names)
     encoder = TextEncoder.load(bundle, manifest)
     encoded = tuple(encoder.encode(text) for text in sample.texts)
@@ -57,8 +59,9 @@ def measure(
     sequences = len(prompts) * sequences_per_prompt(manifest)
     with progress.bar("reference (untrimmed, PyTorch fp32)", sequences) as tick:
         reference = tuned_reference(bundle, model, manifest, prompts, tick)
-    logits, mass = reference.logits, reference.mass
+    logits, mass, each = reference.logits, reference.mass, decisions_of(manifest)
     require_finite(logits, sample.texts)
+    decided = each.of(logits)
     inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
     variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
     uncut = {place: prompts[place] for place, text in enumerate(encoded) if not text.truncated}
@@ -67,10 +70,11 @@ def measure(
         labels=manifest.label_names,
         texts=texts,
         gold=sample.gold,
-        reference_accuracy=_accuracy(logits, sample.gold, manifest.label_names),
-        reference_probabilities=softmax(logits),
+        score=manifest.score,
+        reference_accuracy=_accuracy(decided, sample.gold, manifest.label_names),
+        reference_probabilities=softmax(decided),
         logit_deviation=float(logits.std(axis=0).mean()),
-        margin_deviation=float(margins(logits, logits)[0].std()),
+        margin_deviation=float(margins(decided, decided)[0].std()),
         variants=variants,
         gap=measure_gap(bundle, model, manifest, tokenizer, texts, uncut, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
@@ -79,7 +83,7 @@ def measure(
 
 
 def require_finite(reference: Floats, texts: Sequence[str]) -> None:
-    """Raise ParityError if the reference, [texts, labels], is no finite number somewhere. What the
+    """Raise ParityError if the reference, [texts, outputs], is no finite number somewhere. What the
     untrimmed model computes is finite, but the bundle's own bias or head was added to it."""
     wrong = np.flatnonzero(~np.isfinite(reference).all(axis=1))
     if len(wrong):
@@ -143,9 +147,10 @@ def _compare(
     sample: Texts,
     manifest: Manifest,
 ) -> VariantParity:
-    """Compare a row's logits with the reference's, both [texts, labels]."""
-    logits = row_logits.astype(np.float64)
-    difference = np.abs(logits - reference)
+    """Compare a row's logits with the reference's, both [texts, outputs]."""
+    difference = np.abs(row_logits.astype(np.float64) - reference)
+    each = decisions_of(manifest)
+    logits, expected = each.of(row_logits.astype(np.float64)), each.of(reference)
     probabilities = softmax(logits)
     variant = next((it for it in manifest.variants if it.name == name), None)
     return VariantParity(
@@ -153,12 +158,12 @@ def _compare(
         backend=backend,
         max_logit_difference=float(difference.max()),
         mean_logit_difference=float(difference.mean()),
-        max_probability_difference=float(np.abs(probabilities - softmax(reference)).max()),
-        agreement=float((logits.argmax(1) == reference.argmax(1)).mean()),
-        margin_error=margin_error(reference, logits),
+        max_probability_difference=float(np.abs(probabilities - softmax(expected)).max()),
+        agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
+        margin_error=margin_error(expected, logits),
         accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         outside=_outside(difference.max(axis=1), tolerance),
-        disagreements=_disagreements(logits, reference, sample.texts, manifest.label_names),
+        disagreements=_disagreements(logits, expected, sample.texts, each),
         tolerance=tolerance,
         probabilities=probabilities,
         kept=variant is not None and variant.outside_tolerance,
@@ -167,21 +172,24 @@ def _compare(
 
 
 def _disagreements(
-    logits: Floats, reference: Floats, texts: Sequence[str], labels: Sequence[str]
+    logits: Floats, reference: Floats, texts: Sequence[str], each: Decisions
 ) -> tuple[Disagreement, ...]:
-    """The texts that logits and reference, both [texts, labels], answer differently."""
+    """The decisions that logits and reference, both [decisions, options], make differently."""
     ours, theirs = logits.argmax(1), reference.argmax(1)
-    return tuple(
-        Disagreement(
-            index=i,
-            text=texts[i],
-            reference=labels[theirs[i]],
-            variant=labels[ours[i]],
-            reference_margin=float(reference[i, theirs[i]] - reference[i, ours[i]]),
-            variant_margin=float(logits[i, ours[i]] - logits[i, theirs[i]]),
+    found = []
+    for row in np.flatnonzero(ours != theirs).tolist():
+        index, names = each.place(row)
+        found.append(
+            Disagreement(
+                index=index,
+                text=texts[index],
+                reference=names[theirs[row]],
+                variant=names[ours[row]],
+                reference_margin=float(reference[row, theirs[row]] - reference[row, ours[row]]),
+                variant_margin=float(logits[row, ours[row]] - logits[row, theirs[row]]),
+            )
         )
-        for i in np.flatnonzero(ours != theirs).tolist()
-    )
+    return tuple(found)
 
 
 def _outside(differences: Floats, tolerance: Tolerance) -> tuple[int, ...]:

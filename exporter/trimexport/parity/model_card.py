@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
-from trimexport_runtime.bundle import Fit
+from trimexport_runtime.bundle import SOFTMAX, Fit
 
 from .render import markdown
 from .report import ParityReport
@@ -24,7 +24,7 @@ base_model: {model}
 | | |
 | --- | --- |
 | labels | {labels} |
-{tokens}| prompt | `{prompt}` |
+{tokens}{score}| prompt | `{prompt}` |
 | longest text | {limit} tokens, cut at its {truncate} |
 | source | `{model}`{revision} |
 {adapter}{notice}
@@ -117,7 +117,8 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         revision=f" at revision `{source.revision}`" if source.revision else "",
         adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
-        count=len(manifest.labels),
+        count=manifest.outputs,
+        score=_score_row(manifest),
         measured=measured,
         engines=_engines(manifest),
     )
@@ -131,6 +132,12 @@ def _token_row(manifest: Manifest) -> str:
     if any(label.sequences for label in manifest.labels):
         tokens = "whole labels, for some begin alike"
     return f"| label tokens | {_cell(tokens)} |\n"
+
+
+def _score_row(manifest: Manifest) -> str:
+    """The row on the score, if it is no softmax."""
+    score = manifest.score
+    return "" if score.kind == SOFTMAX else f"| score | {score.phrase} |\n"
 
 
 def _adapter(name: str) -> str:

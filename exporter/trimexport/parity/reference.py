@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,18 @@ from trimexport.graph.label_tree import LabelTree
 from trimexport.model.layerwise import LayerwiseModel, Reference
 from trimexport.prompt.label_trie import Trie, make_trie
 from trimexport_runtime import Manifest
+from trimexport_runtime.bundle import LOG_ODDS
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
 class LabelReference:
     """The untrimmed model's answers to n prompts.
 
-    `logits` are float64 [n, labels]; of labels that are read whole, log-probabilities. `trimmed`
-    are the same by the cut head in place of the whole output layer, float32 [n, labels]. `mass` is
+    `logits` are float64 [n, outputs], what the bundle's score makes of the labels' logits, or of
+    the log-probabilities of labels that are read whole. `trimmed` are the same by the cut head in
+    place of the whole output layer, float32 [n, outputs]. `mass` is
     the probability of the labels' first tokens within the whole vocabulary, float64 [n]; None for
     a classifier whose output layer has labels alone.
     """
@@ -49,8 +54,31 @@ def label_reference(
             prompts, times `sequences_per_prompt`.
     """
     trie = trie_of(manifest)
-    if trie is not None:
-        return _whole_labels(model, manifest, trie, prompts, tick)
+    if trie is None:
+        found = _first_tokens(model, manifest, prompts, tick)
+    else:
+        found = _whole_labels(model, manifest, trie, prompts, tick)
+    return replace(
+        found, logits=scored(found.logits, manifest), trimmed=scored(found.trimmed, manifest)
+    )
+
+
+def scored(logits: npt.NDArray[Number], manifest: Manifest) -> npt.NDArray[Number]:
+    """What the bundle's score makes of the labels' logits [n, labels]: [n, outputs], of the same
+    type."""
+    score = manifest.score
+    if score.kind == LOG_ODDS:
+        logits = logits[:, :1] - logits[:, 1:]
+    return np.asarray(logits * score.scale + score.shift, dtype=logits.dtype)
+
+
+def _first_tokens(
+    model: LayerwiseModel,
+    manifest: Manifest,
+    prompts: Sequence[tuple[int, ...]],
+    tick: Callable[[int], None],
+) -> LabelReference:
+    """The labels' logits where first tokens alone are read, before the score."""
     classifier = model.checkpoint.is_classifier
     tokens = [token for label in manifest.labels for token in label.token_ids]
     sizes = [len(label.token_ids) for label in manifest.labels]
@@ -98,7 +126,7 @@ def _whole_labels(
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None],
 ) -> LabelReference:
-    """The answers where labels are read whole. Without a trie in the graph, the model reads every
+    """The labels' log-probabilities where they are read whole, before the score. Without a trie in the graph, the model reads every
     prompt once with each beginning of a label behind it."""
     sizes = [len(label.sequences) for label in manifest.labels]
     first = sorted({token for label in manifest.labels for token in label.token_ids})
@@ -153,9 +181,9 @@ def tuned_reference(
 
 
 def bias_of(manifest: Manifest) -> npt.NDArray[np.float64]:
-    """The bias that calibration added to the logits, float64 [labels]; zeros without one."""
+    """The bias that calibration added to the logits, float64 [outputs]; zeros without one."""
     calibration = manifest.calibration
-    return np.zeros(len(manifest.labels)) if calibration is None else np.array(calibration.bias)
+    return np.zeros(manifest.outputs) if calibration is None else np.array(calibration.bias)
 
 
 def fitted_logits(

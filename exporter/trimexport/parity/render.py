@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimexport.numerics import LOW_MASS
 from trimexport.prompt.template import shell_prompt
 from trimexport.tables import columns
+from trimexport_runtime.bundle import SOFTMAX
 
 from .report import LISTED, ParityReport, VariantParity
 from .verdict import measured
-from .warnings import GAP_WARNING, doubts
+from .warnings import GAP_WARNING, doubts, has_low_mass
 
 _HEADER = (
     "variant",
@@ -56,7 +56,9 @@ def facts(report: ParityReport) -> list[str]:
     """The lines below the table: what is measured beside parity, the answers that changed, and why
     rows are missing."""
     count, gap = len(report.texts), report.gap
+    plain = report.score.kind == SOFTMAX
     lines = [
+        *([] if plain else [f"score: {report.score.phrase}; logits are compared behind it"]),
         f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}, "
         f"of the margin: {report.margin_deviation:.2f}",
         f"tokenisation gap: {gap.different} of {gap.compared} texts ({gap.share:.2%}) are "
@@ -65,7 +67,7 @@ def facts(report: ParityReport) -> list[str]:
         + (f"; {shell_prompt(gap.proposal)} avoids it" if gap.proposal is not None else ""),
     ]
     if (mass := report.mass) is not None:
-        low = mass.mean < LOW_MASS
+        low = has_low_mass(report)
         lines.append(
             f"label mass: {mass.mean:.1%} of the full vocabulary's probability on average, "
             f"{mass.least:.1%} at least"

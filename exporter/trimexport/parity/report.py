@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import TakenOver
+from trimexport_runtime.bundle import Score, TakenOver
 
 from .tolerance import Tolerance
 
@@ -22,7 +22,8 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A text on which a variant and the reference answer differently.
+    """A text on which a variant and the reference answer differently, on one of its labels where
+    these are independent.
 
     `reference_margin` is by how many logits the reference's own answer is ahead of the variant's
     answer; `variant_margin` the other way round.
@@ -151,12 +152,14 @@ class LabelMass:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Everything that `verify` measures. Probabilities are float64 [texts, labels];
+    """Everything that `verify` measures. Probabilities are float64 [decisions, options], which are
+    [texts, labels] unless labels are independent or a logit stands for one (see `decisions`);
     `logit_deviation` is the standard deviation over the texts of the reference's logits, averaged
     over the labels, `margin_deviation` that of the margin between its two best labels; `mass` is
     None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
+    score: Score
     texts: tuple[str, ...]
     gold: tuple[str, ...] | None
     reference_accuracy: float | None

@@ -6,6 +6,7 @@ from collections import Counter
 
 from trimexport.numerics import LOW_MASS
 from trimexport.prompt.template import shell_prompt
+from trimexport_runtime.bundle import INDEPENDENT, LOG_ODDS, LOGIT, SOFTMAX
 
 from .report import ParityReport, TokenisationGap
 
@@ -28,7 +29,8 @@ def warnings(report: ParityReport) -> list[str]:
             f"are one string ({gap.flips} of {gap.compared} answers change), for example "
             f"{gap.example}; {_remedy(gap)}"
         )
-    if report.mass is not None and report.mass.mean < LOW_MASS:
+    if has_low_mass(report):
+        assert report.mass is not None
         lines.append(
             f"warning: the labels hold only {report.mass.mean:.1%} of the model's probability; "
             "the model would rather say something else, so try a prompt that asks more plainly, "
@@ -39,6 +41,13 @@ def warnings(report: ParityReport) -> list[str]:
     return lines
 
 
+def has_low_mass(report: ParityReport) -> bool:
+    """Whether the labels hold so little of the vocabulary's probability that the prompt seems to ask
+    for something else. A single label's is low wherever the answer is no, which says nothing."""
+    mass = report.mass
+    return mass is not None and mass.mean < LOW_MASS and report.score.kind != LOGIT
+
+
 def doubts(report: ParityReport) -> str | None:
     """Why the texts cannot judge the report's quantised variants, and what to do, in a line; None
     where they can, or where there are none."""
@@ -47,12 +56,12 @@ def doubts(report: ParityReport) -> str | None:
     reasons = []
     answers = Counter(report.reference_probabilities.argmax(1).tolist())
     ((label, most),) = answers.most_common(1)
-    if report.mass is not None and report.mass.mean < LOW_MASS:
+    if has_low_mass(report):
         reasons.append("the labels hold too little of the model's probability")
-    if most > ALIKE * len(report.texts):
+    if most > ALIKE * sum(answers.values()) and report.score.sigmoid:
         reasons.append(
-            f"the untrimmed model answers {report.labels[label]!r} to {most:,} of "
-            f"{len(report.texts):,} texts"
+            f"the untrimmed model answers {_option(report, label)!r} to {most:,} of "
+            f"{_asked(report)}"
         )
     if report.margin_deviation < LEAST_MARGIN:
         reasons.append(
@@ -65,6 +74,21 @@ def doubts(report: ParityReport) -> str | None:
         f"these texts cannot judge the quantised variants: {', and '.join(reasons)}; give texts "
         "of the task with --texts, behind a prompt that the model answers"
     )
+
+
+def _option(report: ParityReport, place: int) -> str:
+    """The name of an answer: a label, or that one is true or not."""
+    if report.score.kind in (SOFTMAX, LOG_ODDS):
+        return report.labels[place]
+    name = report.labels[0] if report.score.kind == LOGIT else "a label"
+    return f"not {name}" if place else name
+
+
+def _asked(report: ParityReport) -> str:
+    """How many answers there are: one for each text, or for each text and independent label."""
+    if report.score.kind != INDEPENDENT:
+        return f"{len(report.texts):,} texts"
+    return f"{len(report.reference_probabilities):,} texts and labels"
 
 
 def _remedy(gap: TokenisationGap) -> str:

@@ -1,17 +1,19 @@
-"""Fine-tuned classifiers: the labels and the padding that their configuration gives."""
+"""Fine-tuned classifiers: the labels, the score and the padding that their configuration gives."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from trimexport.errors import SpecError, UnsupportedError
+from trimexport.errors import CheckpointError, SpecError, UnsupportedError
 from trimexport.source.checkpoint import Checkpoint
-from trimexport.spec import BuildSpec
+from trimexport.spec import SOFTMAX, BuildSpec
+from trimexport_runtime.score import INDEPENDENT, LOGIT, Score
 
 from .tokenizer import SourceTokenizer
 from .verbalizer import check_labels
 
+_PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 _NUMBERED = re.compile(r"(LABEL_)?\d+")
 
 
@@ -20,16 +22,11 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
     if the checkpoint only numbers its labels (`LABEL_0`).
 
     Raises:
-        UnsupportedError: the model was not trained to choose one of several labels.
+        CheckpointError: the output layer has more rows than there are labels, or fewer.
         SpecError: the spec's labels contradict the checkpoint's, or it has words for them.
     """
-    own, problem = _own_labels(checkpoint), checkpoint.config.problem_type
-    if problem not in (None, "single_label_classification") or len(own) < 2:
-        what = problem or f"it has {len(own)} output"
-        raise UnsupportedError(
-            f"{checkpoint.directory} does not choose one of several labels ({what}); regression "
-            "and multi-label classifiers cannot be built"
-        )
+    own = _own_labels(checkpoint)
+    _check_rows(checkpoint, len(own))
     if spec.verbalizers:
         raise SpecError(
             f"{checkpoint.directory} is a fine-tuned classifier, whose labels need no words; drop "
@@ -43,8 +40,44 @@ def classifier_labels(spec: BuildSpec, checkpoint: Checkpoint) -> tuple[str, ...
             "--labels (labels that are only numbered, LABEL_0, can be named: as many, in their "
             "order)"
         )
-    check_labels(spec.labels)
+    check_labels(spec.labels, LOGIT if len(own) == 1 else SOFTMAX)
     return spec.labels
+
+
+def classifier_score(spec: BuildSpec, checkpoint: Checkpoint) -> Score:
+    """How the logits of a checkpoint are read, as transformers' text-classification pipeline reads
+    them: a softmax over several labels, a sigmoid of each where the problem is said to be
+    multi-label, a sigmoid of one; and where it is a regression, the number itself.
+
+    Raises:
+        UnsupportedError: a regression of several numbers, or a problem that is not known.
+        SpecError: the spec gives a score of its own.
+    """
+    if spec.score != SOFTMAX:
+        raise SpecError(
+            f"{checkpoint.directory} is a fine-tuned classifier, whose score is what it was "
+            "trained for; drop --score, --score-scale and --score-shift"
+        )
+    count, problem = len(checkpoint.config.id2label or {}), checkpoint.config.problem_type
+    if problem not in _PROBLEMS or (problem == "regression" and count > 1):
+        raise UnsupportedError(
+            f"{checkpoint.directory} has the problem_type {problem} and {count} outputs; a bundle "
+            "answers with one label of several, with several independent ones, or with one number"
+        )
+    if count == 1:
+        return Score(LOGIT, sigmoid=problem != "regression")
+    return Score(INDEPENDENT if problem == "multi_label_classification" else SOFTMAX)
+
+
+def _check_rows(checkpoint: Checkpoint, labels: int) -> None:
+    """Raise CheckpointError if the output layer's rows are not as many as the labels."""
+    layer = checkpoint.tensors.get("score.weight")
+    if layer is not None and layer.shape[0] != labels:
+        raise CheckpointError(
+            f"config.json of {checkpoint.directory} names {labels} "
+            f"label{'s' * (labels != 1)} (id2label), and the output layer score.weight has "
+            f"{layer.shape[0]} rows; give each row its label there"
+        )
 
 
 def _own_labels(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -141,9 +141,8 @@ def check_labels(labels: Sequence[str], score: str = SOFTMAX) -> None:
         raise SpecError(f"label {_quoted(repeated)} is given twice; give each label once")
     if score in _EXACTLY and len(labels) != _EXACTLY[score]:
         raise SpecError(
-            f"there {'is' if len(labels) == 1 else 'are'} {len(labels) or 'no'} "
-            f"label{'s' * (len(labels) != 1)} ({_quoted(labels)}), and the score {score} is made of "
-            f"{_count(_EXACTLY[score], 'label')}; {_OF_SCORE[score]}"
+            f"the score {score} is made of {_count(_EXACTLY[score], 'label')}, and "
+            f"{len(labels) or 'none'} is given ({_quoted(labels)}); {_OF_SCORE[score]}"
         )
     if len(labels) < 2 and score not in _EXACTLY:
         raise SpecError(

@@ -20,7 +20,7 @@ from trimexport.progress import Progress, Silent
 from trimexport.source.checkpoint import read_config
 from trimexport.source.families import family_of, is_classifier
 from trimexport.source.hub import locate_config
-from trimexport.spec import BuildSpec
+from trimexport.spec import SOFTMAX, BuildSpec
 from trimexport.texts import Texts, labelled_texts, labels_without_texts
 
 from .candidates import NAME, Candidate, candidates_of, check_synonyms
@@ -83,6 +83,15 @@ def _refuse_classifier(spec: BuildSpec) -> None:
         )
 
 
+def _refuse_score(spec: BuildSpec) -> None:
+    """Raise SpecError if the score is no softmax over labels, by which words are compared."""
+    if spec.score != SOFTMAX:
+        raise SpecError(
+            f"the score is {spec.score}, and words are compared by a softmax over labels; leave it "
+            "out here, with two labels or more, and give it to `trimexport build`"
+        )
+
+
 def _require_each(examples: Texts, labels: Sequence[str]) -> None:
     """Raise SpecError if a label has no example."""
     if absent := labels_without_texts(examples, labels):
@@ -115,6 +124,7 @@ def suggest(
     """
     progress, synonyms = progress or Silent(), synonyms or {}
     _refuse_classifier(spec)
+    _refuse_score(spec)
     check_synonyms(synonyms, spec.labels)
     sample = labelled_texts(examples, spec.labels)
     _require_each(sample, spec.labels)

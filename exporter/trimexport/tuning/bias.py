@@ -30,7 +30,12 @@ from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Calibration
 
 from .bias_methods import CONTENT_FREE, even_out, match_prior
+from .softmax_only import require_softmax
 
+CALIBRATION = (
+    "calibrating evens out labels that share one; move a single score with --score-shift at the "
+    "build, and find the threshold of independent labels with `trimexport eval --threshold auto`"
+)
 _CHUNK = 256  # texts between two signs of progress
 _MARK = "<!-- trimexport calibrate -->"
 
@@ -69,12 +74,13 @@ def calibrate(
 
     Raises:
         SpecError: there is no text, or the prior does not give each of these labels its share, or
-            comes without texts.
+            comes without texts; the bundle's score is no softmax.
         OutputError: the bundle cannot be written; it is as it was.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
     """
     progress = progress or Silent()
     manifest = read_manifest(bundle)
+    require_softmax(manifest, bundle, CALIBRATION)
     shares = None if prior is None else check_prior(prior, manifest.label_names)
     if prior is not None and texts is None:
         raise SpecError("a prior is the labels' shares among texts; give texts too")

@@ -32,9 +32,14 @@ from trimexport_runtime.choice import choose
 from .examples import Material, counts, digest, prepare, require_shots
 from .hidden_states import read_states
 from .regression import FittedHead
+from .softmax_only import require_softmax
 from .trials import Answers, Compared, CurvePoint, Trial, curve, fit_all, run_trials
 
 REPORT = "reports/fit.json"
+FITTING = (
+    "fitting puts a head with a logit for each label in the place of it; build the bundle without "
+    "--score and fit that one, whose probability of a label ranks texts too"
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def fit(
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, or too few examples of a label.
+        SpecError: texts that cannot be read or have other labels, too few examples of a label, or a
+            bundle whose score is no softmax.
         OutputError: `output` exists or cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
     """
@@ -84,6 +90,7 @@ def fit(
     progress = progress or Silent()
     check_output(output, force)
     manifest = read_manifest(bundle)
+    require_softmax(manifest, bundle, FITTING)
     labels = manifest.label_names
     material = prepare(
         labelled_texts(examples, labels, columns),

@@ -58,7 +58,7 @@ def read_states(
     head, name = read_head(model), give_hidden(model)
     session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
-    logits = np.empty((len(texts), len(manifest.labels)), dtype=np.float32)
+    logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     rows = 0
     most_rows = rows_within(token_budget(variant.bytes))
     with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
