@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trimexport import Texts
-from trimexport.bundle.correction import correct
+from trimexport.bundle.correction import correct, expected_states
 from trimexport.bundle.onnx_file import write_onnx
 from trimexport.bundle.variants import SCHEMES as PRECISIONS
 from trimexport.bundle.variants import STATIC, Precision, Seen, quantised, see
@@ -77,7 +77,7 @@ def write_scheme(name: str, subject: Subject, file: Path) -> None:
     model, _ = quantised(subject.graphs, scheme, subject.seen)
     write_onnx(model, file, file.with_suffix(".data"))
     if scheme.calibrated and subject.seen is not None:
-        correct(file, precision_of(name), subject.seen.expected)
+        correct(file, precision_of(name), expected_states(subject.seen.calibration))
 
 
 def precision_of(name: str) -> str:

@@ -43,7 +43,7 @@ def written(
     seen = see(graphs, Calibration(planned, model, TEXTS, room, Silent()), smoothed=True)
     graph, _ = quantised(graphs, scheme, seen)
     write_onnx(graph, room / "graph.onnx", room / "graph.data")
-    return room / "graph.onnx", seen.expected
+    return room / "graph.onnx", expected_states(seen.calibration)
 
 
 def copied(file: Path) -> Path:
@@ -106,3 +106,17 @@ def test_texts_are_taken_from_all_over(tiny_model: Path, tmp_path: Path) -> None
     ids = whole_ids(planned, (texts.texts[0], texts.texts[-1]))
     own = slice(len(planned.prompt.prefix_ids), -len(planned.prompt.suffix_ids))
     assert [found.texts[place].tolist() for place in (0, -1)] == [list(it[own]) for it in ids]
+
+
+def test_texts_that_were_shown_are_not_read_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = BuildSpec(model=str(tiny_model), labels=LABELS["plain"], prompt=tiny.PROMPT)
+    planned = plan(spec)
+    model = LayerwiseModel(planned.checkpoint)
+    calibration = Calibration(planned, model, Texts(("good", "a bad one", "")), tmp_path, Silent())
+    alone = expected_states(calibration)
+    calibration.known.clear()
+    calibration.ranges({})
+    monkeypatch.setattr(model, "hidden_states", None)
+    assert np.allclose(expected_states(calibration).hidden, alone.hidden, atol=1e-5)

@@ -50,8 +50,7 @@ def expected_states(calibration: Calibration) -> Expected:
     places = np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)
     whole = [every[place] for place in places]
     sequences = [(*ids, *more) for ids in whole for more in begun]
-    with calibration.progress.bar("expected states (untrimmed)", len(sequences)) as tick:
-        hidden = calibration.model.hidden_states(sequences, tick).numpy()
+    hidden = calibration.states(sequences).numpy()
     before, behind = len(prompt.prefix_ids), len(prompt.suffix_ids)
     return Expected(
         hidden=hidden.reshape(len(whole), len(begun), -1),

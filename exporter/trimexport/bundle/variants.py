@@ -26,7 +26,7 @@ from trimexport.tensorrt.readable import require_readable
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
-from .correction import Expected, correct, expected_states
+from .correction import correct, expected_states
 from .onnx_file import Written, external_bytes, write_onnx
 
 CLIENTS_NAME = "onnx/model.onnx"
@@ -159,25 +159,23 @@ def write_variants(
 
 @dataclass(frozen=True)
 class Seen:
-    """What calibration texts show: the hidden states that a head should read; and where something
-    is smoothed, how large the texts make activations, and the weights that these meet."""
+    """What calibration texts show: where something is smoothed, how large they make activations,
+    and the weights that these meet."""
 
     calibration: Calibration
-    expected: Expected
     activations: Activations
     weights: Weights
 
 
 def see(graphs: Mapping[str, ir.Model], calibration: Calibration, smoothed: bool) -> Seen:
     """Look at what calibration texts show; at activations only if something is `smoothed`."""
-    expected = expected_states(calibration)
     if not smoothed:
-        return Seen(calibration, expected, {}, {})
+        return Seen(calibration, {}, {})
     graph, *_ = graphs.values()  # the matrices are the same in all of them
     activations = calibration.ranges({})
     size = sum(product.weight.nbytes for product in products(graph))
     with calibration.progress.bar("smoothing", size) as tick:
-        return Seen(calibration, expected, activations, largest_weights(graph, tick))
+        return Seen(calibration, activations, largest_weights(graph, tick))
 
 
 def quantised(
@@ -223,8 +221,9 @@ def _write(
     with progress.bar(f"writing {name}", external_bytes(model)) as tick:
         hashes = {data: write_onnx(model, work / graph, work / data, tick, written)}
     if scheme.calibrated and seen is not None:
-        with progress.bar(f"correcting {name}", len(seen.expected.texts)) as tick:
-            correct(work / graph, name, seen.expected, tick)
+        expected = expected_states(seen.calibration)
+        with progress.bar(f"correcting {name}", len(expected.texts)) as tick:
+            correct(work / graph, name, expected, tick)
     if not (work / data).stat().st_size:  # all of it is in earlier variants' files
         (work / data).unlink()
         hashes = {}

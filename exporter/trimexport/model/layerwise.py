@@ -177,9 +177,10 @@ class LayerwiseModel:
         skip: int,
         see: Callable[[str, torch.Tensor], None],
         progress: Callable[[int], None] = lambda done: None,
-    ) -> None:
+    ) -> torch.Tensor:
         """Show what every matrix in the layers reads. What one layer's read comes together, a few
         sequences at a time; the layers come in their order, again in each pass over the checkpoint.
+        Returns what the output layer reads after each sequence, float32 [n, hidden].
 
         Args:
             sequences: whole prompts as token ids, of which the first `skip` are the same.
@@ -203,11 +204,13 @@ class LayerwiseModel:
             for name, module in self.body.named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         ]
+        states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         for group in _passes(rests):
-            self._last_hidden([rests[i] for i in group], cache)
+            states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
         for hook in hooks:
             hook.remove()
+        return states
 
     def _now(self, rows: slice) -> None:
         """Take note of the rows that are in a layer now."""

@@ -16,7 +16,8 @@ comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -70,17 +71,40 @@ def nearest(part: torch.Tensor, bits: int) -> Blocks:
 def compensated(part: torch.Tensor, factors: Sequence[torch.Tensor], bits: int) -> Blocks:
     """The same with errors made up for; `factors` are U [width, width] of each group of inputs (see
     `second_moments`)."""
+    groups = part.split([len(it) for it in factors], 1)
+    with _one_thread():
+        made = [_one_group(it, u, bits) for it, u in zip(groups, factors, strict=True)]
+    codes, scales = zip(*made, strict=True)
+    return Blocks(torch.cat(codes, 1), torch.cat(scales, 1), bits)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread meanwhile. Between so many short operations, threads
+    wait for each other: with two, rounding takes twice as long, and on cores that others use five
+    times."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _one_group(
+    group: torch.Tensor, upper: torch.Tensor, bits: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes uint8 [n, blocks, BLOCK] and scales float32 [n, blocks] of weights [n, width]."""
+    rest = group.T.contiguous()  # [width, n], so that an input's weights lie together
     codes, scales = [], []
-    for upper, group in zip(factors, part.split([len(it) for it in factors], 1), strict=True):
-        rest = group.T.contiguous()  # [width, n], so that an input's weights lie together
-        for first in range(0, len(upper), BLOCK):
-            last = min(first + BLOCK, len(upper))
-            scale = _scale(rest[first:last].T, bits)[:, 0]
-            found, errors = _one_block(rest[first:last], scale, upper[first:last, first:last], bits)
-            rest[last:] -= upper[first:last, last:].T @ errors
-            codes.append(found)
-            scales.append(scale)
-    return Blocks(torch.stack(codes, 1), torch.stack(scales, 1), bits)
+    for first in range(0, len(upper), BLOCK):
+        last = min(first + BLOCK, len(upper))
+        scale = _scale(rest[first:last].T, bits)[:, 0]
+        found, errors = _one_block(rest[first:last], scale, upper[first:last, first:last], bits)
+        rest[last:].addmm_(upper[first:last, last:].T, errors, alpha=-1)
+        codes.append(found)
+        scales.append(scale)
+    return torch.stack(codes, 1), torch.stack(scales, 1)
 
 
 def _one_block(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -42,7 +42,8 @@ class Calibration:
 
     `room` is a directory for what is too much for memory. Below, `factors` are weight name -> what
     a matrix's inputs were smoothed and rotated by before they are looked at; those of the others
-    are as the model makes them.
+    are as the model makes them. `known` are the last hidden states, float32 [hidden], of sequences
+    that the model has read.
     """
 
     planned: Plan
@@ -50,6 +51,16 @@ class Calibration:
     texts: Texts
     room: Path
     progress: Progress
+    known: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def states(self, sequences: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """What the output layer reads after whole prompts, float32 [n, hidden]. The model reads
+        those that it has not read yet."""
+        new = [ids for ids in dict.fromkeys(sequences) if ids not in self.known]
+        if new:
+            with self.progress.bar("expected states (untrimmed)", len(new)) as tick:
+                self.known.update(zip(new, self.model.hidden_states(new, tick), strict=True))
+        return torch.stack([self.known[ids] for ids in sequences])
 
     def ranges(self, factors: Mapping[str, Factors]) -> Activations:
         """The largest absolute value of each input of every matrix: parameter name -> float32
@@ -72,7 +83,7 @@ class Calibration:
 
     def _show(
         self,
-        sequences: Sequence[Sequence[int]],
+        sequences: Sequence[tuple[int, ...]],
         skip: int,
         see: Callable[[str, torch.Tensor], None],
         factors: Mapping[str, Factors],
@@ -83,13 +94,14 @@ class Calibration:
             see(name, known[name].undo(inputs) if name in known else inputs)
 
         with self.progress.bar("calibrating", len(sequences)) as tick:
-            self.model.show_inputs(sequences, skip, changed, tick)
+            states = self.model.show_inputs(sequences, skip, changed, tick)
+        self.known.update(zip(sequences, states, strict=True))
 
-    def _sequences(self) -> tuple[list[Sequence[int]], int]:
+    def _sequences(self) -> tuple[list[tuple[int, ...]], int]:
         """Whole prompts as ids, and how many of the first the graph does not compute."""
         prompt = self.planned.prompt
         compiled, _ = split_prefix(prompt.prefix_ids, prompt.suffix_ids)
-        every: list[Sequence[int]] = list(whole_ids(self.planned, self.texts.texts))
+        every = whole_ids(self.planned, self.texts.texts)
         sequences = [ids for ids in every if len(ids) > len(compiled)]
         if (trie := self.planned.trie) is not None:
             begun = itertools.cycle(trie.tokens_to(place) for place in trie.branches)
