@@ -207,7 +207,8 @@ def _fill(raw: dict[str, Any]) -> None:
     """Give a manifest a value for each of its fields, those that may be missing included."""
     raw["labels"][0]["sequences"] = [[4, 5], [6]]
     field = {"name": "query", "before": [7], "lead": " ", "default": "what it is about"}
-    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field, {"name": "a"}]}
+    document = {"name": "document", "before": [], "lead": "", "default": None}
+    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field, document]}
     raw["text_limit"]["field"] = "query"
     raw["score"] = {"kind": "independent", "scale": 0.5, "shift": -1.0, "sigmoid": False}
     raw["score"]["threshold"] = 0.4
