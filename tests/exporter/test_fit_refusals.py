@@ -17,7 +17,7 @@ import tiny
 from trimexport import OutputError, SpecError, Texts, fit
 from trimexport.cli import main
 from trimexport.progress import Silent
-from trimexport.texts import text_sha256
+from trimexport.records import text_sha256
 from trimexport.tuning import examples as material
 from trimexport.tuning.hidden_states import States, read_states
 from trimexport_runtime import InputError, IntegrityError, check_files, read_manifest

@@ -14,7 +14,7 @@ from trimexport.spec import parse_names
 
 from .columns import columns_of
 from .console import ConsoleProgress
-from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
+from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
 
 if TYPE_CHECKING:
     from trimexport.texts import Columns
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @TEXT_COLUMN
+@COLUMNS
 @LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in DATA.")
 @click.option("--variant", help="Variants, or all.  [default: the fastest]")
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 def evaluate(
     bundle: Path,
     data: Path,
-    text_column: str,
+    text_column: str | None,
+    columns: str | None,
     label_column: str,
     names: str | None,
     variant: str | None,
@@ -77,14 +79,14 @@ def evaluate(
         given = {"abstain-below": abstain_below, "compare": compare, "output": output}
         for name in (name for name, value in given.items() if value is not None):
             raise click.UsageError(f"--{name} is of labels of which one is true; leave it out.")
-        columns = columns_of(text_column, label_column, names)
-        _evaluate_independent(bundle, data, columns, variant, threshold, as_json)
+        where = columns_of(text_column, label_column, names, columns)
+        _evaluate_independent(bundle, data, where, variant, threshold, as_json)
         return
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     evaluated = trimexport.evaluate(
         bundle,
         data,
-        columns=columns_of(text_column, label_column, names),
+        columns=columns_of(text_column, label_column, names, columns),
         variants=() if variant is None else parse_names(variant),
         abstain_below=abstain_below,
         compare=compare,

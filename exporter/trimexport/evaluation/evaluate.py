@@ -58,7 +58,7 @@ def evaluate(
     manifest = read_manifest(bundle)
     _require_one_label(manifest, bundle)
     labels = manifest.label_names
-    sample = labelled_texts(data, labels, columns)
+    sample = labelled_texts(data, labels, columns, manifest.prompt.places)
     notes = _notes(bundle, manifest, sample)
     for note in notes:
         progress.say(f"Note: {note}")

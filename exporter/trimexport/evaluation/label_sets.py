@@ -7,23 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimexport.errors import SpecError
-from trimexport.texts import Columns
+from trimexport.records import ONE_TEXT, as_inputs
+from trimexport.texts import Columns, text_columns
 from trimexport_runtime import InputError
+from trimexport_runtime.bundle import Field
 from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
+from trimexport_runtime.inputs import Input
 
 
 @dataclass(frozen=True)
 class LabelSets:
     """Texts, and the labels of each."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     labels: tuple[frozenset[str], ...]
 
 
-def read_label_sets(path: Path, labels: Sequence[str], columns: Columns) -> LabelSets:
+def read_label_sets(
+    path: Path, labels: Sequence[str], columns: Columns, fields: Sequence[Field] = ONE_TEXT
+) -> LabelSets:
     """Read texts with their labels: a list of strings, or one string with commas between them. An
     empty one is of a text without a label.
+
+    Args:
+        fields: the prompt's.
 
     Raises:
         SpecError: the file or a line of it cannot be read, there is no text, no line has the
@@ -31,7 +39,7 @@ def read_label_sets(path: Path, labels: Sequence[str], columns: Columns) -> Labe
     """
     texts, sets, given = [], [], False
     try:
-        for line in read_file(path, columns.text, (columns.label,)):
+        for line in read_file(path, text_columns(columns, fields), (columns.label,)):
             if isinstance(line, BadLine):
                 raise SpecError(f"{path}, line {line.number}: {line.reason}")
             given = given or columns.label in line.others
@@ -49,7 +57,7 @@ def read_label_sets(path: Path, labels: Sequence[str], columns: Columns) -> Labe
             f'{path} has no key "{columns.label}" in any line; name the column of the labels with '
             "--label-column"
         )
-    return LabelSets(tuple(texts), tuple(sets))
+    return LabelSets(as_inputs(texts, fields), tuple(sets))
 
 
 def _labels(path: Path, line: Line, labels: Sequence[str], columns: Columns) -> frozenset[str]:

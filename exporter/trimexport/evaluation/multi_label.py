@@ -16,6 +16,7 @@ from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import INDEPENDENT
+from trimexport_runtime.inputs import Input
 
 from .label_sets import read_label_sets
 from .metrics import LabelScores
@@ -71,7 +72,9 @@ def evaluate_independent(
     require_independent(manifest, bundle)
     if threshold is not None and not 0 <= threshold <= 1:
         raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
-    sample = read_label_sets(data, manifest.label_names, columns or Columns())
+    sample = read_label_sets(
+        data, manifest.label_names, columns or Columns(), manifest.prompt.places
+    )
     truth = np.array([[name in own for name in manifest.label_names] for own in sample.labels])
     names: Sequence[str | None] = variants or [None]
     if tuple(variants) == ("all",):
@@ -140,7 +143,7 @@ def text_lines(scores: MultiLabelScores) -> list[str]:
     ]
 
 
-def _shares(classifier: Classifier, texts: Sequence[str], progress: Progress) -> Floats:
+def _shares(classifier: Classifier, texts: Sequence[Input], progress: Progress) -> Floats:
     rows = []
     with progress.bar("classifying", len(texts)) as advance:
         for prediction in classifier.classify_stream(texts):

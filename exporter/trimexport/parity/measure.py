@@ -14,9 +14,11 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
-from trimexport.texts import Texts, check_sample, judged, short
+from trimexport.records import one_line, short
+from trimexport.texts import Texts, check_sample, inputs_for, judged
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .backends import TRIMMED, RowInputs, rows, run_row
@@ -53,6 +55,7 @@ def measure(
     manifest = read_manifest(bundle)
     sample = judged(sample, manifest.score)
     check_sample(sample, manifest.label_names)
+    sample = inputs_for(sample, manifest.prompt.places)
     encoder = TextEncoder.load(bundle, manifest)
     encoded = tuple(encoder.encode(text) for text in sample.texts)
     prompts = [_prompt_ids(manifest, text) for text in encoded]
@@ -82,7 +85,7 @@ def measure(
     )
 
 
-def require_finite(reference: Floats, texts: Sequence[str]) -> None:
+def require_finite(reference: Floats, texts: Sequence[Input]) -> None:
     """Raise ParityError if the reference, [texts, outputs], is no finite number somewhere. What the
     untrimmed model computes is finite, but the bundle's own bias or head was added to it."""
     wrong = np.flatnonzero(~np.isfinite(reference).all(axis=1))
@@ -172,7 +175,7 @@ def _compare(
 
 
 def _disagreements(
-    logits: Floats, reference: Floats, texts: Sequence[str], each: Decisions
+    logits: Floats, reference: Floats, texts: Sequence[Input], each: Decisions
 ) -> tuple[Disagreement, ...]:
     """The decisions that logits and reference, both [decisions, options], make differently."""
     ours, theirs = logits.argmax(1), reference.argmax(1)
@@ -182,7 +185,7 @@ def _disagreements(
         found.append(
             Disagreement(
                 index=index,
-                text=texts[index],
+                text=one_line(texts[index]),
                 reference=names[theirs[row]],
                 variant=names[ours[row]],
                 reference_margin=float(reference[row, theirs[row]] - reference[row, ours[row]]),

@@ -14,6 +14,7 @@ from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import Score, TakenOver
+from trimexport_runtime.inputs import Input
 
 from .tolerance import Tolerance
 
@@ -160,7 +161,7 @@ class ParityReport:
 
     labels: tuple[str, ...]
     score: Score
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     gold: tuple[str, ...] | None
     reference_accuracy: float | None
     reference_probabilities: Floats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trimexport.errors import ParityError
-from trimexport.texts import short
+from trimexport.records import short
 
 from .report import LISTED, ParityReport, VariantParity
 from .warnings import doubts
