@@ -29,11 +29,12 @@ from .parity.warnings import warnings
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
-from .quantize.calibration import Calibration
+from .quantize.calibration import Calibration, poor_calibration
+from .records import combined, one_line
 from .source.empty_model import unread_tensors
 from .source.shipped import calibration_texts, sample_texts
 from .spec import BuildSpec, check_keep
-from .texts import Texts, check_sample, poor_calibration
+from .texts import Texts, check_sample, inputs_for
 
 _NAMED = 3  # tensors that a warning names
 
@@ -112,14 +113,17 @@ def build(
     if engines:
         _require_builder()
     _check_calibration(spec, calibration, progress)
-    sample = sample or Texts(tuple(sample_texts()))
-    if spec.labels:  # wrong ones are refused before a model is downloaded
+    if sample is not None and spec.labels:  # wrong ones are refused before a model is downloaded
         check_sample(sample, spec.labels)
     planned = plan(spec)
+    fields = planned.prompt.fields
+    sample = inputs_for(sample or Texts(combined(sample_texts(), fields)), fields)
+    calibration = None if calibration is None else inputs_for(calibration, fields)
     check_sample(sample, planned.labels)
     for line in planned.notes:
         progress.say(line)
-    if note := difference_note(spec.tokenizer, planned.tokenizer, planned.checkpoint, sample.texts):
+    lines = [one_line(text) for text in sample.texts]
+    if note := difference_note(spec.tokenizer, planned.tokenizer, planned.checkpoint, lines):
         progress.say(note)
     release()
     with staged(output, force) as work:
@@ -226,7 +230,7 @@ def _calibration_texts(
     names = [name for name in planned.spec.variants if SCHEMES[name].calibrated]
     if not names or calibration is not None:
         return calibration
-    shipped = Texts(tuple(calibration_texts()))
+    shipped = Texts(combined(calibration_texts(), planned.prompt.fields))
     progress.say(
         f"calibrating {' and '.join(names)} on the {len(shipped.texts)} texts that ship; give it "
         "texts like yours with --calibration, whose activations it will meet"

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.tokenize import TextEncoder
 
 from .errors import SpecError
@@ -18,7 +19,9 @@ from .prompt.chat import wrap_in_chat
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
 from .prompt.fine_tuned import classifier_labels, padding_notes, without_padding
 from .prompt.label_trie import Trie
-from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
+from .prompt.pair_processor import fixed_ids, processor_for
+from .prompt.prompt_ids import PromptIds, control_tokens, tokenise_prompt
+from .prompt.template import PromptTemplate, parse_template
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
@@ -27,7 +30,7 @@ from .source.checkpoint import Checkpoint, open_checkpoint, read_config
 from .source.families import family_of, is_classifier, notice_for
 from .source.hub import locate_adapter, locate_config, locate_model
 from .source.prompts_file import notice_of, prompt_for
-from .spec import BuildSpec
+from .spec import BuildSpec, parse_truncate
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Setting:
     """What a spec asks of which model, before the tokens of its labels are looked for.
 
     `tokenizer` is without the tokens that the model does not know, which `tokenizer_notes` tells
-    the user of. `limit` is how many tokens a text may have, `text_tokenizer` the bundle's
-    tokenizer.json.
+    the user of. `limit` is how many tokens a text may have, or all fields of a prompt and what
+    stands between them; `text_tokenizer` the bundle's tokenizer.json.
     """
 
     spec: BuildSpec
@@ -46,6 +49,15 @@ class Setting:
     limit: int
     text_tokenizer: Mapping[str, Any]
     tokenizer_notes: tuple[str, ...]
+
+    @property
+    def text_limit(self) -> TextLimit:
+        """The limit, and what is cut off a row that is beyond it: an end of the field that is
+        named, or of the last that has to be given."""
+        name, end = parse_truncate(self.spec.truncate)
+        template = self.prompt.template
+        several = len(template.fields) > 1
+        return TextLimit(self.limit, end, (name or template.required[-1]) if several else None)
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ def plan(spec: BuildSpec) -> Plan:
         verbalizer = make_verbalizer(
             labels, spec.verbalizers, prompt.template, setting.tokenizer, ends
         )
-    limit = _text_limit(spec, checkpoint, prompt, verbalizer)
+    limit = _text_limit(spec, checkpoint, prompt, setting.text_tokenizer, verbalizer)
     return Plan(
         **vars(replace(setting, limit=limit)),
         labels=labels,
@@ -133,6 +145,7 @@ def set_up(spec: BuildSpec) -> Setting:
         SpecError, CheckpointError: as `plan`.
     """
     template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    _check_fields(template, spec)
     shots = choose_shots(spec)
     adapter = None if spec.adapter is None else locate_adapter(spec.adapter)
     directory = locate_model(spec.model, spec.revision)
@@ -144,30 +157,48 @@ def set_up(spec: BuildSpec) -> Setting:
     tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
     bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
     prompt = _tokenise(bare, whole, checkpoint)
-    control = _control(prompt)
+    control = control_tokens(bare, whole)
     if shots:
         refuse_control(shots, tokenizer, control)
         shown = _tokenise(_shown(template, spec, place, shots), tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
+    definition = text_tokenizer(
+        tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
+    )
+    definition["post_processor"] = processor_for(prompt, definition, tokenizer)
     return Setting(
         spec=spec,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         prompt=prompt,
-        limit=_text_limit(spec, checkpoint, prompt),
-        text_tokenizer=text_tokenizer(
-            tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
-        ),
-        tokenizer_notes=tokenizer_notes,
+        limit=_text_limit(spec, checkpoint, prompt, definition),
+        text_tokenizer=definition,
+        tokenizer_notes=(*tokenizer_notes, *prompt.notes),
     )
 
 
-def whole_ids(setting: Setting, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """The ids of each text with the prompt's around them. The text is tokenised and cut to the
-    limit as in the bundle."""
+def _check_fields(template: PromptTemplate, spec: BuildSpec) -> None:
+    """Raise SpecError for what goes with one field alone, and for a field to cut that is none."""
+    names = [field.name for field in template.fields]
+    if spec.few_shot is not None and len(names) > 1:
+        raise SpecError(
+            f"--few-shot writes examples of a prompt with one field, and this one has "
+            f"{', '.join(names)}; drop it and write the examples into the prompt"
+        )
+    cut, _ = parse_truncate(spec.truncate)
+    if cut is not None and cut not in names:
+        raise SpecError(
+            f'truncate names "{spec.truncate}", and the prompt has no field "{cut}"; give end, '
+            f"start, or one of {', '.join(names)}, with :start behind it to cut its start"
+        )
+
+
+def whole_ids(setting: Setting, texts: Sequence[Input]) -> list[tuple[int, ...]]:
+    """The ids of each text, or of each row's texts, with the prompt's around them. They are
+    tokenised and cut to the limit as in the bundle."""
     tokenizer = Tokenizer.from_str(json.dumps(setting.text_tokenizer, allow_nan=False))
-    limit = TextLimit(setting.limit, setting.spec.truncate)
-    encoder, prompt = TextEncoder(tokenizer, limit, allow_empty=True), setting.prompt
+    prompt = setting.prompt
+    encoder = TextEncoder(tokenizer, setting.text_limit, allow_empty=True, fields=prompt.fields)
     return [
         (*prompt.prefix_ids, *encoder.encode(text).ids.tolist(), *prompt.suffix_ids)
         for text in texts
@@ -225,28 +256,26 @@ def _tokenise(
     return replace(prompt, suffix_ids=kept)
 
 
-def _control(prompt: PromptIds) -> frozenset[int]:
-    """The tokens that a text must not contain, besides those marked special: all that a chat
-    template writes, for they steer the model, marked or not (Qwen3's `</think>` is not marked).
-
-    Requires a prompt without examples, whose words are ordinary ones.
-    """
-    return frozenset((*prompt.prefix_ids, *prompt.suffix_ids) if prompt.template.rendered else ())
-
-
 def _text_limit(
     spec: BuildSpec,
     checkpoint: Checkpoint,
     prompt: PromptIds,
+    tokenizer: Mapping[str, Any],
     verbalizer: Verbalizer | None = None,
 ) -> int:
-    """How many tokens a text may have beside the prompt and labels that are read whole."""
+    """How many tokens a text may have, or all fields and what stands between them, beside the
+    prompt and labels that are read whole.
+
+    Args:
+        tokenizer: the bundle's tokenizer.json.
+    """
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
     trie = None if verbalizer is None else verbalizer.trie
     around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
-    if total - around < 1:
+    taken = around + len(fixed_ids(prompt, tokenizer))
+    if total - taken < 1:
         raise SpecError(
-            f"the prompt takes {around} of {total} tokens and leaves none for a text; shorten it"
+            f"the prompt takes {taken} of {total} tokens and leaves none for a text; shorten it"
             + (" or raise --max-tokens" if total < checkpoint.context else "")
         )
     return total - around

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from .errors import SpecError
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
+_CUT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::(end|start))?")
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,16 @@ class BuildSpec:
         model: directory, GGUF file or hub id.
         labels: in the order of the logits. A fine-tuned classifier has its own; given, they name
             those that are only numbered there.
-        prompt: template with one `{text}`. None is the one that the checkpoint's card gives for
-            the labels, and for a fine-tuned classifier the text alone.
+        prompt: template with one `{text}`, or several fields of other names. None is the one that
+            the checkpoint's card gives for the labels, and for a fine-tuned classifier the text
+            alone.
         revision: of a hub id; None is the hub's default branch.
         verbalizers: label -> words, for labels that do not stand for themselves.
         precision: variants to build, the first being the default one.
         tensorrt: precisions, of `TENSORRT`, of variants for TensorRT that are built besides.
         max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
-        truncate: which end of a longer text is cut off.
+        truncate: which end of a longer text is cut off. Of several fields, one alone is cut:
+            `document` or `document:start` names it, otherwise it is the last without a default.
         notice: terms that the bundle has to carry, besides what is known of the model.
         chat: the prompt is the user's turn in the tokenizer's chat template.
         system: what the system turn says before the user's; None is no such turn.
@@ -66,8 +70,7 @@ class BuildSpec:
         _check_names("precision", self.precision, PRECISIONS)
         if self.tensorrt:
             _check_names("tensorrt", self.tensorrt, TENSORRT)
-        if self.truncate not in TRUNCATE:
-            raise SpecError(f'truncate is "{self.truncate}"; give one of {", ".join(TRUNCATE)}')
+        parse_truncate(self.truncate)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
         if self.system is not None and not self.chat:
@@ -99,6 +102,24 @@ class BuildSpec:
     def variants(self) -> tuple[str, ...]:
         """The names of the variants to build, in their order."""
         return (*self.precision, *(f"tensorrt-{name}" for name in self.tensorrt))
+
+
+def parse_truncate(text: str) -> tuple[str | None, str]:
+    """The name of the field that is cut, None where it is not named, and which end is cut off:
+    `end`, `start`, `document` or `document:start`.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    if text in TRUNCATE:
+        return None, text
+    match = _CUT.fullmatch(text)
+    if match is None:
+        raise SpecError(
+            f'truncate is "{text}"; give one of {", ".join(TRUNCATE)}, or a field of the prompt, '
+            "such as document or document:start"
+        )
+    return match[1], match[2] or TRUNCATE[0]
 
 
 def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -1,36 +1,37 @@
-"""Texts and their labels, from a file or from Python."""
+"""Texts, or rows of texts for a prompt's fields, and their labels, from a file or from Python."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Number
 from pathlib import Path
 
 import numpy as np
 
 from trimexport_runtime import InputError
+from trimexport_runtime.bundle import Field
+from trimexport_runtime.columns import Column, columns_for
 from trimexport_runtime.errors import ColumnError
 from trimexport_runtime.files import BadLine, Line, read_file
-from trimexport_runtime.inputs import problem_of
+from trimexport_runtime.inputs import Input, problem_of
 
 from .errors import SpecError
 from .numerics import Places
-
-FEW = 10
-"""Fewer texts than these are too few to calibrate on."""
+from .records import ONE_TEXT, as_inputs, one_line, spelling
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts, and the label of each where the right answers are known.
+    """Texts, and the label of each where the right answers are known. Where a prompt has several
+    fields, each is an `Input` of them; from files and `records.as_inputs` it is a `Record`.
 
     `source` is what notes and reports call them, for a file its path; texts that differ in it alone
     are equal.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     gold: tuple[str, ...] | None = None
     source: str = field(default="the data", compare=False)
 
@@ -50,11 +51,15 @@ class Texts:
 @dataclass(frozen=True)
 class Columns:
     """Where a file has its texts and their labels, and what it calls the labels: `names` maps a
-    name in the file to a label, and names that it lacks are labels themselves."""
+    name in the file to a label, and names that it lacks are labels themselves.
 
-    text: str = "text"
+    `text` is the column of a prompt's only field, None the one called `text`. `fields` are the
+    columns of several by their names, unless they have the same."""
+
+    text: str | None = None
     label: str = "label"
     names: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class _Advice:
     columns where the file is given."""
 
     no_texts: str
+    no_field: str
     no_labels: str
     all_empty: str
     unknown: str
@@ -71,18 +77,21 @@ class _Advice:
 _BOTH = 'give it the columns "text" and "label"'
 _OF_OPTIONAL_LABELS = _Advice(
     no_texts='call it "text"',
+    no_field='call it "{field}"',
     no_labels="",
     all_empty="give every line a label, or leave the column out",
     unknown="",
 )
 _OF_FIXED_COLUMNS = _Advice(
     no_texts=_BOTH,
+    no_field='call it "{field}"',
     no_labels=_BOTH,
     all_empty="give every line a label",
     unknown="correct it, or leave the line out",
 )
 _OF_NAMED_COLUMNS = _Advice(
     no_texts="name it with --text-column",
+    no_field="name it with --columns {field}=COLUMN",
     no_labels="name the column of the labels with --label-column",
     all_empty="give every line a label, or name another column with --label-column",
     unknown="say which it is with --map {name}={first}",
@@ -94,12 +103,18 @@ class _NoLabelColumn(SpecError):
 
 
 def read_texts(
-    path: Path, *, labels: bool = True, say: Callable[[str], None] = lambda line: None
+    path: Path,
+    *,
+    fields: Sequence[Field] = ONE_TEXT,
+    labels: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Texts:
-    """Read a `.txt`, `.csv`, `.jsonl` or `.parquet` with a column `text`. Where the latter three
-    have a column `label` too, it gives the right answers: see `labelled_texts` for what a label is.
+    """Read a `.txt`, `.csv`, `.jsonl` or `.parquet` with a column `text`, or one for each of
+    several fields. Where the latter three have a column `label` too, it gives the right answers:
+    see `labelled_texts` for what a label is.
 
     Args:
+        fields: the prompt's.
         labels: False passes labels over.
         say: is told that a file that could have labels has none, so nothing is judged by them.
 
@@ -107,25 +122,29 @@ def read_texts(
         SpecError: the file or a line of it cannot be read, it has no line, or a line has no label
             in a file that has a column of them.
     """
-    advice, columns, gold = _OF_OPTIONAL_LABELS, Columns(), None
+    advice, label, gold = _OF_OPTIONAL_LABELS, Columns().label, None
+    columns = columns_for(fields)
     if labels and path.suffix.lower() != ".txt":
         try:
-            lines = _lines(path, columns.text, columns.label, advice)
-            gold = _written(path, lines, columns.label, advice)
+            lines = _lines(path, columns, label, advice)
+            gold = _written(path, lines, label, advice)
         except _NoLabelColumn:  # known from the header: nothing else was read
-            lines = _lines(path, columns.text, None, advice)
+            lines = _lines(path, columns, None, advice)
         if gold is None:
             say(
-                f'{path} has no column "{columns.label}", so accuracy is left out; call the column '
-                f'of the right answers "{columns.label}" to have it'
+                f'{path} has no column "{label}", so accuracy is left out; call the column of the '
+                f'right answers "{label}" to have it'
             )
     else:
-        lines = _lines(path, None, None, advice)
-    return Texts(tuple(line.text for line in lines), gold, str(path))
+        lines = _lines(path, columns, None, advice)
+    return Texts(as_inputs((line.text for line in lines), fields), gold, str(path))
 
 
 def labelled_texts(
-    data: Path | Texts, labels: Sequence[str], columns: Columns | None = None
+    data: Path | Texts,
+    labels: Sequence[str],
+    columns: Columns | None = None,
+    fields: Sequence[Field] = ONE_TEXT,
 ) -> Texts:
     """Texts of which each has one of `labels`: those given, or those of a `.jsonl`, `.csv` or
     `.parquet`.
@@ -138,14 +157,16 @@ def labelled_texts(
         labels: the labels of a bundle or a spec.
         columns: what a file calls its columns and labels. None where the user cannot say it, so
             that no message asks for it.
+        fields: the prompt's.
 
     Raises:
+        InputError: one of the given texts is none of a prompt with several fields.
         SpecError: the file or a line of it cannot be read, there is no text, a text has no label or
             one that is none of `labels`, or `columns` maps a name to none of them.
     """
     if isinstance(data, Texts):
         data.places(labels)
-        return data
+        return inputs_for(data, fields)
     advice = _OF_FIXED_COLUMNS if columns is None else _OF_NAMED_COLUMNS
     columns = columns or Columns()
     for label in columns.names.values():
@@ -153,7 +174,7 @@ def labelled_texts(
             raise SpecError(f"{label!r} is none of the bundle's labels: {', '.join(labels)}")
     if data.suffix.lower() == ".txt":
         raise SpecError(f"{data} has no labels; give a .jsonl, .csv or .parquet")
-    lines = _lines(data, columns.text, columns.label, advice)
+    lines = _lines(data, _text_columns(columns, fields), columns.label, advice)
     written = _written(data, lines, columns.label, advice)
     if written is None:
         raise SpecError(f'{data} has no key "{columns.label}" in any line; {advice.no_labels}')
@@ -165,23 +186,49 @@ def labelled_texts(
                 f"{data}, line {line.number}: the label {name!r} is none of {', '.join(labels)}; "
                 f"{remedy}"
             )
-    return Texts(tuple(line.text for line in lines), gold, str(data))
+    return Texts(as_inputs((line.text for line in lines), fields), gold, str(data))
+
+
+def inputs_for(sample: Texts, fields: Sequence[Field]) -> Texts:
+    """The texts as inputs of a prompt's fields: see `records.as_inputs`, and what that raises."""
+    inputs = as_inputs(sample.texts, fields)
+    return sample if inputs == sample.texts else replace(sample, texts=inputs)
+
+
+def _text_columns(columns: Columns, fields: Sequence[Field]) -> tuple[Column, ...]:
+    """The columns of a prompt's fields in a file.
+
+    Raises:
+        SpecError: a single column is named for several fields.
+        InputError: one is named for a field that there is not.
+    """
+    if columns.text is not None and len(fields) > 1:
+        raise SpecError(
+            f"--text-column names one column, and the prompt has several fields: "
+            f"{', '.join(field.name for field in fields)}; name theirs with --columns "
+            f"{fields[0].name}=COLUMN"
+        )
+    return columns_for(fields, columns.text, columns.fields)
 
 
 def _lines(
-    path: Path, text_column: str | None, label_column: str | None, advice: _Advice
+    path: Path, columns: Sequence[Column], label_column: str | None, advice: _Advice
 ) -> list[Line]:
-    """All lines of a file, each with a text, and with what it has in the column of labels."""
+    """All lines of a file, each with its text or texts, and with what it has in the column of
+    labels."""
     lines = []
+    field_of = {column.name: column.field for column in columns}
     try:
-        for line in read_file(path, text_column, () if label_column is None else (label_column,)):
+        for line in read_file(path, columns, () if label_column is None else (label_column,)):
             if isinstance(line, BadLine):
                 raise SpecError(f"{path}, line {line.number}: {line.reason}")
             lines.append(line)
     except ColumnError as error:
-        if error.column == label_column != text_column:
+        if error.column == label_column and label_column not in field_of:
             raise _NoLabelColumn(f"{error.fact}; {advice.no_labels}") from None
-        raise SpecError(f"{error.fact}; {advice.no_texts}") from None
+        field = field_of.get(error.column, error.column)
+        one = advice.no_texts if len(columns) == 1 else advice.no_field.format(field=field)
+        raise SpecError(f"{error.fact}; {one}") from None
     except InputError as error:
         raise SpecError(str(error)) from None
     if not lines:
@@ -246,38 +293,17 @@ def check_sample(sample: Texts, labels: Sequence[str]) -> None:
         )
 
 
-def poor_calibration(calibration: Texts) -> str | None:
-    """Why texts show hardly anything of the activations that others will cause, in a line; None
-    where there is no such reason.
-
-    Raises:
-        SpecError: there is no text.
-    """
-    texts = calibration.texts
-    if not texts:
-        raise SpecError("there is no text to calibrate on; give a file with one text a line")
-    empty = sum(not text.strip() for text in texts)
-    if len(set(texts)) == 1 and len(texts) > 1:
-        reason = f"all {len(texts):,} calibration texts are alike"
-    elif empty:
-        reason = f"{empty:,} of {len(texts):,} calibration texts are empty"
-    elif len(texts) < FEW:
-        reason = f"there are few calibration texts, {len(texts):,}"
-    else:
-        return None
-    return f"{reason}; give at least {FEW}, better a hundred, like those to be classified"
-
-
 def labels_without_texts(sample: Texts, labels: Sequence[str]) -> list[str]:
     """Those of `labels` that no text has."""
     return [label for label in labels if label not in set(sample.gold or ())]
 
 
-def text_sha256(text: str) -> str:
-    """What a bundle records of a text, by which it is recognised among others."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def text_sha256(text: Input) -> str:
+    """What a bundle records of a text, or of a row's, by which it is recognised among others."""
+    return hashlib.sha256(spelling(text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def short(text: str) -> str:
-    """A text as a message shows it."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def short(text: Input) -> str:
+    """A text, or a row's, as a message shows it."""
+    line = one_line(text)
+    return repr(line if len(line) <= 80 else line[:77] + "...")

@@ -17,6 +17,7 @@ from .parity.report import ParityReport
 from .progress import Progress, Silent
 from .prompt.tokenizer import load_tokenizer
 from .prompt.tokenizer_choice import known_tokens, tokenizer_of
+from .records import combined
 from .source.of_bundle import checkpoint_of
 from .source.shipped import sample_texts
 from .texts import Texts
@@ -59,7 +60,7 @@ def verify(
         bundle,
         LayerwiseModel(checkpoint),
         loaded,
-        sample or Texts(tuple(sample_texts())),
+        sample or Texts(combined(sample_texts(), manifest.prompt.places)),
         progress,
         backends,
         optimum,

@@ -16,6 +16,7 @@ from .errors import (
     TrimexportRuntimeError,
     VersionError,
 )
+from .inputs import Input
 from .integrity import check_files
 from .prediction import Prediction
 
@@ -26,6 +27,7 @@ __all__ = [
     "BackendError",
     "BundleError",
     "Classifier",
+    "Input",
     "InputError",
     "IntegrityError",
     "Manifest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .batching import batches, pad, windows
 from .bundle import Manifest, Variant, read_manifest
 from .choice import choose
 from .errors import BackendError, BundleError, InputError
+from .inputs import Input, characters, required
 from .integrity import check_files
 from .prediction import Prediction, finite_rows, no_number, predictions
 from .tokenize import Encoded, TextEncoder
@@ -106,8 +107,11 @@ class Classifier:
         """The labels, in the order of the logits."""
         return self.manifest.label_names
 
-    def classify(self, texts: Iterable[str]) -> list[Prediction]:
+    def classify(self, texts: Iterable[Input]) -> list[Prediction]:
         """Classify texts; the answers are in their order.
+
+        Where the bundle's prompt has several fields, each of `texts` is a dict of theirs, or the
+        texts of those without a default, in the prompt's order.
 
         Raises:
             InputError: a text cannot be classified, named by its position; none is answered.
@@ -115,7 +119,7 @@ class Classifier:
         """
         return list(self.classify_stream(texts))
 
-    def classify_stream(self, texts: Iterable[str]) -> Iterator[Prediction]:
+    def classify_stream(self, texts: Iterable[Input]) -> Iterator[Prediction]:
         """Classify a stream of texts of any length, in order, in bounded memory.
 
         `texts` is read a window at a time, as the answers are taken.
@@ -126,18 +130,18 @@ class Classifier:
         """
         return _or_raise(self.classify_each(texts))
 
-    def classify_each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
+    def classify_each(self, texts: Iterable[Input]) -> Iterator[Prediction | InputError]:
         """Like `classify_stream`, with an `InputError` in the place of a text that has none.
 
         The errors are values here: one bad text does not end the stream.
 
         Raises:
-            InputError: `texts` is a single str.
+            InputError: `texts` is a single text or pair.
             BackendError: the model cannot be run on them.
         """
-        return self._each(_listed(texts))
+        return self._each(self._listed(texts))
 
-    def logits(self, texts: Iterable[str]) -> npt.NDArray[np.float32]:
+    def logits(self, texts: Iterable[Input]) -> npt.NDArray[np.float32]:
         """The logits of texts, float32 `[texts, labels]`, rows in their order.
 
         Raises:
@@ -147,7 +151,7 @@ class Classifier:
         """
         windows_ = [np.empty((0, len(self.labels)), dtype=np.float32)]
         position = 0
-        for items, logits in self._answers(_listed(texts)):
+        for items, logits in self._answers(self._listed(texts)):
             finite = iter(finite_rows(logits))
             for item in items:
                 if isinstance(item, InputError):
@@ -158,20 +162,23 @@ class Classifier:
             windows_.append(logits)
         return np.concatenate(windows_)
 
-    def encode(self, text: str, *, bounded: bool = False) -> Encoded:
-        """A text's own tokens, cut to the bundle's limit. A long text lets other threads run.
+    def encode(self, given: Input, *, bounded: bool = False) -> Encoded:
+        """A text's own tokens, or those of all fields and what stands between them, cut to the
+        bundle's limit. A long text lets other threads run.
 
         Args:
             bounded: refuse a text of which more than `most_characters` would be tokenised at once.
 
         Raises:
-            InputError: the text cannot be classified.
+            InputError: the text cannot be classified; NoRoomError where fields that are not cut
+                are over the limit.
         """
-        return self._encoder.encode(text, aside=len(text) > _LONG, bounded=bounded)
+        return self._encoder.encode(given, aside=characters(given) > _LONG, bounded=bounded)
 
     @property
     def most_characters(self) -> int:
-        """The most characters that a text within the bundle's limit can have."""
+        """The most characters that a text within the bundle's limit, or all fields together, can
+        have."""
         return self._encoder.most_characters
 
     def most_rows(self, width: int) -> int:
@@ -195,7 +202,7 @@ class Classifier:
         some of whose logits are no finite numbers."""
         return predictions(self.labels, self.variant, rows, logits)
 
-    def _each(self, texts: Iterable[str]) -> Iterator[Prediction | InputError]:
+    def _each(self, texts: Iterable[Input]) -> Iterator[Prediction | InputError]:
         for items, logits in self._answers(texts):
             rows = [item for item in items if isinstance(item, Encoded)]
             predictions = iter(self.predictions(rows, logits))
@@ -203,11 +210,11 @@ class Classifier:
                 yield next(predictions) if isinstance(item, Encoded) else item
 
     def _answers(
-        self, texts: Iterable[str]
+        self, texts: Iterable[Input]
     ) -> Iterator[tuple[list[Encoded | InputError], npt.NDArray[np.float32]]]:
         """For each window of texts, the tokens or the error of each text, and the logits of those
         with tokens."""
-        for window in windows(texts, _characters):
+        for window in windows(texts, characters):
             items = [self._encode(text) for text in window]
             rows = [item for item in items if isinstance(item, Encoded)]
             logits = np.empty((len(rows), len(self.labels)), dtype=np.float32)
@@ -215,27 +222,35 @@ class Classifier:
                 logits[batch] = self.run([rows[index] for index in batch])
             yield items, logits
 
-    def _encode(self, text: str) -> Encoded | InputError:
+    def _encode(self, given: Input) -> Encoded | InputError:
         try:
-            return self._encoder.encode(text)
+            return self._encoder.encode(given)
         except InputError as error:
             return error
 
-
-def _listed(texts: Any) -> Iterable[str]:
-    """`texts`, unless it is one text, whose characters would be taken for texts."""
-    if isinstance(texts, str | bytes):
-        raise InputError(
-            f"texts must be a list of str, this is a single {type(texts).__name__}; "
-            "put it in a list: classify([text])"
-        )
-    if not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a list of str, this is {type(texts).__name__}")
-    return texts
-
-
-def _characters(text: Any) -> int:
-    return len(text) if isinstance(text, str) else 0
+    def _listed(self, texts: Any) -> Iterable[Input]:
+        """`texts`, unless it is one input, whose characters or fields would be taken for texts."""
+        names = required(self.manifest.prompt.places)
+        if len(names) == 1:
+            what, example = "a list of str", "text"
+        else:
+            what, example = "a list of tuples or dicts", f"({', '.join(names)})"
+        if isinstance(texts, str | bytes | Mapping):
+            example = "{...}" if isinstance(texts, Mapping) else example
+            raise InputError(
+                f"texts must be {what}, this is a single {type(texts).__name__}; "
+                f"put it in a list: classify([{example}])"
+            )
+        if not isinstance(texts, Iterable):
+            raise InputError(f"texts must be {what}, this is {type(texts).__name__}")
+        apart = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
+        if len(names) > 1 and texts and apart:
+            raise InputError(
+                f"texts must be {what}, and this has single texts; put those that belong together "
+                f"into one: classify([{example}])"
+            )
+        given: Iterable[Input] = texts
+        return given
 
 
 def _placed(error: InputError, position: int) -> InputError:

@@ -10,10 +10,26 @@ from typing import Literal
 import click
 
 from .backends import DEFAULT, PROVIDERS
+from .bundle import read_manifest
 from .classifier import Classifier
 from .files import BadLine, Line
 from .progress import Progress, is_terminal, prepare_stdout
-from .records import answers, load, records, show
+from .records import Given, answers, check_given, load, records, show
+
+
+def _columns(context: click.Context, option: click.Parameter, given: str | None) -> dict[str, str]:
+    """The names of columns by their fields, of FIELD=COLUMN,FIELD=COLUMN."""
+    named: dict[str, str] = {}
+    for item in given.split(",") if given else ():
+        name, equals, column = item.partition("=")
+        if not (name and equals and column):
+            raise click.BadParameter(
+                f"{item!r} is not FIELD=COLUMN; write query=q,document=passage"
+            )
+        if name in named:
+            raise click.BadParameter(f"the field {name!r} is named twice; name each once")
+        named[name] = column
+    return named
 
 
 @click.command()
@@ -25,7 +41,20 @@ from .records import answers, load, records, show
     type=click.Path(path_type=Path),
     help="Read texts from a .txt, .csv, .jsonl or .parquet, or all of them in a directory.",
 )
+@click.option(
+    "--pair",
+    nargs=2,
+    multiple=True,
+    metavar="TEXT TEXT",
+    help="Two texts, for a bundle whose prompt has two fields, in their order; again for more.",
+)
 @click.option("--column", help="The column or key of the texts in --file.  [default: text]")
+@click.option(
+    "--columns",
+    metavar="FIELD=COLUMN,...",
+    callback=_columns,
+    help="The columns or keys of a prompt's fields in --file.  [default: as the fields are called]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 @click.option(
     "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"
@@ -62,8 +91,10 @@ def classify(
     context: click.Context,
     bundle: Path,
     texts: tuple[str, ...],
+    pair: tuple[tuple[str, str], ...],
     file: Path | None,
     column: str | None,
+    columns: dict[str, str],
     as_json: bool,
     variant: str | None,
     backend: str,
@@ -75,6 +106,9 @@ def classify(
     workers: int | None,
 ) -> None:
     """Classify texts given as arguments, in files, or one a line on standard input (-).
+
+    Where a bundle's prompt has several fields, two texts are given with --pair, or the fields are
+    columns of a file.
 
     Prints label, probability and the shortened text, separated by tabs, in the order of the
     texts. With --json each line has index (the text's place in the input, from 0), file (where
@@ -91,17 +125,21 @@ def classify(
       trimexport-run classify build/sentiment --file reviews.csv --json
       cat reviews.txt | trimexport-run classify build/sentiment -
       trimexport-run classify build/sentiment --file reviews/ -o labels.parquet --resume
+      trimexport-run classify build/relevance --pair "who wrote it" "It was written by Ann."
+      trimexport-run classify build/relevance --file pairs.csv --columns query=q,document=passage
     """
     if output is None:
         for name in ("resume", "force", "engine", "workers"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
-        lines = records(texts, file, column)
+        given = Given(texts, pair, file, column, columns)
+        check_given(given)
+        lines = records(given, read_manifest(bundle).prompt.places)
         prepare_stdout(as_json)
         classifier = load(bundle, variant, backend, threads)
         _print(classifier, lines, as_json, numbered=file is not None or texts == ("-",))
         return
-    if file is None or texts:
+    if file is None or texts or pair:
         raise click.UsageError("-o takes its texts from --file FILE or --file DIRECTORY.")
     if resume and force:
         raise click.UsageError("Give --resume or --force, not both.")
@@ -110,7 +148,18 @@ def classify(
 
     run_job(
         Job(
-            bundle, file, output, column, variant, backend, engine, workers, threads, resume, force
+            bundle,
+            file,
+            output,
+            column,
+            columns,
+            variant,
+            backend,
+            engine,
+            workers,
+            threads,
+            resume,
+            force,
         ),
         as_json,
     )

@@ -6,7 +6,8 @@
     |  '- VersionError        the bundle's format is newer than this runtime
     |- InputError             a text, or the file of texts, cannot be classified
     |  |- ColumnError         a file has no such column of texts
-    |  '- NoNumberError       the model's answer to a text is no finite number
+    |  |- NoNumberError       the model's answer to a text is no finite number
+    |  '- NoRoomError         the fields that are not cut are over the bundle's limit
     '- BackendError           the backend, or the variant, cannot run here
 
 Every message says what is wrong with the value, what was allowed, and the next step.
@@ -52,6 +53,10 @@ class ColumnError(InputError):
 
 class NoNumberError(InputError):
     """The model's answer to a text is no finite number, so there is no label for it."""
+
+
+class NoRoomError(InputError):
+    """The fields that are not cut leave no room for the one that is."""
 
 
 class BackendError(TrimexportRuntimeError):

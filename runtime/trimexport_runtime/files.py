@@ -15,13 +15,13 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from .columns import Column, Record, advice, as_record, only_column
 from .csv_rows import ahead, csv_rows, other_separator
 from .encoding import NO_TEXT, UTF8_MARK, check_first_line
 from .errors import ColumnError, InputError
 from .inputs import problem_of
 from .parquet import rows_of, several_columns
 
-DEFAULT_COLUMN = "text"
 _NOT_UTF8 = "the line is not valid UTF-8; save the file as UTF-8"
 
 
@@ -36,12 +36,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Line:
-    """A text and the number of the file's line (in Parquet, row) where it begins, from 1; `file`
-    is the source's name where there are several; `others` are the values of other columns that
-    were asked for, by their names."""
+    """A text, or those of a prompt's fields by their names, and the number of the file's line (in
+    Parquet, row) where it begins, from 1; `file` is the source's name where there are several;
+    `others` are the values of other columns that were asked for, by their names."""
 
     number: int
-    text: str
+    text: Record
     file: str | None = None
     others: Mapping[str, object] = field(default_factory=dict)
 
@@ -82,23 +82,24 @@ def _named(name: str) -> str:
 
 
 def read_file(
-    path: Path, column: str | None = None, others: Sequence[str] = ()
+    path: Path, columns: Sequence[Column] | str | None = None, others: Sequence[str] = ()
 ) -> Iterator[Line | BadLine]:
     """Read texts from a file, as they are asked for.
 
-    `.txt` has one text a line, blank lines included. `.csv` has a header and a column `column`;
-    `.jsonl` has one object a line with a key `column`; in both blank lines are skipped. These are
-    UTF-8, with or without a byte order mark. `.parquet` has a column `column` of strings, and needs
-    pyarrow. `column` is `text` if None.
+    `.txt` has one text a line, blank lines included. `.csv` has a header and the columns, `.jsonl`
+    one object a line with the columns' keys; in both blank lines are skipped. These are UTF-8, with
+    or without a byte order mark. `.parquet` has columns of strings, and needs pyarrow.
 
     Args:
+        columns: those of the texts, as `columns_for` gives them for a prompt; or the name of the
+            only one; None is `text`.
         others: columns whose values, of any type, are read besides; an object of `.jsonl` may lack
             them.
 
     Raises:
         InputError: another extension, no such file, another encoding, line end or separator, a
-            header without one of the columns or with two of its name, or a column for a `.txt`
-            file.
+            header without one of the columns or with two of its name, or for a `.txt` file a column
+            or several fields.
     """
     known = ", ".join(READERS)
     reader = READERS.get(path.suffix.lower())
@@ -107,22 +108,48 @@ def read_file(
             f'{path} has the extension "{path.suffix}"; texts are read from {known}: '
             "rename or convert the file"
         )
-    if reader is _txt and (named := [*filter(None, (column, *others))]):
+    if columns is None or isinstance(columns, str):
+        columns = only_column(columns) if columns else only_column()
+    asked = tuple(columns)
+    if reader is _txt:
+        _check_text_lines(path, asked, others)
+    return _opened(path, lambda stream: reader(path, stream, asked, others))
+
+
+def _check_text_lines(path: Path, columns: Sequence[Column], others: Sequence[str]) -> None:
+    """Refuse a `.txt` of which more is asked than a text a line."""
+    needed = [column for column in columns if column.needed]
+    if len(needed) > 1:
+        raise InputError(
+            f"{path} has one text a line, and the bundle's prompt takes several: "
+            f"{', '.join(column.field for column in needed)}; give them as columns of a .csv, "
+            ".jsonl or .parquet"
+        )
+    named = [column.name for column in needed if column.name not in ("text", column.field)]
+    if named := [*named, *others]:
         raise InputError(f"{path} has no columns, so there is no {named[0]!r} in it; drop --column")
-    return _opened(path, lambda stream: reader(path, stream, column or DEFAULT_COLUMN, others))
 
 
-def read_lines(stream: Iterable[bytes], name: str = "standard input") -> Iterator[Line | BadLine]:
+def read_lines(
+    stream: Iterable[bytes],
+    name: str = "standard input",
+    columns: Sequence[Column] = only_column(),
+) -> Iterator[Line | BadLine]:
     """Read one text a line from a binary stream, which messages call `name`, as they are asked for.
+
+    Args:
+        columns: of which one is needed, whose field the texts are.
 
     Raises:
         InputError: another encoding or line end.
     """
+    (field,) = (column.field for column in columns if column.needed)
     for number, text in _decoded(stream, name):
         if problem := _undecodable(text):
             yield BadLine(number, problem)
         else:
-            yield Line(number, text.removesuffix("\n").removesuffix("\r"))
+            text = text.removesuffix("\n").removesuffix("\r")
+            yield Line(number, as_record(columns, {field: text}))
 
 
 def _opened(
@@ -158,37 +185,52 @@ def _undecodable(text: str) -> str | None:
 
 
 def _txt(
-    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+    path: Path, stream: BinaryIO, columns: Sequence[Column], others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
-    return read_lines(stream, str(path))
+    return read_lines(stream, str(path), columns)
 
 
 def _jsonl(
-    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+    path: Path, stream: BinaryIO, columns: Sequence[Column], others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
     for number, line in _decoded(stream, path):
         if problem := _undecodable(line):
             yield BadLine(number, problem)
         elif line.strip():
-            yield _json_text(number, line, column, others)
+            yield _json_record(number, line, columns, others)
 
 
-def _json_text(number: int, line: str, column: str, others: Sequence[str]) -> Line | BadLine:
+def _json_record(
+    number: int, line: str, columns: Sequence[Column], others: Sequence[str]
+) -> Line | BadLine:
     twice: set[str] = set()
     try:
         value = json.loads(line, object_pairs_hook=partial(_object, twice=twice))
     except (ValueError, RecursionError) as error:
         return BadLine(number, f"the line is not JSON ({error})")
     if not isinstance(value, dict):
-        return BadLine(number, f'the line is not an object; write {{"{column}": "..."}}')
-    if column not in value:
-        keys = ", ".join(value) or "none"
-        return BadLine(number, f'the object has no key "{column}"; its keys: {keys}')
-    if again := twice.intersection((column, *others)):
+        example = ", ".join(f'"{column.name}": "..."' for column in columns if column.needed)
+        return BadLine(number, f"the line is not an object; write {{{example}}}")
+    for column in columns:
+        if column.needed and column.name not in value:
+            keys = ", ".join(value) or "none"
+            return BadLine(number, f'the object has no key "{column.name}"; its keys: {keys}')
+    if again := twice.intersection((*(column.name for column in columns), *others)):
         return BadLine(number, f'the object has the key "{min(again)}" twice; leave one out')
-    if problem := problem_of(value[column]):
-        return BadLine(number, f'"{column}": {problem}')
-    return Line(number, value[column], others={it: value[it] for it in others if it in value})
+    given = _given(columns, value)
+    for column in given:
+        if problem := problem_of(value[column.name]):
+            return BadLine(number, f'"{column.name}": {problem}')
+    texts = {column.field: value[column.name] for column in given}
+    return Line(
+        number, as_record(columns, texts), others={it: value[it] for it in others if it in value}
+    )
+
+
+def _given(columns: Sequence[Column], row: Mapping[str, object]) -> list[Column]:
+    """The columns of which a row has a text, or ought to: for a field with a default, null is
+    none."""
+    return [column for column in columns if column.needed or row.get(column.name) is not None]
 
 
 def _object(pairs: list[tuple[str, object]], twice: set[str]) -> dict[str, object]:
@@ -201,33 +243,50 @@ def _object(pairs: list[tuple[str, object]], twice: set[str]) -> dict[str, objec
 
 
 def _parquet(
-    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+    path: Path, stream: BinaryIO, columns: Sequence[Column], others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
-    for number, (text, besides) in enumerate(rows_of(path, stream, column, others), start=1):
-        if text is None:
-            yield BadLine(number, f'"{column}" is null; leave the row out or give it a text')
-        elif problem_of(text):
-            yield BadLine(number, f'"{column}" is not valid UTF-8; write the file again')
+    for number, (row, besides) in enumerate(rows_of(path, stream, columns, others), start=1):
+        given = _given(columns, row)
+        reasons = (_no_string(column.name, row[column.name]) for column in given)
+        if reason := next(filter(None, reasons), None):
+            yield BadLine(number, reason)
         else:
-            yield Line(number, text, others=besides)
+            texts = {column.field: row[column.name] or "" for column in given}
+            yield Line(number, as_record(columns, texts), others=besides)
+
+
+def _no_string(name: str, text: str | None) -> str | None:
+    """Why a value of a Parquet's column is no text, or None where it is one."""
+    if text is None:
+        return f'"{name}" is null; leave the row out or give it a text'
+    return f'"{name}" is not valid UTF-8; write the file again' if problem_of(text) else None
 
 
 def _csv(
-    path: Path, stream: BinaryIO, column: str, others: Sequence[str]
+    path: Path, stream: BinaryIO, columns: Sequence[Column], others: Sequence[str]
 ) -> Iterator[Line | BadLine]:
     lines = _decoded(stream, path)
     first = ahead(lines)
     rows = csv_rows(chain(first, lines))
     _, header = next(rows, (1, []))
-    for name in (column, *others):
-        _check_header(path, header, name, [line for _, line in first])
+    there = [column for column in columns if column.needed or column.name in header]
+    for name in (*(column.name for column in there), *others):
+        _check_header(path, header, name, [line for _, line in first], advice(columns, name))
     assert not isinstance(header, str)
-    place, besides = header.index(column), {name: header.index(name) for name in others}
+    places = {column.field: header.index(column.name) for column in there}
+    besides = {name: header.index(name) for name in others}
     for number, row in rows:
-        yield _csv_text(number, row, place, besides, len(header))
+        if reason := _no_row(row, len(header)):
+            yield BadLine(number, reason)
+        else:
+            texts = {field: row[at] for field, at in places.items()}
+            values = {name: row[at] for name, at in besides.items()}
+            yield Line(number, as_record(columns, texts), others=values)
 
 
-def _check_header(path: Path, header: list[str] | str, name: str, first: Sequence[str]) -> None:
+def _check_header(
+    path: Path, header: list[str] | str, name: str, first: Sequence[str], remedy: str
+) -> None:
     """Refuse a CSV whose header does not have the column, whole and once; `first` are its first
     lines."""
     has_it = not isinstance(header, str) and name in header
@@ -240,30 +299,30 @@ def _check_header(path: Path, header: list[str] | str, name: str, first: Sequenc
         has = header if isinstance(header, str) else f"it has: {', '.join(header) or 'nothing'}"
         raise ColumnError(
             f'{path} has no column "{name}" in its first line; {has}',
-            "name the column of the texts with --column",
+            remedy,
             name,
         )
     if header.count(name) > 1:
         raise InputError(several_columns(path, name))
 
 
-def _csv_text(
-    number: int, row: list[str] | str, place: int, besides: Mapping[str, int], width: int
-) -> Line | BadLine:
+def _no_row(row: list[str] | str, width: int) -> str | None:
+    """Why a row of CSV cannot be read, or None where it can."""
     if isinstance(row, str):
-        return BadLine(number, row)
+        return row
     if problem := next(filter(None, map(_undecodable, row)), None):
-        return BadLine(number, problem)
+        return problem
     if len(row) != width:
-        return BadLine(
-            number,
+        return (
             f"the row has {len(row)} fields, the header has {width}; "
-            "put double quotes around a text that has commas",
+            "put double quotes around a text that has commas"
         )
-    return Line(number, row[place], others={name: row[at] for name, at in besides.items()})
+    return None
 
 
-READERS: dict[str, Callable[[Path, BinaryIO, str, Sequence[str]], Iterator[Line | BadLine]]] = {
+READERS: dict[
+    str, Callable[[Path, BinaryIO, Sequence[Column], Sequence[str]], Iterator[Line | BadLine]]
+] = {
     ".txt": _txt,
     ".csv": _csv,
     ".jsonl": _jsonl,

@@ -68,7 +68,7 @@ def characters(given: object) -> int:
     """How many characters an input has; none if it is not one."""
     if isinstance(given, Mapping):
         given = tuple(given.values())
-    texts = given if isinstance(given, list | tuple) else (given,)
+    texts = (given,) if isinstance(given, str) or not isinstance(given, Sequence) else given
     return sum(len(text) for text in texts if isinstance(text, str))
 
 

@@ -273,6 +273,11 @@ class Manifest:
         return 1 if self.score.kind in (LOG_ODDS, LOGIT) else len(self.labels)
 
     @property
+    def cut_field(self) -> str:
+        """The name of the field of which a part is left out where a row is over the limit."""
+        return self.text_limit.field or self.prompt.places[-1].name
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The labels in the order of the logits."""
         return tuple(label.name for label in self.labels)

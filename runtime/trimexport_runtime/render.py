@@ -10,13 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .bundle import Manifest, Variant
+from .bundle import Field, Manifest, Variant
 from .classifier import Classifier
+from .columns import Record
 from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
 from .files import BadLine
 from .prediction import Prediction
 
 TEXT_WIDTH = 80
+_OWN_KEYS = (
+    "index", "file", "line", "label", "labels", "score", "probability", "probabilities",
+    "truncated", "tokens", "error", "variant", "provider",
+)  # fmt: skip
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -31,7 +36,7 @@ class Answer:
 
     index: int
     number: int
-    text: str
+    text: Record
     result: Prediction | BadLine
     file: str | None = None
 
@@ -42,12 +47,34 @@ def prediction_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, 
     return {**vars(prediction), "probabilities": by_label}
 
 
+def text_keys(fields: Sequence[Field]) -> dict[str, str]:
+    """The keys, or columns, of results for the text of each field: `text` for a single one; of
+    several their own names, with `text_` before one that results have besides."""
+    if len(fields) == 1:
+        return {fields[0].name: "text"}
+    names, keys = {field.name for field in fields}, {}
+    for name in (field.name for field in fields):
+        key = name
+        while key in _OWN_KEYS or key.startswith("probability_") or key in names - {name}:
+            key = f"text_{key}"
+        keys[name] = key
+    return keys
+
+
+def texts_dict(fields: Sequence[Field], given: Record) -> dict[str, str]:
+    """The texts of a record by the keys of results, without those that are left to a default."""
+    keys = text_keys(fields)
+    if isinstance(given, str):
+        return {keys[fields[0].name]: given}
+    return {keys[name]: text for name, text in given.items()}
+
+
 def answer_line(answer: Answer, prediction: Prediction) -> str:
-    """Label, probability and text, with tabs between them."""
-    text = answer.text
-    if len(text) > TEXT_WIDTH:
-        text = text[: TEXT_WIDTH - 1] + "…"
-    return f"{visible(prediction.label)}\t{prediction.probability:.1%}\t{visible(text)}"
+    """Label, probability and text, or those of the fields, with tabs between them."""
+    texts = [answer.text] if isinstance(answer.text, str) else list(answer.text.values())
+    width = max(1, TEXT_WIDTH // len(texts))
+    shown = (visible(text if len(text) <= width else text[: width - 1] + "…") for text in texts)
+    return "\t".join([visible(prediction.label), f"{prediction.probability:.1%}", *shown])
 
 
 def answer_json(
@@ -59,7 +86,8 @@ def answer_json(
         value["file"] = answer.file
     if numbered:
         value["line"] = answer.number
-    value |= {"text": answer.text, **prediction_dict(prediction, classifier.labels)}
+    value |= texts_dict(classifier.manifest.prompt.places, answer.text)
+    value |= prediction_dict(prediction, classifier.labels)
     value |= {"variant": classifier.variant.name, "provider": classifier.provider}
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 

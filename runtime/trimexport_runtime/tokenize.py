@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from .bundle import Field, Manifest, TextLimit
-from .errors import BundleError, InputError
+from .errors import BundleError, InputError, NoRoomError
 from .inputs import Input, texts_of
 from .long_text import Reach, Tokenise, first_ids, first_part, last_ids, reach_of
 
@@ -136,8 +136,9 @@ class TextEncoder:
 
         Raises:
             InputError: it is no input of this bundle, a text is no str, has a lone surrogate or a
-                token that the model does not know, there is nothing to classify, fields that are
-                not cut leave no room, or it is refused as `bounded` says.
+                token that the model does not know, there is nothing to classify, or it is refused
+                as `bounded` says.
+            NoRoomError: fields that are not cut leave no room for the one that is.
         """
         tokenise = partial(self._ids, aside=aside, bounded=bounded)
         parts = [
@@ -176,10 +177,11 @@ class TextEncoder:
             return False
         if room < 1:
             others = [field.name for field in self._fields if field.name != self._cut]
-            raise InputError(
-                f"{' and '.join(others)}, with what the prompt has between the fields, take "
+            raise NoRoomError(
+                f"{' and '.join(others)} with what the prompt has between the fields: "
                 f"{self._limit.tokens - room:,} tokens or more, of {self._limit.tokens:,} for all, "
-                f"and leave no room for {self._cut}, which alone is cut; shorten them"
+                f"which leave no room for {self._cut}, the field that is cut; shorten "
+                f"{'it' if len(others) == 1 else 'them'}"
             )
         kept = parts[place]
         parts[place] = kept[:-excess] if self._limit.truncate == "end" else kept[excess:]

@@ -13,7 +13,7 @@ import trimexport
 
 ROOT = Path(trimexport.__file__).parent
 FLOORS = (
-    ("errors", "memory", "numerics", "pages", "progress", "tables"),
+    ("errors", "memory", "numerics", "pages", "progress", "records", "tables"),
     ("atomic", "spec", "texts"),
     ("evaluation",),
     ("source",),

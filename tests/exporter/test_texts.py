@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 
 from trimexport import Columns, SpecError, Texts, evaluate
 from trimexport.cli import main
+from trimexport.quantize.calibration import poor_calibration
 from trimexport.texts import (
     check_sample,
     labelled_texts,
     labels_without_texts,
-    poor_calibration,
     read_texts,
 )
 

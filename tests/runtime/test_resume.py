@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from trimexport_runtime import InputError
 from trimexport_runtime.cli import main
+from trimexport_runtime.columns import Column
 from trimexport_runtime.files import Source
 from trimexport_runtime.jobs import job
 from trimexport_runtime.jobs.folder import Folder
@@ -240,8 +241,8 @@ def test_the_rows_of_the_millionth_file(
         (tmp_path / "texts" / f"{number}.txt").write_text(f"movie {number}\n")
     first = 999_998
 
-    def numbered(files: Sequence[Source], column: str | None) -> Iterator[Part]:
-        return (part for at, it in enumerate(files, first) for part in parts_in(it, at, column))
+    def numbered(files: Sequence[Source], columns: Sequence[Column]) -> Iterator[Part]:
+        return (part for at, it in enumerate(files, first) for part in parts_in(it, at, columns))
 
     monkeypatch.setattr(job, "parts_of", numbered)
     output = tmp_path / "out.jsonl"

@@ -141,9 +141,9 @@ def test_a_text_that_leaves_nothing_costs_one_text(make_bundle: Callable[..., Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "No texts: give TEXT arguments, --file FILE, or - to read stdin."),
-        (["a", "--file", "b.txt"], "Give texts or --file, not both."),
-        (["a", "--column", "b"], "--column names a column of --file; give --file too."),
+        ([], "No texts: give TEXT arguments, --pair, --file FILE, or - to read stdin."),
+        (["a", "--file", "b.txt"], "Give texts, --pair or --file, not several of them."),
+        (["a", "--column", "b"], "--column names what --file has; give --file too."),
         (["-", "a"], "- reads texts from stdin and must stand alone."),
         (["a", "--threads", "0"], "0 is not in the range x>=1"),
         (["a", "--none"], "No such option"),

@@ -16,6 +16,7 @@ def test_the_public_surface() -> None:
         "BundleError",
         "Classifier",
         "FORMAT_VERSION",
+        "Input",
         "InputError",
         "IntegrityError",
         "Manifest",

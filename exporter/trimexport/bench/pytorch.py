@@ -29,6 +29,7 @@ from trimexport.source.families import family_of, is_classifier, reference_atten
 from trimexport.source.gguf_place import is_gguf
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.tokenize import TextEncoder
 
 
@@ -52,7 +53,7 @@ class Untrimmed:
             _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
-    def labels(self, texts: Sequence[str]) -> list[str]:
+    def labels(self, texts: Sequence[Input]) -> list[str]:
         """The label of each text. Texts of similar length run in one batch."""
         prompt, names = self._manifest.prompt, self._manifest.label_names
         encoded = [self._encoder.encode(text).ids.tolist() for text in texts]

@@ -17,7 +17,8 @@ import numpy as np
 
 from trimexport.errors import BenchError
 from trimexport.progress import Progress
-from trimexport.texts import Texts, check_sample
+from trimexport.texts import Texts, check_sample, inputs_for
+from trimexport_runtime.inputs import Input
 
 from .process import CannotRun, worker
 from .subjects import Subject, Subjects
@@ -94,6 +95,7 @@ def bench(
         BenchError: a subject that is not optional cannot be measured, or no variant can run.
     """
     check_sample(sample, given.labels)
+    sample = inputs_for(sample, given.fields)
     apart = sample.texts[:: -(-len(sample.texts) // APART)]
     turns: dict[int, list[Turn]] = {place: [] for place in range(len(given.subjects))}
     left_out: dict[str, str] = {}
@@ -122,7 +124,7 @@ def rotated(subjects: Sequence[T], turn: int) -> list[T]:
 
 
 def _take_turn(
-    subject: Subject, texts: Sequence[str], apart: Sequence[str], threads: int | None
+    subject: Subject, texts: Sequence[Input], apart: Sequence[Input], threads: int | None
 ) -> Turn:
     """Start a subject, measure it on `texts` together and on `apart` one at a time, end it."""
     began = time.perf_counter()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from trimexport.errors import SpecError
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
-from trimexport_runtime.bundle import Variant
+from trimexport_runtime.bundle import Field, Variant
 from trimexport_runtime.choice import FASTEST_FIRST, choose
+from trimexport_runtime.inputs import required
 
 if TYPE_CHECKING:
     from trimexport.source.checkpoint import Checkpoint
@@ -58,10 +59,11 @@ class Subject:
 @dataclass(frozen=True)
 class Subjects:
     """Everything to measure, first the subject that the others are compared with, and the labels
-    of its bundle."""
+    and the prompt's fields of its bundle."""
 
     subjects: tuple[Subject, ...]
     labels: tuple[str, ...]
+    fields: tuple[Field, ...]
 
 
 def find_subjects(
@@ -76,7 +78,8 @@ def find_subjects(
         adapter: where its adapter is now, if it has one that has moved.
 
     Raises:
-        SpecError: a name of `against` that is none of these, or a bundle with other labels.
+        SpecError: a name of `against` that is none of these, or a bundle with other labels
+            or fields.
         CheckpointError: the checkpoint is not there any more, or is not the bundle's.
         trimexport_runtime.TrimexportRuntimeError: no bundle there, or not the variant.
     """
@@ -95,7 +98,7 @@ def find_subjects(
             subjects.append(_untrimmed_model(name, directory, checkpoint))
         else:
             subjects.append(_other_bundle(name, manifest))
-    return Subjects(tuple(subjects), manifest.label_names)
+    return Subjects(tuple(subjects), manifest.label_names, manifest.prompt.places)
 
 
 def for_cpus(manifest: Manifest) -> list[Variant]:
@@ -117,7 +120,8 @@ def _other_bundle(name: str, manifest: Manifest) -> Subject:
     """The variant of another bundle that `--against` names.
 
     Raises:
-        SpecError: it is no bundle, or has other labels than the bundle of `manifest`.
+        SpecError: it is no bundle, or has other labels or fields than the bundle of
+            `manifest`.
     """
     directory, variant = _split(name)
     if not os.path.isdir(directory):
@@ -130,6 +134,11 @@ def _other_bundle(name: str, manifest: Manifest) -> Subject:
         raise SpecError(
             f"--against {name} answers with {', '.join(other.label_names)}, the bundle with "
             f"{', '.join(manifest.label_names)}; give one that answers the same question"
+        )
+    if required(other.prompt.places) != required(manifest.prompt.places):
+        raise SpecError(
+            f"--against {name} takes {', '.join(required(other.prompt.places))}, the bundle "
+            f"{', '.join(required(manifest.prompt.places))}; give one that takes the same texts"
         )
     chosen = choose(other, variant)
     return Subject(f"{directory}:{chosen.name}", directory, chosen.bytes, chosen.name)

@@ -26,8 +26,9 @@ from collections.abc import Callable
 from typing import Any
 
 from trimexport_runtime import Classifier, TrimexportRuntimeError
+from trimexport_runtime.inputs import Input
 
-Answerer = Callable[[list[str]], list[str]]
+Answerer = Callable[[list[Input]], list[str]]
 LEAST_SECONDS = 0.25  # the texts are repeated until so much time is measured
 WARM_UP = 4  # texts that are answered before time is measured
 _NAMED = ("trimexport_runtime", "onnxruntime", "numpy", "torch", "transformers")
@@ -46,7 +47,7 @@ def load(request: dict[str, Any]) -> Answerer:
     return lambda texts: [prediction.label for prediction in classifier.classify(texts)]
 
 
-def time_together(answer: Answerer, texts: list[str]) -> dict[str, Any]:
+def time_together(answer: Answerer, texts: list[Input]) -> dict[str, Any]:
     """Time all texts at once, in the batches that the subject makes of them."""
     labels: list[str] = []
     seconds: list[float] = []
@@ -57,7 +58,7 @@ def time_together(answer: Answerer, texts: list[str]) -> dict[str, Any]:
     return {"labels": labels, "seconds": seconds}
 
 
-def time_apart(answer: Answerer, texts: list[str]) -> dict[str, Any]:
+def time_apart(answer: Answerer, texts: list[Input]) -> dict[str, Any]:
     """Time one text after the other."""
     for text in texts[:WARM_UP]:
         answer([text])

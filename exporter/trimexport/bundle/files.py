@@ -18,12 +18,12 @@ from trimexport.texts import text_sha256
 from trimexport_runtime.bundle import (
     MANIFEST,
     BundleFile,
+    Field,
     Label,
     Manifest,
     Prompt,
     Score,
     Source,
-    TextLimit,
     Variant,
     format_for,
     to_json,
@@ -58,7 +58,7 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
         CONFIG: config,
         "tokenizer.json": planned.text_tokenizer,
         "tokenizer_config.json": tokenizer_config(
-            planned.tokenizer, planned.limit, planned.spec.truncate
+            planned.tokenizer, planned.limit, planned.text_limit.truncate
         ),
     }
     for name, value in files.items():
@@ -121,7 +121,7 @@ def first_manifest(
         format_version=format_for(prompt, score),
         labels=_labels(planned),
         prompt=prompt,
-        text_limit=TextLimit(tokens=planned.limit, truncate=spec.truncate),
+        text_limit=planned.text_limit,
         pad_token_id=planned.tokenizer.pad_token_id,
         source=Source(
             model=checkpoint.directory.resolve().name if local else spec.model,
@@ -144,6 +144,7 @@ def first_manifest(
 
 
 def _prompt(planned: Plan) -> Prompt:
+    fields = planned.prompt.fields
     return Prompt(
         template=planned.prompt.template.source,
         prefix_ids=planned.prompt.prefix_ids,
@@ -151,6 +152,7 @@ def _prompt(planned: Plan) -> Prompt:
         text_lead=planned.prompt.text_lead,
         rendered=planned.prompt.template.rendered,
         examples=tuple(map(text_sha256, planned.prompt.examples)),
+        fields=() if fields == (Field("text"),) else fields,
     )
 
 

@@ -54,6 +54,7 @@ def bench(
     from trimexport.bench.render import as_dict, table
     from trimexport.bench.rounds import bench as run
     from trimexport.bench.subjects import PYTORCH, find_subjects
+    from trimexport.records import combined
     from trimexport.source.shipped import sample_texts
     from trimexport.texts import Texts, read_texts
 
@@ -62,10 +63,10 @@ def bench(
     if adapter is not None and not set(against) & set(PYTORCH):
         raise click.UsageError("--adapter belongs to the model of --against pytorch; give both.")
     progress = ConsoleProgress()
-    sample = Texts(tuple(sample_texts()))
-    if texts is not None:
-        sample = read_texts(texts, say=progress.say)
     subjects = find_subjects(bundle, against, model, adapter)
+    sample = Texts(combined(sample_texts(), subjects.fields))
+    if texts is not None:
+        sample = read_texts(texts, fields=subjects.fields, say=progress.say)
     report = run(subjects, sample, threads=threads, rounds=rounds, progress=progress)
     machine = this_machine()
     if as_json:

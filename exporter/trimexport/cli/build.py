@@ -13,7 +13,7 @@ import click
 
 from trimexport.atomic import check_output
 from trimexport.errors import SpecError
-from trimexport.spec import PRECISIONS, TENSORRT, TRUNCATE, BuildSpec, check_keep, parse_names
+from trimexport.spec import PRECISIONS, TENSORRT, BuildSpec, check_keep, parse_names
 
 from .console import ConsoleProgress
 from .options import JSON, TEXTS, names_a_classifier
@@ -51,7 +51,10 @@ if TYPE_CHECKING:
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"
 )
 @click.option(
-    "--truncate", type=click.Choice(TRUNCATE), help="Which end of a longer text is cut off."
+    "--truncate",
+    metavar="END",
+    help="Which end of a longer text is cut off: end or start. Of several fields one is cut: FIELD "
+    "or FIELD:start.  [default: end, of the last field without a default]",
 )
 @TEXTS
 @click.option(
@@ -107,10 +110,15 @@ def build(
     # PyTorch takes its time, so what can be refused without it is
     from trimexport.pipeline import PartialBuildError
     from trimexport.pipeline import build as run
+    from trimexport.prompt.template import parse_template
+    from trimexport.records import ONE_TEXT
     from trimexport.texts import read_texts
 
-    sample = None if texts is None else read_texts(texts, say=progress.say)
-    balance = None if calibration is None else read_texts(calibration, labels=False)
+    fields = ONE_TEXT if spec.prompt is None else parse_template(spec.prompt).places
+    sample = None if texts is None else read_texts(texts, fields=fields, say=progress.say)
+    balance = None
+    if calibration is not None:
+        balance = read_texts(calibration, fields=fields, labels=False)
     commands = given["tensorrt_onnx_only"]
     try:
         with redirect_stdout(sys.stderr):  # of libraries; the results alone are printed

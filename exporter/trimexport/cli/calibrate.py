@@ -72,8 +72,12 @@ def calibrate(
 
     from trimexport.texts import read_texts
     from trimexport.tuning.render import calibrated_as_dict, calibrated_lines
+    from trimexport_runtime import read_manifest
 
-    sample = None if texts is None else read_texts(texts, labels=False).texts
+    sample = None
+    if texts is not None:
+        fields = read_manifest(bundle).prompt.places
+        sample = read_texts(texts, fields=fields, labels=False).texts
     calibrated = trimexport.calibrate(bundle, sample, shares, progress=progress)
     if as_json:
         value = calibrated_as_dict(bundle, calibrated)

@@ -10,16 +10,24 @@ if TYPE_CHECKING:
     from trimexport.texts import Columns
 
 
-def columns_of(text_column: str, label_column: str, names: str | None) -> Columns:
-    """The columns of `--text-column` and `--label-column` with the names of `--map`.
+def columns_of(
+    text_column: str | None, label_column: str, names: str | None, fields: str | None
+) -> Columns:
+    """The columns of `--text-column`, or `--columns`, and `--label-column`, with the names of
+    `--map`.
 
     Raises:
-        click.UsageError: a pair of `--map` has no equals sign.
+        click.UsageError: a pair of `--map` or `--columns` has no equals sign.
     """
     from trimexport.texts import Columns  # here, so that help stays quick
 
-    pairs = [] if names is None else [pair.partition("=") for pair in names.split(",")]
+    labels = _pairs(names, "--map is NAME=LABEL")
+    return Columns(text_column, label_column, labels, _pairs(fields, "--columns is FIELD=NAME"))
+
+
+def _pairs(text: str | None, usage: str) -> dict[str, str]:
+    """`NAME=VALUE,NAME=VALUE` -> the value of each name."""
+    pairs = [] if text is None else [pair.partition("=") for pair in text.split(",")]
     if not all(equals for _, equals, _ in pairs):
-        raise click.UsageError("--map is NAME=LABEL,NAME=LABEL.")
-    labels = {name.strip(): label.strip() for name, _, label in pairs}
-    return Columns(text_column, label_column, labels)
+        raise click.UsageError(f"{usage},{usage.rpartition(' ')[2]}.")
+    return {name.strip(): value.strip() for name, _, value in pairs}

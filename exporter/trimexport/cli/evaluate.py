@@ -12,13 +12,14 @@ from trimexport.spec import parse_names
 
 from .columns import columns_of
 from .console import ConsoleProgress
-from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
+from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
 
 
 @click.command("eval")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @TEXT_COLUMN
+@COLUMNS
 @LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in DATA.")
 @click.option("--variant", help="Variants, or all.  [default: the fastest]")
@@ -38,7 +39,8 @@ from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
 def evaluate(
     bundle: Path,
     data: Path,
-    text_column: str,
+    text_column: str | None,
+    columns: str | None,
     label_column: str,
     names: str | None,
     variant: str | None,
@@ -63,7 +65,7 @@ def evaluate(
     evaluated = trimexport.evaluate(
         bundle,
         data,
-        columns=columns_of(text_column, label_column, names),
+        columns=columns_of(text_column, label_column, names, columns),
         variants=() if variant is None else parse_names(variant),
         abstain_below=abstain_below,
         compare=compare,

@@ -10,7 +10,7 @@ import trimexport
 
 from .columns import columns_of
 from .console import ConsoleProgress
-from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
+from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -40,6 +40,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="How often to draw each of --shots.  [default: 5]",
 )
 @TEXT_COLUMN
+@COLUMNS
 @LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in files.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
@@ -51,7 +52,8 @@ def fit(
     test: Path | None,
     shots: str | None,
     seeds: int,
-    text_column: str,
+    text_column: str | None,
+    columns: str | None,
     label_column: str,
     names: str | None,
     force: bool,
@@ -74,7 +76,7 @@ def fit(
         output,
         examples,
         test=test,
-        columns=columns_of(text_column, label_column, names),
+        columns=columns_of(text_column, label_column, names, columns),
         shots=_numbers(shots),
         seeds=seeds,
         force=force,

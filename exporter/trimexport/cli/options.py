@@ -35,7 +35,8 @@ LABELS = click.option(
 )
 PROMPT = click.option(
     "--prompt",
-    help=r"Template with one {text}; \n is a line break. A fine-tuned classifier needs none.",
+    help=r"Template with one {text} or several fields; \n is a line break. A fine-tuned "
+    "classifier needs none.",
 )
 PROMPT_FILE = click.option(
     "--prompt-file",
@@ -63,10 +64,14 @@ SEED = click.option("--seed", type=int, help="Which examples, in which order.  [
 TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Texts to compare on: .txt, .csv, .jsonl or .parquet; a column `label` adds accuracies.",
+    help="Texts to compare on: .txt, .csv, .jsonl or .parquet, several fields by columns of their "
+    "names; a column `label` adds accuracies.",
 )
-TEXT_COLUMN = click.option(
-    "--text-column", default="text", help="Where the texts are.  [default: text]"
+TEXT_COLUMN = click.option("--text-column", help="Where the texts are.  [default: text]")
+COLUMNS = click.option(
+    "--columns",
+    metavar="FIELD=NAME,...",
+    help="Where the texts of several fields are.  [default: columns of the fields' names]",
 )
 LABEL_COLUMN = click.option(
     "--label-column", default="label", help="Where their labels are.  [default: label]"

@@ -66,12 +66,16 @@ def verify(
     from trimexport.parity.verdict import require
     from trimexport.texts import read_texts
     from trimexport.verification import verify as run
+    from trimexport_runtime import read_manifest
 
     names = BACKENDS if backends == "all" else parse_names(backends)
     if not set(names) <= set(BACKENDS):
         raise click.UsageError(f"--backends takes {', '.join(BACKENDS)}, or all.")
     progress = ConsoleProgress()
-    sample = None if texts is None else read_texts(texts, say=progress.say)
+    sample = None
+    if texts is not None:
+        fields = read_manifest(bundle).prompt.places
+        sample = read_texts(texts, fields=fields, say=progress.say)
     report = run(
         bundle,
         sample=sample,

@@ -55,7 +55,7 @@ def evaluate(
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     labels = manifest.label_names
-    sample = labelled_texts(data, labels, columns)
+    sample = labelled_texts(data, labels, columns, manifest.prompt.places)
     notes = _notes(bundle, manifest, sample)
     for note in notes:
         progress.say(f"Note: {note}")

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport.numerics import Floats, Places
+from trimexport.records import one_line, spelling
 from trimexport.texts import Texts
 from trimexport_runtime import Classifier
+from trimexport_runtime.inputs import Input
 
 from .metrics import Comparison, Point, Scores, abstention, score
 
@@ -121,7 +123,7 @@ def evaluate_variant(
     )
 
 
-def _speed(classifier: Classifier, texts: Sequence[str], texts_per_second: float) -> Speed:
+def _speed(classifier: Classifier, texts: Sequence[Input], texts_per_second: float) -> Speed:
     step = max(1, len(texts) // TIMED)
     times = []
     for text in texts[::step][:TIMED]:
@@ -133,7 +135,7 @@ def _speed(classifier: Classifier, texts: Sequence[str], texts_per_second: float
 
 
 def _mistakes(
-    texts: Sequence[str], gold: Places, answers: Places, confidence: Floats, labels: Sequence[str]
+    texts: Sequence[Input], gold: Places, answers: Places, confidence: Floats, labels: Sequence[str]
 ) -> tuple[Mistake, ...]:
     """The wrong answers that were given with most confidence."""
     wrong = np.flatnonzero(answers != gold)
@@ -141,7 +143,7 @@ def _mistakes(
     return tuple(
         Mistake(
             index=int(at),
-            text=texts[at],
+            text=one_line(texts[at]),
             gold=labels[gold[at]],
             answer=labels[answers[at]],
             probability=float(confidence[at]),
@@ -154,5 +156,5 @@ def digest(sample: Texts, labels: Sequence[str]) -> str:
     """SHA-256 of texts and the places of their labels, by which a later evaluation knows them."""
     hashed = hashlib.sha256()
     for text, gold in zip(sample.texts, sample.places(labels).tolist(), strict=True):
-        hashed.update(f"{gold}\0{text}\0\0".encode())
+        hashed.update(f"{gold}\0{spelling(text)}\0\0".encode())
     return hashed.hexdigest()

@@ -49,6 +49,11 @@ def next_words(
     """
     progress = progress or Silent()
     labels = _label_tokens(planned)
+    if len(names := planned.prompt.template.required) > 1:
+        raise SpecError(
+            f"--text is one text, and the prompt takes several: {', '.join(names)}; drop --text, "
+            "and `build` shows the labels' share of the probability"
+        )
     for text in texts:
         if problem := problem_of(text):
             raise SpecError(f"--text: {problem}")

@@ -17,7 +17,6 @@ def inspection_table(inspection: Inspection, planned: Plan) -> str:
         for part in inspection.parts
     ]
     words = _label_lines(planned)
-    around = len(planned.prompt.prefix_ids), len(planned.prompt.suffix_ids)
     tied = "; the tied embedding keeps its rows, for the texts need them" if inspection.tied else ""
     return "\n".join(
         [
@@ -31,10 +30,25 @@ def inspection_table(inspection: Inspection, planned: Plan) -> str:
             f"{_megabytes(inspection.prefix_bytes)}){tied}",
             f"output layer: {inspection.head_before:,} multiplications a text before, "
             f"{inspection.head_after:,} after",
-            f"prompt: {around[0]} tokens before a text and {around[1]} after it, "
-            f"which leaves {planned.limit} for the text",
+            _prompt_line(planned),
             *words,
         ]
+    )
+
+
+def _prompt_line(planned: Plan) -> str:
+    """The line on the prompt's tokens and the room that they leave."""
+    prompt = planned.prompt
+    before, after = len(prompt.prefix_ids), len(prompt.suffix_ids)
+    if len(prompt.fields) == 1:
+        return (
+            f"prompt: {before} tokens before a text and {after} after it, which leaves "
+            f"{planned.limit} for the text"
+        )
+    between = sum(len(field.before) for field in prompt.fields)
+    return (
+        f"prompt: {before} tokens before the fields, {between} between and {after} after them, "
+        f"which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from trimexport.errors import SpecError
 from trimexport.planning import Setting, whole_ids
+from trimexport_runtime.inputs import Input
 
 from .layerwise import LayerwiseModel
 
@@ -20,7 +21,7 @@ _WHOLE_ROWS = 64
 def answer_states(
     model: LayerwiseModel,
     setting: Setting,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     progress: Callable[[int], None] = lambda done: None,
 ) -> torch.Tensor:
     """The hidden states after each whole prompt, which the output layer reads: float32 [texts,

@@ -20,6 +20,7 @@ from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded
 
@@ -44,7 +45,7 @@ class RowInputs:
 
     bundle: Path
     manifest: Manifest
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     encoded: tuple[Encoded, ...]
     trimmed: Logits
     optimum: str

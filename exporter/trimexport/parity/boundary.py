@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from trimexport.prompt.template import PromptTemplate, join, literal_template, tokenise_prompt
+from trimexport.prompt.prompt_ids import tokenise_prompt
+from trimexport.prompt.template import PromptTemplate, join, with_suffix
 from trimexport.prompt.tokenizer import SourceTokenizer, text_tokenizer
 
 from .warnings import GAP_WARNING
 
 _MOST_TEXTS = 500
 _Ids = Sequence[Sequence[int]]
+_Rows = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class GapCause:
     at_prefix: bool
 
 
-def find_gap_cause(
-    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
-) -> GapCause:
-    """Find out why the prompt fuses with texts, from at most 500 of them, evenly spread."""
-    sample = texts[:: max(1, -(-len(texts) // _MOST_TEXTS))]
+def find_gap_cause(template: PromptTemplate, tokenizer: SourceTokenizer, rows: _Rows) -> GapCause:
+    """Find out why the prompt fuses with texts, from at most 500 rows of them, evenly spread.
+
+    Args:
+        rows: the texts of all fields, for each row.
+    """
+    sample = rows[:: max(1, -(-len(rows) // _MOST_TEXTS))]
     text_ids = _text_ids(template, tokenizer, sample)
     at_prefix = gap_share(with_suffix(template, ""), tokenizer, sample, text_ids) > GAP_WARNING
     return GapCause(with_clean_suffix(template, tokenizer, sample, text_ids), at_prefix)
@@ -43,10 +47,10 @@ def find_gap_cause(
 def with_clean_suffix(
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
-    texts: Sequence[str],
+    rows: _Rows,
     text_ids: _Ids | None = None,
 ) -> PromptTemplate | None:
-    """The template with the white space behind `{text}` that fuses with the fewest texts.
+    """The template with the white space behind its last field that fuses with the fewest texts.
 
     Its gap is zero, or else at most GAP_WARNING and smaller than the template's own; of equal ones
     it is the nearest to the template. None if there is none, or no suffix.
@@ -56,10 +60,10 @@ def with_clean_suffix(
     """
     if not template.suffix:
         return None
-    text_ids = _text_ids(template, tokenizer, texts) if text_ids is None else text_ids
-    least, best = gap_share(template, tokenizer, texts, text_ids), None
+    text_ids = _text_ids(template, tokenizer, rows) if text_ids is None else text_ids
+    least, best = gap_share(template, tokenizer, rows, text_ids), None
     for candidate in _rewrites(template):
-        share = gap_share(candidate, tokenizer, texts, text_ids)
+        share = gap_share(candidate, tokenizer, rows, text_ids)
         if share <= GAP_WARNING and share < least:
             least, best = share, candidate
         if best and not least:
@@ -70,28 +74,24 @@ def with_clean_suffix(
 def gap_share(
     template: PromptTemplate,
     tokenizer: SourceTokenizer,
-    texts: Sequence[str],
+    rows: _Rows,
     text_ids: _Ids | None = None,
 ) -> float:
-    """The share of texts whose ids differ between segments and the joined string.
+    """The share of rows whose ids differ between segments and the joined string.
 
     Args:
-        text_ids: the texts' own ids, where the caller has them. They take a tokenizer that is slow
-            to make.
+        rows: the texts of all fields, for each row.
+        text_ids: the ids of the fields and of what stands between them, where the caller has them.
+            They take a tokenizer that is slow to make.
     """
-    text_ids = _text_ids(template, tokenizer, texts) if text_ids is None else text_ids
+    text_ids = _text_ids(template, tokenizer, rows) if text_ids is None else text_ids
     prompt = tokenise_prompt(template, tokenizer)
     different = sum(
         (*prompt.prefix_ids, *ids, *prompt.suffix_ids)
-        != tokenizer.encode_start(join(template, text))
-        for text, ids in zip(texts, text_ids, strict=True)
+        != tokenizer.encode_start(join(template, row))
+        for row, ids in zip(rows, text_ids, strict=True)
     )
-    return different / max(len(texts), 1)
-
-
-def with_suffix(template: PromptTemplate, suffix: str) -> PromptTemplate:
-    """The template with another suffix."""
-    return literal_template(template.prefix, suffix)
+    return different / max(len(rows), 1)
 
 
 def _rewrites(template: PromptTemplate) -> list[PromptTemplate]:
@@ -103,11 +103,17 @@ def _rewrites(template: PromptTemplate) -> list[PromptTemplate]:
     return [with_suffix(template, blank + body) for blank in others]
 
 
-def _text_ids(
-    template: PromptTemplate, tokenizer: SourceTokenizer, texts: Sequence[str]
-) -> list[list[int]]:
-    """The ids of each text in its segment, which do not depend on the suffix."""
+def _text_ids(template: PromptTemplate, tokenizer: SourceTokenizer, rows: _Rows) -> list[list[int]]:
+    """The ids of each row's fields and of what stands between them, which do not depend on the
+    suffix."""
     prompt = tokenise_prompt(template, tokenizer)
     definition = text_tokenizer(tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy)
     texts_tokenizer = Tokenizer.from_str(json.dumps(definition, allow_nan=False))
-    return [texts_tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    ids = []
+    for row in rows:
+        ids.append(list[int]())
+        for field, text in zip(prompt.fields, row, strict=True):
+            led = field.lead + text if text else text
+            ids[-1] += field.before
+            ids[-1] += texts_tokenizer.encode(led, add_special_tokens=False).ids
+    return ids

@@ -14,6 +14,7 @@ from trimexport.prompt.template import join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer
 from trimexport.texts import short
 from trimexport_runtime import Manifest
+from trimexport_runtime.inputs import Input, texts_of
 
 from .boundary import find_gap_cause
 from .reference import sequences_per_prompt, trie_of, tuned_reference
@@ -28,7 +29,7 @@ def measure_gap(
     model: LayerwiseModel,
     manifest: Manifest,
     tokenizer: SourceTokenizer,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     uncut: Mapping[int, Ids],
     logits: Floats,
     progress: Progress,
@@ -59,7 +60,8 @@ def measure_gap(
     if gap.fixed or gap.share <= GAP_WARNING:
         return gap
     template = parse_template(manifest.prompt.template)
-    cause = find_gap_cause(template, tokenizer, [texts[place] for place in joined])
+    rows = [texts_of(manifest.prompt.places, texts[place]) for place in joined]
+    cause = find_gap_cause(template, tokenizer, rows)
     proposal = None if cause.proposal is None else cause.proposal.source
     return replace(gap, proposal=proposal, at_prefix=cause.at_prefix)
 
@@ -68,7 +70,7 @@ def _joined_ids(
     model: LayerwiseModel,
     manifest: Manifest,
     tokenizer: SourceTokenizer,
-    texts: Sequence[str],
+    texts: Sequence[Input],
     uncut: Mapping[int, Ids],
 ) -> dict[int, Ids]:
     """The ids of prompt and text as one string, by the place of the text, without the strings that
@@ -80,7 +82,7 @@ def _joined_ids(
     room = model.checkpoint.context - (max(trie.depths) if trie else 0)
     joined = {}
     for place in uncut:
-        string = join(template, texts[place])
+        string = join(template, texts_of(manifest.prompt.places, texts[place]))
         ids = (*tokenizer.encode_start(string, rendered=rendered), *end_ids)
         if len(ids) <= room:
             joined[place] = ids

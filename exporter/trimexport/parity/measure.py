@@ -14,9 +14,11 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
-from trimexport.texts import Texts, check_sample, short
+from trimexport.records import one_line
+from trimexport.texts import Texts, check_sample, inputs_for, short
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .backends import TRIMMED, RowInputs, rows, run_row
@@ -51,6 +53,7 @@ def measure(
     progress = progress or Silent()
     manifest = read_manifest(bundle)
     check_sample(sample, manifest.label_names)
+    sample = inputs_for(sample, manifest.prompt.places)
     encoder = TextEncoder.load(bundle, manifest)
     encoded = tuple(encoder.encode(text) for text in sample.texts)
     prompts = [_prompt_ids(manifest, text) for text in encoded]
@@ -78,7 +81,7 @@ def measure(
     )
 
 
-def require_finite(reference: Floats, texts: Sequence[str]) -> None:
+def require_finite(reference: Floats, texts: Sequence[Input]) -> None:
     """Raise ParityError if the reference, [texts, labels], is no finite number somewhere. What the
     untrimmed model computes is finite, but the bundle's own bias or head was added to it."""
     wrong = np.flatnonzero(~np.isfinite(reference).all(axis=1))
@@ -167,14 +170,14 @@ def _compare(
 
 
 def _disagreements(
-    logits: Floats, reference: Floats, texts: Sequence[str], labels: Sequence[str]
+    logits: Floats, reference: Floats, texts: Sequence[Input], labels: Sequence[str]
 ) -> tuple[Disagreement, ...]:
     """The texts that logits and reference, both [texts, labels], answer differently."""
     ours, theirs = logits.argmax(1), reference.argmax(1)
     return tuple(
         Disagreement(
             index=i,
-            text=texts[i],
+            text=one_line(texts[i]),
             reference=labels[theirs[i]],
             variant=labels[ours[i]],
             reference_margin=float(reference[i, theirs[i]] - reference[i, ours[i]]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import Fit
+from trimexport_runtime.inputs import required
 
 from .render import markdown
 from .report import ParityReport
@@ -25,7 +26,7 @@ base_model: {model}
 | --- | --- |
 | labels | {labels} |
 {tokens}| prompt | `{prompt}` |
-| longest text | {limit} tokens, cut at its {truncate} |
+| longest text | {limit} |
 | source | `{model}`{revision} |
 {adapter}{notice}
 ## Use
@@ -34,12 +35,12 @@ base_model: {model}
 from trimexport_runtime import Classifier
 
 classifier = Classifier.load("path/to/this/bundle")
-print(classifier.classify(["your text"]))
+print(classifier.classify([{example}]))
 ```
 
 `onnx/model.onnx` takes `input_ids` and `attention_mask` (int64 [batch, sequence], a text's own
-tokens) and gives `logits` (float32 [batch, {count}]), so any client of an ordinary sequence
-classifier can run it with the tokenizer beside it.
+tokens{between}) and gives `logits` (float32 [batch, {count}]), so any client of an ordinary
+sequence classifier can run it with the tokenizer beside it.
 
 {measured}
 {engines}"""
@@ -105,15 +106,16 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
     Args:
         what: the paragraph, with `{model}` and `{architecture}`.
     """
-    source = manifest.source
+    source, several = manifest.source, len(manifest.prompt.places) > 1
     return _CARD.format(
         model=source.model,
         what=what.format(model=source.model, architecture=source.architecture),
         labels=_cell(", ".join(manifest.label_names)),
         tokens=_token_row(manifest),
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
-        limit=manifest.text_limit.tokens,
-        truncate=manifest.text_limit.truncate,
+        limit=_limit(manifest),
+        example=_example(manifest),
+        between=", or those of all fields and what stands between them" * several,
         revision=f" at revision `{source.revision}`" if source.revision else "",
         adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
@@ -121,6 +123,25 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         measured=measured,
         engines=_engines(manifest),
     )
+
+
+def _limit(manifest: Manifest) -> str:
+    """How long a text may be, and what is cut off."""
+    limit = manifest.text_limit
+    if len(manifest.prompt.places) == 1:
+        return f"{limit.tokens} tokens, cut at its {limit.truncate}"
+    return (
+        f"{limit.tokens} tokens for all fields and what stands between them; {manifest.cut_field} "
+        f"is cut, at its {limit.truncate}"
+    )
+
+
+def _example(manifest: Manifest) -> str:
+    """An input as Python writes it."""
+    names = required(manifest.prompt.places)
+    if len(names) == 1:
+        return '"your text"'
+    return "{" + ", ".join(f'"{name}": "your {name}"' for name in names) + "}"
 
 
 def _token_row(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.bundle import TakenOver
+from trimexport_runtime.inputs import Input
 
 from .tolerance import Tolerance
 
@@ -157,7 +158,7 @@ class ParityReport:
     None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
-    texts: tuple[str, ...]
+    texts: tuple[Input, ...]
     gold: tuple[str, ...] | None
     reference_accuracy: float | None
     reference_probabilities: Floats

@@ -78,10 +78,10 @@ def _remedy(gap: TokenisationGap) -> str:
         )
     if gap.at_prefix:
         return (
-            "what stands before {text} fuses with the texts; end it with a line break, or with a "
-            "word or sign and one space, and trim the texts"
+            "what stands before a text fuses with it; end it with a line break, or with a word or "
+            "sign and one space, and trim the texts"
         )
     return (
-        "no other white space behind {text} avoids it; trim the texts, or begin what follows "
-        "{text} with a word of its own"
+        "no other white space behind the text avoids it; trim the texts, or begin what follows "
+        "with a word of its own"
     )

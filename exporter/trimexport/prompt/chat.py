@@ -6,6 +6,7 @@ part after the text (the end of the turn, and the start of the model's answer) i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,10 @@ from typing import Any
 from trimexport.errors import SpecError, reason_of
 
 from .few_shot import Shot, turns_of
-from .template import PromptTemplate, literal_template
+from .template import PromptTemplate, filled, literal_template
 from .tokenizer import transformers_tokenizer
 
 # Placeholders in characters of the private use area, which no template writes, strips or replaces.
-_TEXT = "\ue000text\ue001"
 _ANSWER = "\ue000answer\ue001"
 
 
@@ -28,7 +28,7 @@ def wrap_in_chat(
     """The template as the user's turn, with the start of the model's answer behind it.
 
     Args:
-        template: the user's words, with their `{text}`.
+        template: the user's words, with their fields.
         system: the content of the system turn, or None for no such turn.
         directory: where the tokenizer is that has the chat template.
         shots: examples, each of which becomes two turns before the user's: the example in the
@@ -44,23 +44,25 @@ def wrap_in_chat(
             f"the tokenizer of {directory} has no chat template; drop --chat, or take the "
             "checkpoint that was tuned for chat"
         )
-    asked = {"role": "user", "content": template.prefix + _TEXT + template.suffix}
+    places = [f"\ue000{field.name}\ue001" for field in template.fields]
+    asked = {"role": "user", "content": filled(template, places)}
     earlier = turns_of(template, shots)
     turns = [*earlier, asked]
     rendering = _render(tokenizer, turns, None, directory)
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
         rendering = _render(tokenizer, turns, system, directory)
-    if (count := rendering.count(_TEXT)) != 1:
+    if (count := rendering.count(places[0])) != 1:
         raise SpecError(
             f"the chat template of {directory} writes the user's turn {count} times instead of "
             "once; drop --chat and write the turns into the prompt"
         )
     if system is not None and system.strip() not in rendering:
         raise SpecError(_no_system(directory, "it leaves the text out"))
-    _check_earlier(rendering.partition(_TEXT)[0], earlier, directory)
+    _check_earlier(rendering.partition(places[0])[0], earlier, directory)
     rendering += _answer_lead(tokenizer, turns, rendering)
-    return replace(literal_template(*rendering.split(_TEXT)), rendered=True)
+    parts = re.split("|".join(places), rendering)
+    return replace(literal_template(parts, template.fields), rendered=True)
 
 
 def _check_earlier(before: str, earlier: Sequence[dict[str, str]], directory: Path) -> None:

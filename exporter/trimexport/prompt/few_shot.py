@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimexport.errors import SpecError
+from trimexport.records import one_line
 from trimexport.spec import BuildSpec
 from trimexport.texts import Texts, labelled_texts
 
-from .template import PromptTemplate, literal_template
+from .template import PromptTemplate, filled, literal_template
 
 if TYPE_CHECKING:  # wrong examples are refused without loading transformers
     from .tokenizer import SourceTokenizer
@@ -63,7 +64,7 @@ def _texts_by_label(examples: Texts, labels: Sequence[str]) -> dict[str, set[str
     """The different texts of each label, without texts that have several labels."""
     texts_of: dict[str, set[str]] = {label: set() for label in labels}
     for text, label in zip(examples.texts, examples.gold or (), strict=True):
-        texts_of[label].add(text)
+        texts_of[label].add(one_line(text))
     return {
         label: texts.difference(*(texts_of[other] for other in labels if other != label))
         for label, texts in texts_of.items()
@@ -88,7 +89,8 @@ def write_shots(template: PromptTemplate, shots: Sequence[Shot]) -> PromptTempla
     examples = [
         template.prefix + shot.text + ending + _answer(template, shot.word) for shot in shots
     ]
-    return literal_template(_BETWEEN.join([*examples, template.prefix]), template.suffix)
+    prefix = _BETWEEN.join([*examples, template.prefix])
+    return literal_template((prefix, template.suffix), template.fields)
 
 
 def _answer(template: PromptTemplate, word: str) -> str:
@@ -103,7 +105,7 @@ def turns_of(template: PromptTemplate, shots: Sequence[Shot]) -> list[dict[str, 
         turn
         for shot in shots
         for turn in (
-            {"role": "user", "content": template.prefix + shot.text + template.suffix},
+            {"role": "user", "content": filled(template, [shot.text])},
             {"role": "assistant", "content": shot.word.strip()},
         )
     ]

@@ -68,7 +68,7 @@ class SourceTokenizer:
         """The special tokens that the tokenizer writes after a string."""
         return special_ids_around(self.definition)[1]
 
-    def lead(self, prefix: str, spaces: str) -> tuple[str, bool]:
+    def lead(self, prefix: str, spaces: str, *, inside: bool = False) -> tuple[str, bool]:
         """The white space before a text that follows `prefix` and then `spaces`, and whether it is
         the tokenizer's own dummy prefix.
 
@@ -77,12 +77,14 @@ class SourceTokenizer:
 
         Args:
             prefix: does not end in a space.
+            inside: other text stands before the prefix.
         """
         added = self._added_at_end(prefix)
         if added and added["rstrip"]:
             spaces = ""
         dummy = dummy_prefix(self.definition)
-        if not dummy or (prefix and not (added and dummy.every)):
+        started = inside or bool(prefix)
+        if not dummy or (started and not (added and dummy.every)):
             return spaces, False
         if not spaces:
             return " ", True

@@ -14,7 +14,7 @@ from trimexport_runtime.bundle import Source
 from trimexport_runtime.integrity import sha256_of
 from trimexport_runtime.tokenize import panics_caught
 
-from .template import PromptIds
+from .prompt_ids import PromptIds
 from .tokenizer import FILES, SourceTokenizer, load_tokenizer
 from .tokenizer_json import special_ids_around
 
@@ -145,7 +145,8 @@ def check_known(prompt: PromptIds, tokenizer: SourceTokenizer, checkpoint: Check
     """Raise SpecError where a prompt has an added token that the embedding has no row for."""
     rows = checkpoint.config.vocab_size
     start, end = special_ids_around(tokenizer.definition)
-    for token in (*prompt.prefix_ids, *prompt.suffix_ids):
+    between = [token for field in prompt.fields for token in field.before]
+    for token in (*prompt.prefix_ids, *between, *prompt.suffix_ids):
         if token < rows:
             continue
         named = f"the token {tokenizer.token(token)!r} ({token})"

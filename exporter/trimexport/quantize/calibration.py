@@ -9,16 +9,21 @@ from pathlib import Path
 
 import torch
 
+from trimexport.errors import SpecError
 from trimexport.graph.classifier import split_prefix
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan, whole_ids
 from trimexport.progress import Progress
+from trimexport.records import all_text, spelling
 from trimexport.texts import Texts
 
 from .int8 import Factors
 from .matrices import TRANSPOSED
 from .second_moments import SecondMoments
 from .smooth import Activations
+
+FEW = 10
+"""Fewer texts than these are too few to calibrate on."""
 
 
 class Largest:
@@ -107,3 +112,25 @@ class Calibration:
             begun = itertools.cycle(trie.tokens_to(place) for place in trie.branches)
             sequences = [(*ids, *more) for ids, more in zip(sequences, begun, strict=False)]
         return sequences, len(compiled)
+
+
+def poor_calibration(calibration: Texts) -> str | None:
+    """Why texts show hardly anything of the activations that others will cause, in a line; None
+    where there is no such reason.
+
+    Raises:
+        SpecError: there is no text.
+    """
+    texts = calibration.texts
+    if not texts:
+        raise SpecError("there is no text to calibrate on; give a file with one text a line")
+    empty = sum(not all_text(text).strip() for text in texts)
+    if len(set(map(spelling, texts))) == 1 and len(texts) > 1:
+        reason = f"all {len(texts):,} calibration texts are alike"
+    elif empty:
+        reason = f"{empty:,} of {len(texts):,} calibration texts are empty"
+    elif len(texts) < FEW:
+        reason = f"there are few calibration texts, {len(texts):,}"
+    else:
+        return None
+    return f"{reason}; give at least {FEW}, better a hundred, like those to be classified"

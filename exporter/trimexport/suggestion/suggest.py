@@ -17,6 +17,8 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, log_normaliser, mean_probabilities
 from trimexport.planning import Setting, set_up
 from trimexport.progress import Progress, Silent
+from trimexport.prompt.template import parse_template
+from trimexport.records import ONE_TEXT
 from trimexport.source.checkpoint import read_config
 from trimexport.source.families import family_of, is_classifier
 from trimexport.source.hub import locate_config
@@ -104,7 +106,7 @@ def suggest(
     Args:
         spec: the model, the prompt and the labels; its verbalizers are ignored.
         examples: texts with labels, at least one of each, or a `.jsonl`, `.csv` or `.parquet` of
-            them with the columns `text` and `label`.
+            them with the columns `text`, or those of the prompt's fields, and `label`.
         synonyms: the user's words, by label.
 
     Raises:
@@ -116,7 +118,8 @@ def suggest(
     progress, synonyms = progress or Silent(), synonyms or {}
     _refuse_classifier(spec)
     check_synonyms(synonyms, spec.labels)
-    sample = labelled_texts(examples, spec.labels)
+    fields = ONE_TEXT if spec.prompt is None else parse_template(spec.prompt).places
+    sample = labelled_texts(examples, spec.labels, fields=fields)
     _require_each(sample, spec.labels)
     setting = set_up(spec)
     release()

@@ -26,8 +26,10 @@ from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.errors import SpecError
 from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
+from trimexport.records import Record, as_inputs
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Calibration
+from trimexport_runtime.inputs import Input, required
 
 from .bias_methods import CONTENT_FREE, even_out, match_prior
 
@@ -56,7 +58,7 @@ class Calibrated:
 
 def calibrate(
     bundle: Path,
-    texts: Sequence[str] | None = None,
+    texts: Sequence[Input] | None = None,
     prior: Mapping[str, float] | None = None,
     *,
     progress: Progress | None = None,
@@ -64,7 +66,8 @@ def calibrate(
     """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
 
     Args:
-        texts: texts of the task; None takes texts that say nothing.
+        texts: texts of the task; None takes texts that say nothing, for each field that has to be
+            given.
         prior: the share of each label among the texts, where it is known.
 
     Raises:
@@ -172,14 +175,18 @@ def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     return np.asarray(shares / shares.sum())
 
 
-def _content_free(manifest: Manifest) -> tuple[str, ...]:
-    """Texts that say nothing. A bundle without a prompt cannot take the empty one."""
-    around = manifest.prompt.prefix_ids or manifest.prompt.suffix_ids
-    return tuple(text for text in CONTENT_FREE if text or around)
+def _content_free(manifest: Manifest) -> tuple[Input, ...]:
+    """Texts that say nothing, each in all fields that have to be given. A bundle without a prompt
+    cannot take the empty one."""
+    prompt = manifest.prompt
+    around = prompt.prefix_ids or prompt.suffix_ids
+    texts = [text for text in CONTENT_FREE if text or around]
+    names = required(prompt.places)
+    return as_inputs((Record(dict.fromkeys(names, text)) for text in texts), prompt.places)
 
 
 def _plain_logits(
-    bundle: Path, manifest: Manifest, texts: Sequence[str], progress: Progress
+    bundle: Path, manifest: Manifest, texts: Sequence[Input], progress: Progress
 ) -> tuple[Floats, str]:
     """The logits of texts without any bias, float64 [texts, labels], and the name of the variant
     that gave them."""

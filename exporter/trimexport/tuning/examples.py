@@ -11,7 +11,9 @@ import numpy as np
 
 from trimexport.errors import SpecError
 from trimexport.numerics import Places
+from trimexport.records import spelling
 from trimexport.texts import Texts, labels_without_texts, short
+from trimexport_runtime.inputs import Input
 
 LEAST = 2
 """The fewest examples of a label: one to learn from while the other is held out."""
@@ -63,11 +65,11 @@ def prepare(examples: Texts, test: Texts | None, labels: Sequence[str]) -> Mater
     return Material(kept, others, tuple(notes))
 
 
-def _pairs(data: Texts) -> list[tuple[str, str]]:
+def _pairs(data: Texts) -> list[tuple[Input, str]]:
     return list(zip(data.texts, data.gold or (), strict=True))
 
 
-def _of_pairs(pairs: Sequence[tuple[str, str]], source: str) -> Texts:
+def _of_pairs(pairs: Sequence[tuple[Input, str]], source: str) -> Texts:
     return Texts(tuple(text for text, _ in pairs), tuple(label for _, label in pairs), source)
 
 
@@ -137,7 +139,9 @@ def fold_numbers(examples: Texts, labels: Sequence[str]) -> Places:
 
 def _mixed_places(examples: Texts, labels: Sequence[str], salt: str) -> list[Places]:
     """The places of each label's examples, in an order that is as good as random."""
-    keys = [hashlib.sha256(f"{salt}\0{text}".encode()).digest() for text in examples.texts]
+    keys = [
+        hashlib.sha256(f"{salt}\0{spelling(text)}".encode()).digest() for text in examples.texts
+    ]
     gold = examples.places(labels)
     return [
         np.array(sorted(np.flatnonzero(gold == place), key=keys.__getitem__), np.int64)
@@ -153,5 +157,5 @@ def subset(examples: Texts, places: Places) -> Texts:
 
 def digest(examples: Texts) -> str:
     """SHA-256 of texts with their labels, whatever their order."""
-    lines = sorted(f"{label}\0{text}\0\0" for text, label in _pairs(examples))
+    lines = sorted(f"{label}\0{spelling(text)}\0\0" for text, label in _pairs(examples))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -84,10 +84,10 @@ def fit(
     progress = progress or Silent()
     check_output(output, force)
     manifest = read_manifest(bundle)
-    labels = manifest.label_names
+    labels, fields = manifest.label_names, manifest.prompt.places
     material = prepare(
-        labelled_texts(examples, labels, columns),
-        None if test is None else labelled_texts(test, labels, columns),
+        labelled_texts(examples, labels, columns, fields),
+        None if test is None else labelled_texts(test, labels, columns, fields),
         labels,
     )
     notes = (*material.notes, *_shown(bundle, manifest, material))

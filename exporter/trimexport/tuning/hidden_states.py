@@ -15,12 +15,14 @@ from trimexport.bundle.part_by_part import feed_of
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
+from trimexport.records import one_line
 from trimexport.texts import short
 from trimexport_runtime import BundleError, InputError, Manifest
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
@@ -43,7 +45,7 @@ class States:
 
 
 def read_states(
-    bundle: Path, manifest: Manifest, variant: Variant, texts: Sequence[str], progress: Progress
+    bundle: Path, manifest: Manifest, variant: Variant, texts: Sequence[Input], progress: Progress
 ) -> States:
     """Run texts through a variant, batched as the runtime does it.
 
@@ -74,11 +76,11 @@ def read_states(
     return States(hidden, logits, head, rows)
 
 
-def _encode(encoder: TextEncoder, text: str) -> Encoded:
+def _encode(encoder: TextEncoder, text: Input) -> Encoded:
     try:
         return encoder.encode(text)
     except InputError as error:
-        raise InputError(f"the text {text[:40]!r}: {error}") from None
+        raise InputError(f"the text {one_line(text)[:40]!r}: {error}") from None
 
 
 def _session(graph: bytes, path: Path, precision: str) -> Any:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trimexport_runtime.columns import Column
 from trimexport_runtime.errors import BackendError, TrimexportRuntimeError
 from trimexport_runtime.files import Source
 
@@ -27,7 +28,7 @@ _BLOCK_BYTES = 1 << 17  # of parts that an actor is given at once; few, so that 
 
 def in_cluster(
     files: Sequence[Source],
-    column: str | None,
+    columns: Sequence[Column],
     done: Set[str],
     options: ScorerOptions,
     workers: int | None,
@@ -49,7 +50,7 @@ def in_cluster(
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cores, actors = _share(nodes, options.threads)
             placed = replace(options, threads=cores)
-            yield from _scored(ray, files, column, done, placed, workers or actors)
+            yield from _scored(ray, files, columns, done, placed, workers or actors)
         except ray.exceptions.RayError as error:
             raise _cause(error) from None
 
@@ -57,7 +58,7 @@ def in_cluster(
 def _scored(
     ray: Any,
     files: Sequence[Source],
-    column: str | None,
+    columns: Sequence[Column],
     done: Set[str],
     options: ScorerOptions,
     actors: int,
@@ -68,7 +69,7 @@ def _scored(
     ]
     rows = ray.data.from_items(items, override_num_blocks=len(items))
     rows = rows.map_batches(
-        _read, batch_size=1, num_cpus=0, fn_kwargs={"column": column, "done": done}
+        _read, batch_size=1, num_cpus=0, fn_kwargs={"columns": columns, "done": done}
     )
     rows = rows.map(
         _Actor,
@@ -91,11 +92,11 @@ class _Actor:
 
 
 def _read(
-    batch: dict[str, Any], column: str | None, done: Set[str]
+    batch: dict[str, Any], columns: Sequence[Column], done: Set[str]
 ) -> Iterator[dict[str, list[bytes]]]:
     """The pickled parts of one file that are not in `done`, as they are asked for."""
     place, name, path = int(batch["place"][0]), str(batch["name"][0]), Path(str(batch["path"][0]))
-    for part in parts_in(Source(name, path), place, column):
+    for part in parts_in(Source(name, path), place, columns):
         if part.name not in done:
             yield {"part": [pickle.dumps(part)]}
 

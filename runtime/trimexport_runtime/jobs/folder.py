@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trimexport_runtime.atomic_file import PARTIAL, atomic_file
+from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.errors import InputError
 
 from .formats import Format
@@ -83,11 +84,11 @@ class Folder:
         raw = json.loads((self.path / f"{name}.json").read_bytes())
         return Tally(**{**raw, "listed": tuple(raw["listed"])})
 
-    def join(self, form: Format, labels: Sequence[str]) -> None:
+    def join(self, form: Format, manifest: Manifest) -> None:
         """Make the output from the parts, which must all be done, and remove the folder."""
         parts = [self.path / f"{name}.part" for name in in_order(self.done())]
         with atomic_file(self.output, within=self.path) as stream:
-            form.join(stream, parts, labels)
+            form.join(stream, parts, manifest)
         _sync(self.output.parent)
         self._remove()
 

@@ -2,6 +2,8 @@
 
     file, line, text, label, probability, probability_LABEL ..., truncated, tokens, error
 
+Where the prompt has several fields, a column for each stands in the place of `text`.
+
 A record without an answer has its `error` and nothing from `label` on. In .jsonl the probabilities
 are one object, `probabilities`, as `classify --json` prints them. Each format writes a part by
 itself and joins parts, in bounded memory.
@@ -18,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
-from trimexport_runtime.render import prediction_dict
+from trimexport_runtime.render import prediction_dict, text_keys, texts_dict
 
 from .parts import Row
 
@@ -31,10 +34,11 @@ GROUP_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Format:
-    """`encode` makes a part's bytes of rows and the labels; `join` makes the output of parts."""
+    """`encode` makes a part's bytes of rows and the bundle's manifest; `join` makes the output of
+    parts."""
 
-    encode: Callable[[Sequence[Row], Sequence[str]], bytes]
-    join: Callable[[IO[bytes], Sequence[Path], Sequence[str]], None]
+    encode: Callable[[Sequence[Row], Manifest], bytes]
+    join: Callable[[IO[bytes], Sequence[Path], Manifest], None]
 
 
 def format_of(output: Path) -> Format:
@@ -54,47 +58,49 @@ def format_of(output: Path) -> Format:
     return form
 
 
-def names(labels: Sequence[str]) -> list[str]:
+def names(manifest: Manifest) -> list[str]:
     """The names of the columns of .csv and .parquet."""
-    each = [f"probability_{label}" for label in labels]
+    each = [f"probability_{label}" for label in manifest.label_names]
     answer = ["label", "probability", *each, "truncated", "tokens"]
-    return ["file", "line", "text", *answer, "error"]
+    return ["file", "line", *text_keys(manifest.prompt.places).values(), *answer, "error"]
 
 
-def values(row: Row, labels: Sequence[str]) -> list[Any]:
+def values(row: Row, manifest: Manifest) -> list[Any]:
     """A row's values in the columns of `names`, None where it has none."""
-    answer = row.prediction
+    keys, answer = text_keys(manifest.prompt.places), row.prediction
+    texts = {} if row.text is None else texts_dict(manifest.prompt.places, row.text)
+    record = [row.file, row.line, *(texts.get(key) for key in keys.values())]
     if answer is None:
-        return [row.file, row.line, row.text, *[None] * (len(labels) + 4), row.error]
+        return [*record, *[None] * (len(manifest.labels) + 4), row.error]
     chosen = (answer.label, answer.probability, *answer.probabilities)
-    return [row.file, row.line, row.text, *chosen, answer.truncated, answer.tokens, None]
+    return [*record, *chosen, answer.truncated, answer.tokens, None]
 
 
-def _jsonl(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
-    return b"".join(_json_line(row, labels) for row in rows)
+def _jsonl(rows: Sequence[Row], manifest: Manifest) -> bytes:
+    return b"".join(_json_line(row, manifest) for row in rows)
 
 
-def _json_line(row: Row, labels: Sequence[str]) -> bytes:
+def _json_line(row: Row, manifest: Manifest) -> bytes:
     value: dict[str, Any] = {"file": row.file, "line": row.line}
     if row.text is not None:
-        value["text"] = row.text
+        value |= texts_dict(manifest.prompt.places, row.text)
     if row.prediction is not None:
-        value |= prediction_dict(row.prediction, labels)
+        value |= prediction_dict(row.prediction, manifest.label_names)
     else:
         value["error"] = row.error
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _csv(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+def _csv(rows: Sequence[Row], manifest: Manifest) -> bytes:
     out = io.StringIO(newline="")
-    csv.writer(out).writerows(values(row, labels) for row in rows)
+    csv.writer(out).writerows(values(row, manifest) for row in rows)
     return out.getvalue().encode()
 
 
-def _parquet(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
+def _parquet(rows: Sequence[Row], manifest: Manifest) -> bytes:
     arrow = pyarrow()
-    columns = zip(*(values(row, labels) for row in rows), strict=True)
-    schema = _schema(arrow, labels)
+    columns = zip(*(values(row, manifest) for row in rows), strict=True)
+    schema = _schema(arrow, manifest)
     kinds = zip(columns, schema.types, strict=True)
     arrays = [arrow.array(column, kind) for column, kind in kinds]
     out = io.BytesIO()
@@ -102,32 +108,32 @@ def _parquet(rows: Sequence[Row], labels: Sequence[str]) -> bytes:
     return out.getvalue()
 
 
-def _schema(arrow: Any, labels: Sequence[str]) -> Any:
+def _schema(arrow: Any, manifest: Manifest) -> Any:
     text, real = arrow.string(), arrow.float64()
     kinds = {"line": arrow.int64(), "truncated": arrow.bool_(), "tokens": arrow.int64()}
-    reals = {"probability", *(f"probability_{label}" for label in labels)}
+    reals = {"probability", *(f"probability_{label}" for label in manifest.label_names)}
     return arrow.schema(
-        (name, real if name in reals else kinds.get(name, text)) for name in names(labels)
+        (name, real if name in reals else kinds.get(name, text)) for name in names(manifest)
     )
 
 
-def _join_bytes(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+def _join_bytes(out: IO[bytes], parts: Sequence[Path], manifest: Manifest) -> None:
     for part in parts:
         with part.open("rb") as stream:
             shutil.copyfileobj(stream, out)
 
 
-def _join_csv(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+def _join_csv(out: IO[bytes], parts: Sequence[Path], manifest: Manifest) -> None:
     header = io.StringIO(newline="")
-    csv.writer(header).writerow(names(labels))
+    csv.writer(header).writerow(names(manifest))
     out.write(header.getvalue().encode())
-    _join_bytes(out, parts, labels)
+    _join_bytes(out, parts, manifest)
 
 
-def _join_parquet(out: IO[bytes], parts: Sequence[Path], labels: Sequence[str]) -> None:
+def _join_parquet(out: IO[bytes], parts: Sequence[Path], manifest: Manifest) -> None:
     arrow = pyarrow()
     group: list[Any] = []
-    with arrow.parquet.ParquetWriter(out, _schema(arrow, labels)) as writer:
+    with arrow.parquet.ParquetWriter(out, _schema(arrow, manifest)) as writer:
         for part in parts:
             group.append(arrow.parquet.read_table(part))
             rows = sum(table.num_rows for table in group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import MANIFEST, read_manifest
 from trimexport_runtime.choice import choose
+from trimexport_runtime.columns import Column, columns_for
 from trimexport_runtime.cores import usable_cores
 from trimexport_runtime.errors import InputError
-from trimexport_runtime.files import DEFAULT_COLUMN, Source, read_file, sources
+from trimexport_runtime.files import Source, read_file, sources
 from trimexport_runtime.integrity import sha256_of
 from trimexport_runtime.progress import Progress
 
@@ -35,7 +36,7 @@ class Job:
     Args:
         texts: a file or a directory of files (see `files.sources`).
         output: .parquet, .jsonl or .csv.
-        column: the column of the texts; None is `text`.
+        column, columns: the columns of the texts, as in `columns_for`.
         engine: `local`, or `ray`.
         workers: processes; None is one, for much input and a small model one for each core that
             this process may use, and with `ray` as many as there are cores for.
@@ -48,6 +49,7 @@ class Job:
     texts: Path
     output: Path
     column: str | None = None
+    columns: Mapping[str, str] | None = None
     variant: str | None = None
     backend: str = DEFAULT
     engine: str = "local"
@@ -77,19 +79,20 @@ def run(job: Job, progress: Progress) -> Outcome | None:
         BackendError: as `Classifier.load`, or a worker died.
     """
     form, folder = format_of(job.output), Folder(job.output)
-    files = _inputs(job)
     manifest = read_manifest(job.bundle)
+    columns = columns_for(manifest.prompt.places, job.column, job.columns)
+    files = _inputs(job, columns)
     variant = choose(manifest, job.variant, job.backend)
     if _is_whole(job, folder):
         return None
     if job.engine == "local" and job.workers is None:
         job = replace(job, workers=_processes(variant.bytes, files))
     try:
-        folder.open(_identity(job, variant.name, files), anew=job.force)
+        folder.open(_identity(job, variant.name, files, columns), anew=job.force)
         before = folder.total()
         progress.begin_at(before.records)
-        total = _score(job, files, folder, variant.name, progress)
-        folder.join(form, manifest.label_names)
+        total = _score(job, files, columns, folder, variant.name, progress)
+        folder.join(form, manifest)
     except BaseException as error:
         if kept := folder.close():
             error.add_note(f"{kept:,} parts are done and kept; --resume goes on with them")
@@ -98,11 +101,16 @@ def run(job: Job, progress: Progress) -> Outcome | None:
 
 
 def _score(
-    job: Job, files: Sequence[Source], folder: Folder, variant: str, progress: Progress
+    job: Job,
+    files: Sequence[Source],
+    columns: Sequence[Column],
+    folder: Folder,
+    variant: str,
+    progress: Progress,
 ) -> Tally:
     """Score the parts that are not done, and return the tally of all parts."""
     done = folder.done()
-    scored = _scored(job, files, frozenset(done), _scorer_options(job, folder, variant))
+    scored = _scored(job, files, columns, frozenset(done), _scorer_options(job, folder, variant))
     with closing(scored):  # before the folder is released, whatever happens between two parts
         for part in scored:
             done.add(part.name)
@@ -111,7 +119,7 @@ def _score(
     return folder.total()
 
 
-def _inputs(job: Job) -> list[Source]:
+def _inputs(job: Job, columns: Sequence[Column]) -> list[Source]:
     """The files of texts, after a look that each can be read; the output is not one of them.
 
     Raises:
@@ -122,7 +130,7 @@ def _inputs(job: Job) -> list[Source]:
     if not files:
         raise InputError(f"{job.output} is where the texts are; choose another file with -o")
     for source in files:
-        next(read_file(source.path, job.column), None)
+        next(read_file(source.path, columns), None)
     return files
 
 
@@ -144,7 +152,9 @@ def _is_whole(job: Job, folder: Folder) -> bool:
     return False
 
 
-def _identity(job: Job, variant: str, files: Sequence[Source]) -> dict[str, Any]:
+def _identity(
+    job: Job, variant: str, files: Sequence[Source], columns: Sequence[Column]
+) -> dict[str, Any]:
     """What must be the same for a job to go on. The keys are the words of an error message."""
     stats = [(source.name, source.path.stat()) for source in files]
     return {
@@ -152,21 +162,25 @@ def _identity(job: Job, variant: str, files: Sequence[Source]) -> dict[str, Any]
         "bundle": sha256_of(job.bundle / MANIFEST),
         "variant": variant,
         "backend": job.backend,
-        "column": job.column or DEFAULT_COLUMN,
+        "column": [[column.field, column.name, column.needed] for column in columns],
         "input": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
         "size of parts": [PART_RECORDS, PART_CHARACTERS],
     }
 
 
 def _scored(
-    job: Job, files: Sequence[Source], done: Set[str], options: ScorerOptions
+    job: Job,
+    files: Sequence[Source],
+    columns: Sequence[Column],
+    done: Set[str],
+    options: ScorerOptions,
 ) -> Generator[DonePart, None, None]:
     """Score the parts that are not in `done`, and yield each when it is done."""
     if job.engine == "ray":
         from .cluster import in_cluster
 
-        return in_cluster(files, job.column, done, options, job.workers)
-    left = (part for part in parts_of(files, job.column) if part.name not in done)
+        return in_cluster(files, columns, done, options, job.workers)
+    left = (part for part in parts_of(files, columns) if part.name not in done)
     if job.workers is None or job.workers == 1:
         return in_this_process(left, options)
     return in_processes(left, options, job.workers)

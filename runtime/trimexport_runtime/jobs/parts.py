@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from trimexport_runtime.batching import windows
 from trimexport_runtime.classifier import Classifier
+from trimexport_runtime.columns import Column, Record
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.files import BadLine, Line, Source, read_file
+from trimexport_runtime.inputs import characters
 from trimexport_runtime.prediction import Prediction
 
 PART_RECORDS = 512
@@ -44,7 +46,7 @@ class Row:
 
     file: str
     line: int
-    text: str | None
+    text: Record | None
     prediction: Prediction | None
     error: str | None
 
@@ -74,19 +76,19 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: tuple(map(int, name.split("-"))))
 
 
-def parts_of(files: Sequence[Source], column: str | None) -> Iterator[Part]:
+def parts_of(files: Sequence[Source], columns: Sequence[Column]) -> Iterator[Part]:
     """The parts of files, in order, as they are asked for.
 
     Raises:
         InputError: a file cannot be read (see `files.read_file`).
     """
     for place, source in enumerate(files):
-        yield from parts_in(source, place, column)
+        yield from parts_in(source, place, columns)
 
 
-def parts_in(source: Source, place: int, column: str | None) -> Iterator[Part]:
+def parts_in(source: Source, place: int, columns: Sequence[Column]) -> Iterator[Part]:
     """The parts of one file, whose place in the input is `place`: see `parts_of`."""
-    records = read_file(source.path, column)
+    records = read_file(source.path, columns)
     cut = windows(records, _characters, PART_RECORDS, PART_CHARACTERS)
     for number, window in enumerate(cut):
         yield Part(source.name, place, number, window)
@@ -118,4 +120,4 @@ def _row(file: str, record: Line | BadLine, answers: Iterator[Prediction | Input
 
 
 def _characters(record: Line | BadLine) -> int:
-    return len(record.text) if isinstance(record, Line) else 0
+    return characters(record.text) if isinstance(record, Line) else 0

@@ -55,5 +55,5 @@ class Scorer:
         """Classify a part's records and keep its rows and its tally in the folder."""
         rows = score(self._classifier, part)
         counts = tally(rows)
-        keep(self._folder, part.name, self._format.encode(rows, self._classifier.labels), counts)
+        keep(self._folder, part.name, self._format.encode(rows, self._classifier.manifest), counts)
         return DonePart(part.name, counts)
