@@ -24,7 +24,13 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Qwen3Config,
+)
 
 SHARD_BYTES = 2 * 10**9
 BLOCK_ELEMENTS = 2**24
@@ -96,6 +102,25 @@ SHAPES: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "max_position_embeddings": 32_768,
         },
     ),
+    "qwen3-0.6b": (
+        Qwen3Config,
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "vocab_size": 151_936,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 40_960,
+            "pad_token_id": 151_643,
+            "bos_token_id": 151_643,
+            "eos_token_id": 151_645,
+        },
+    ),
 }
 
 
@@ -124,7 +149,7 @@ class Tensor:
 def main(shape: str, layers: int | None, tokenizer: Path | None, seed: int, output: Path) -> None:
     """Write a checkpoint of a real model's shape, with seeded random weights."""
     kind, settings = SHAPES[shape]
-    config = kind(**settings, **_SPECIAL, dtype="bfloat16")
+    config = kind(**{**_SPECIAL, **settings}, dtype="bfloat16")
     if layers is not None:
         config.num_hidden_layers = layers
         if getattr(config, "layer_types", None):

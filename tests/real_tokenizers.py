@@ -8,7 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tokenizers import models
+from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from trained_tokenizers import LLAMA_3, QWEN, split_on_bytes
 
 
 def needs_vocabulary(*parts: str) -> Path:
@@ -56,3 +59,43 @@ def _letters() -> dict[int, str]:
     shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(256) if byte not in shown]
     return {byte: chr(byte) for byte in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+
+
+def save_qwen(directory: Path) -> None:
+    """Write Qwen's tokenizer of its second and third generation, with its own ids."""
+    tokenizer = Tokenizer(byte_pairs(needs_vocabulary("dashscope", "resources", "qwen.tiktoken")))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = split_on_bytes(QWEN)
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    between = [f"<|unused_{number}|>" for number in range(151_667 - 151_646)]
+    tokenizer.add_special_tokens(between)
+    tokenizer.add_tokens([AddedToken(it, normalized=False) for it in ("<think>", "</think>")])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+    )
+    fast.save_pretrained(directory)
+
+
+def save_llama_3(directory: Path) -> None:
+    """Write Llama 3's tokenizer, with its own ids."""
+    path = needs_vocabulary("llama_models", "llama3", "tokenizer.model")
+    tokenizer = Tokenizer(byte_pairs(path))
+    tokenizer.pre_tokenizer = split_on_bytes(LLAMA_3)
+    tokenizer.add_special_tokens(
+        [
+            *("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_0|>", "<|reserved_1|>"),
+            *("<|finetune_right_pad_id|>", "<|reserved_2|>", "<|start_header_id|>"),
+            *("<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"),
+        ]
+    )
+    start = ("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<|begin_of_text|> $A", special_tokens=[start]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="<|finetune_right_pad_id|>",
+    )
+    fast.save_pretrained(directory)

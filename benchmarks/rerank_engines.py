@@ -1,0 +1,113 @@
+"""The engines of `rerank.py`, one of which is a process: it reads a JSON object a line with a query
+and documents, and answers with its scores (log-odds of "yes") and what they took."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
+    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n"
+)
+SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+BATCH = 8  # passages that PyTorch runs at once
+
+Rank = Callable[[str, list[str]], list[float]]
+
+
+def bundle(variant: str, source: str, threads: int) -> Rank:
+    """This project's runtime."""
+    from trimexport_runtime import Classifier
+
+    classifier = Classifier.load(source, variant=variant, threads=threads)
+
+    def rank(query: str, documents: list[str]) -> list[float]:
+        found = classifier.logits([(query, document) for document in documents])
+        return [float(it) for it in found[:, 0]]
+
+    return rank
+
+
+def pytorch(dtype: str, source: str, threads: int) -> Rank:
+    """The untrimmed model in transformers, as its card runs it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(threads)
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).eval()
+    yes, no = (tokenizer(it, add_special_tokens=False)["input_ids"][0] for it in ("yes", "no"))
+    around = [tokenizer(it, add_special_tokens=False)["input_ids"] for it in (PREFIX, SUFFIX)]
+
+    @torch.no_grad()
+    def rank(query: str, documents: list[str]) -> list[float]:
+        texts = [f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {it}" for it in documents]
+        ids = [[*around[0], *it, *around[1]] for it in tokenizer(texts)["input_ids"]]
+        scores: list[float] = []
+        for first in range(0, len(ids), BATCH):
+            batch = tokenizer.pad({"input_ids": ids[first : first + BATCH]}, return_tensors="pt")
+            logits = model(**batch, logits_to_keep=1).logits[:, -1, :].float()
+            scores += (logits[:, yes] - logits[:, no]).tolist()
+        return scores
+
+    return rank
+
+
+def openvino(source: str, threads: int) -> Rank:
+    """OpenVINO GenAI's rerank pipeline, which is given whole prompts as the makers write them."""
+    import openvino_genai  # type: ignore[import-not-found]
+
+    config = openvino_genai.TextRerankPipeline.Config()
+    config.top_n = 1_000_000
+    settings = {"INFERENCE_NUM_THREADS": threads}
+    pipeline = openvino_genai.TextRerankPipeline(source, "CPU", config, **settings)
+
+    def rank(query: str, documents: list[str]) -> list[float]:
+        asked = f"{PREFIX}<Instruct>: {TASK}\n<Query>: {query}\n"
+        found = dict(pipeline.rerank(asked, [f"<Document>: {it}{SUFFIX}" for it in documents]))
+        shares = [min(max(found[at], 1e-7), 1 - 1e-7) for at in range(len(documents))]
+        return [math.log(share / (1 - share)) for share in shares]
+
+    return rank
+
+
+ENGINES: dict[str, tuple[str, Callable[[str, int], Rank]]] = {
+    "trimexport-int8": ("bundle", partial(bundle, "int8")),
+    "trimexport-fp32": ("bundle", partial(bundle, "fp32")),
+    "pytorch-float32": ("checkpoint", partial(pytorch, "float32")),
+    "pytorch-bfloat16": ("checkpoint", partial(pytorch, "bfloat16")),
+    "openvino-genai": ("openvino", openvino),
+}
+"""Name -> what it reads, and what makes it."""
+
+
+def main() -> None:
+    """Answer line by line. The first message says how many threads there are."""
+    _, make = ENGINES[sys.argv[1]]
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print there
+    rank: Any = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if rank is None:
+            os.environ["OMP_NUM_THREADS"] = str(asked["threads"])
+            rank = make(sys.argv[2], asked["threads"])
+        began = time.perf_counter()
+        scores = rank(asked["query"], asked["documents"])
+        seconds = time.perf_counter() - began
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        answer = {"seconds": seconds, "scores": scores, "megabytes": megabytes}
+        print(json.dumps(answer, allow_nan=False), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
