@@ -162,7 +162,8 @@ def set_up(spec: BuildSpec) -> Setting:
     Raises:
         SpecError, CheckpointError: as `plan`.
     """
-    template = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    written = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    template = replace(written, lead=spec.label_lead)
     _check_fields(template, spec)
     shots = choose_shots(spec)
     adapter = None if spec.adapter is None else locate_adapter(spec.adapter)

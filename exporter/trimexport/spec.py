@@ -34,6 +34,8 @@ class BuildSpec:
             alone.
         revision: of a hub id; None is the hub's default branch.
         verbalizers: label -> words, for labels that do not stand for themselves.
+        label_lead: the spaces between the prompt and a label's word, none or some; None is what
+            the prompt's end asks for.
         precision: variants to build, the first being the default one.
         tensorrt: precisions, of `TENSORRT`, of variants for TensorRT that are built besides.
         max_tokens: most tokens of prefix, text and suffix together; None is the model's context.
@@ -60,6 +62,7 @@ class BuildSpec:
     prompt: str | None = None
     revision: str | None = None
     verbalizers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    label_lead: str | None = None
     precision: tuple[str, ...] = ("int8",)
     tensorrt: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -81,6 +84,11 @@ class BuildSpec:
         if self.tensorrt:
             _check_names("tensorrt", self.tensorrt, TENSORRT)
         parse_truncate(self.truncate)
+        if (self.label_lead or "").strip(" "):
+            raise SpecError(
+                f"the label lead {self.label_lead!r} holds more than spaces; write the rest at the "
+                "end of the prompt"
+            )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise SpecError(f"max-tokens is {self.max_tokens}; give 1 or more")
         if self.system is not None and not self.chat:

@@ -2,12 +2,17 @@
 logits, written out here, against the bundles.
 
 The models are small and random, of the makers' architectures, with the makers' vocabulary where it
-can be had (Qwen's, Llama 3's), or one of its kind (Gemma's, Granite's).
+can be had (Qwen's, Llama 3's), or one of its kind (Gemma's; for Granite Qwen's, which is byte-level
+too). Texts are none that these tokenizers join with what stands behind them, nor empty, because
+before an empty text the makers' code leaves a space.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,33 +21,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import normalizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import families
 from real_tokenizers import save_llama_3, save_qwen
-from trained_tokenizers import byte_level
-from trimexport import BuildSpec, build
+from trained_tokenizers import save_tokenizer, split_on_bytes
+from trimexport import BuildSpec, Texts, build
 from trimexport.planning import plan, whole_ids
+from trimexport.prompt.prompt_ids import PromptIds, control_tokens, tokenise_prompt
+from trimexport.prompt.template import PromptTemplate, parse_template
+from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from trimexport.prompt.verbalizer import make_verbalizer
+from trimexport.records import Record
 from trimexport.spec import read_recipe
-from trimexport.texts import Several, Text
-from trimexport_runtime import Classifier
+from trimexport_runtime import Classifier, Input
+from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.tokenize import TextEncoder
 
 MODELS = Path(__file__).parents[2] / "models"
 QUERIES = ("what is a trimmed head", "how do keys and values become constants ?x", "wer war das")
-DOCUMENTS = ("It keeps the rows of the labels.", "Nothing of this: 3 < 4", "")
-TEXTS = ("How do I pick a lock", "tell me a story <|im_end|> about </think> cats", "x")
+DOCUMENTS = ("It keeps the rows of the labels", "Nothing of this: 3 < 4", "?")
+TEXTS = ("How do I pick a lock", "tell me a story about cats, 3 of them", "x")
 
 Ids = list[int]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """A maker's own code: `ids` of a row, `words` whose logits are read, the `score` of these
-    logits as a probability, and how the checkpoint is written for the test."""
+    """A maker's own code: `ids` of a row, `words` whose logits are read, and the `score` of these
+    logits as a probability; and the families of the model and of its vocabulary."""
 
     family: str
-    save_tokenizer: Callable[[Path], None]
+    vocabulary: str
     ids: Callable[[Any, Any], Ids]
     words: Sequence[str]
     score: Callable[[torch.Tensor], torch.Tensor]
@@ -175,33 +186,17 @@ def _granite_guardian(tokenizer: Any, text: str) -> Ids:
     return _bare(tokenizer, whole)
 
 
-def _save_gemma(directory: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(MODELS / "gemma-mini" / name, directory)
-
-
-def _save_granite(directory: Path) -> None:
-    tokenizer = byte_level(None, normalizers.NFC(), [], bos=False)
-    roles = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"]
-    tokenizer.add_special_tokens(roles)
-    tokenizer.add_tokens(["Yes", "yes", "No", "no"])  # which a small vocabulary lacks
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=roles[0], eos_token=roles[0]
-    )
-    fast.save_pretrained(directory)
-
-
 def _first_against_second(logits: torch.Tensor) -> torch.Tensor:
     return logits.softmax(1)[:, 0]
 
 
 MAKERS = {
     "qwen3-reranker-0.6b": Maker(
-        "qwen3", save_qwen, _qwen3_reranker, ("yes", "no"), _first_against_second, pairs=True
+        "qwen3", "qwen", _qwen3_reranker, ("yes", "no"), _first_against_second, pairs=True
     ),
     "mxbai-rerank-base-v2": Maker(
         "qwen2",
-        save_qwen,
+        "qwen",
         _mxbai,
         ("1", "0"),
         lambda logits: torch.sigmoid(logits[:, 0] - logits[:, 1] - 9.0 / 2),
@@ -209,7 +204,7 @@ MAKERS = {
     ),
     "bge-reranker-v2-gemma": Maker(
         "gemma",
-        _save_gemma,
+        "gemma",
         _bge_gemma,
         ("Yes",),
         lambda logits: torch.sigmoid(logits[:, 0]),
@@ -217,99 +212,157 @@ MAKERS = {
     ),
     "zerank-1-small": Maker(
         "qwen3",
-        save_qwen,
+        "qwen",
         _zerank,
         ("Yes",),
         lambda logits: torch.sigmoid(logits[:, 0] / 5),
         pairs=True,
     ),
-    "shieldgemma-2b": Maker(
-        "gemma2", _save_gemma, _shieldgemma, ("Yes", "No"), _first_against_second
-    ),
+    "shieldgemma-2b": Maker("gemma2", "gemma", _shieldgemma, ("Yes", "No"), _first_against_second),
     "llama-guard-3-1b": Maker(
-        "llama", save_llama_3, _llama_guard, ("unsafe", "safe"), _first_against_second
+        "llama3", "llama3", _llama_guard, ("unsafe", "safe"), _first_against_second
     ),
     "qwen3guard-gen-0.6b": Maker(
         "qwen3",
-        save_qwen,
+        "qwen",
         _qwen3guard,
         (" Unsafe", " Controversial", " Safe"),
         _first_against_second,
     ),
     "granite-guardian-3.1-2b": Maker(
         "granite",
-        _save_granite,
+        "granite",
         _granite_guardian,
-        ("Yes", "yes", "No", "no"),
-        lambda logits: logits.softmax(1)[:, :2].sum(1),
+        ("Yes", "yes", " Yes", "No", "no", " No"),
+        lambda logits: logits.softmax(1)[:, :3].sum(1),
     ),
 }
 
 
-@pytest.fixture(params=sorted(MAKERS))
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Maker, BuildSpec]:
-    """A maker, and its recipe for a small model of its architecture."""
-    maker, directory = MAKERS[request.param], tmp_path / "model"
-    tokens = tmp_path / "tokens"
-    tokens.mkdir()
-    maker.save_tokenizer(tokens)
-    tokenizer = AutoTokenizer.from_pretrained(tokens)
-    families.make(
-        maker.family, directory, layers=1, vocab_size=len(tokenizer), max_position_embeddings=1024
+@functools.cache
+def vocabulary(name: str) -> tuple[SourceTokenizer, Any]:
+    """A maker's tokenizer as this project reads it, and as transformers does. Granite's is Qwen's
+    with another split and its own control tokens."""
+    with tempfile.TemporaryDirectory() as room:
+        directory = Path(room)
+        if name == "gemma":
+            shutil.copytree(MODELS / "gemma-mini", directory, dirs_exist_ok=True)
+        elif name == "llama3":
+            save_llama_3(directory)
+        else:
+            save_qwen(directory)
+        if name == "granite":
+            file = directory / "tokenizer.json"
+            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.pre_tokenizer = split_on_bytes(None)
+            roles = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"]
+            tokenizer.add_special_tokens(roles)
+            tokenizer.save(str(file))
+        return load_tokenizer(directory), AutoTokenizer.from_pretrained(directory)
+
+
+def _template(spec: BuildSpec) -> PromptTemplate:
+    return replace(parse_template(spec.prompt or ""), lead=spec.label_lead)
+
+
+def _encoder(template: PromptTemplate, source: SourceTokenizer) -> tuple[PromptIds, TextEncoder]:
+    """A prompt's ids, and what encodes a row's texts as a bundle does."""
+    prompt = tokenise_prompt(template, source)
+    definition = text_tokenizer(
+        source,
+        prompt.text_lead,
+        is_dummy=prompt.lead_is_dummy,
+        control=control_tokens(template, source),
     )
-    for stale in directory.glob("tokenizer*"):
-        stale.unlink()
-    for file in tokens.iterdir():
-        shutil.copy(file, directory)
-    recipe = read_recipe(MODELS / f"{request.param}.toml")
-    return maker, replace(recipe, model=str(directory), precision=("fp32",))
+    limit = TextLimit(4096, "end")
+    tokenizer = Tokenizer.from_str(json.dumps(definition))
+    return prompt, TextEncoder(tokenizer, limit, allow_empty=True, fields=prompt.fields)
 
 
-def _rows(maker: Maker) -> list[tuple[Any, Text]]:
+def _rows(maker: Maker) -> list[tuple[Any, Input]]:
     """Rows as the maker's code takes them, and as this project does."""
     if not maker.pairs:
         return [(text, text) for text in TEXTS]
     pairs = list(zip(QUERIES, DOCUMENTS, strict=True))
-    return [(it, Several((("query", it[0]), ("document", it[1])))) for it in pairs]
+    return [(it, Record(query=it[0], document=it[1])) for it in pairs]
 
 
-def test_ids_and_scores_are_those_of_the_makers_code(
-    made: tuple[Maker, BuildSpec], tmp_path: Path
-) -> None:
-    maker, spec = made
-    tokenizer = AutoTokenizer.from_pretrained(spec.model)
-    rows = [(theirs, ours) for theirs, ours in _rows(maker) if "<|im_end|>" not in str(ours)]
-    expected = [maker.ids(tokenizer, theirs) for theirs, _ in rows]
-    assert [list(ids) for ids in whole_ids(plan(spec), [ours for _, ours in rows])] == expected
-    words = [_bare(tokenizer, word)[0] for word in maker.words]
-    model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32)
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_ids_are_those_of_the_makers_code(name: str) -> None:
+    maker, recipe = MAKERS[name], read_recipe(MODELS / f"{name}.toml")
+    source, theirs = vocabulary(maker.vocabulary)
+    prompt, encoder = _encoder(_template(recipe), source)
+    for row, ours in _rows(maker):
+        ids = (*prompt.prefix_ids, *encoder.encode(ours).ids.tolist(), *prompt.suffix_ids)
+        assert list(ids) == maker.ids(theirs, row)
+    if maker.vocabulary != "gemma":  # whose small one has these words in pieces
+        words = make_verbalizer(
+            recipe.labels, recipe.verbalizers, _template(recipe), source, (), recipe.score
+        )
+        assert list(words.token_ids) == [_bare(theirs, word)[0] for word in maker.words]
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_control_tokens_in_a_field_are_characters(name: str) -> None:
+    """Whatever the texts say, a row has the control tokens of the prompt and no more."""
+    maker, recipe = MAKERS[name], read_recipe(MODELS / f"{name}.toml")
+    source, tokenizer = vocabulary(maker.vocabulary)
+    prompt, encoder = _encoder(_template(recipe), source)
+    added = {it.content: token for token, it in tokenizer.added_tokens_decoder.items()}
+    written = "".join((*prompt.template.pieces, prompt.template.suffix))
+    control = [it for it in added if it in tokenizer.all_special_tokens or it in written.split()]
+
+    def steering(text: str) -> list[int]:
+        row: Input = Record(query=text, document=text) if maker.pairs else text
+        return [it for it in encoder.encode(row).ids.tolist() if it in map(added.get, control)]
+
+    assert control
+    assert steering("".join(control)) == steering("x")
+
+
+def test_a_query_that_ends_in_a_question_mark_has_a_gap() -> None:
+    """Where the makers tokenise one string, a sign and the line break behind it may be one token;
+    the recipe says so."""
+    maker, recipe = MAKERS["qwen3-reranker-0.6b"], read_recipe(MODELS / "qwen3-reranker-0.6b.toml")
+    source, theirs = vocabulary(maker.vocabulary)
+    prompt, encoder = _encoder(_template(recipe), source)
+    ours = encoder.encode(("why?", "so")).ids.tolist()
+    joined = maker.ids(theirs, ("why?", "so"))
+    assert len(prompt.prefix_ids) + len(ours) + len(prompt.suffix_ids) == len(joined) + 1
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_scores_are_those_of_the_makers_formula(name: str, tmp_path: Path) -> None:
+    """On the untrimmed model, of a small vocabulary that has the labels' words."""
+    maker, recipe = MAKERS[name], read_recipe(MODELS / f"{name}.toml")
+    directory = families.make(
+        maker.family, tmp_path / "model", layers=1, vocab_size=8010, max_position_embeddings=4096
+    )
+    if maker.vocabulary == "granite":
+        save_tokenizer("gpt 2", directory)
+    _add_words(directory, maker.words)
+    spec = replace(recipe, model=str(directory), precision=("fp32",))
+    rows = [ours for _, ours in _rows(maker)]
+    planned = plan(spec)
+    words = list(planned.rows)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     with torch.no_grad():
-        ends = [model(torch.tensor([ids])).logits[0, -1, words] for ids in expected]
+        ends = [model(torch.tensor([ids])).logits[0, -1, words] for ids in whole_ids(planned, rows)]
     scores = maker.score(torch.stack(ends)).numpy()
-    build(spec, tmp_path / "bundle", keep=("fp32",))
-    found = Classifier.load(tmp_path / "bundle").classify([ours for _, ours in rows])
+    build(spec, tmp_path / "bundle", keep=("fp32",), sample=Texts(tuple(rows)))
+    found = Classifier.load(tmp_path / "bundle").classify(rows)
     assert np.abs(np.array([it.probabilities[0] for it in found]) - scores).max() < 1e-4
 
 
-def test_control_tokens_in_a_field_are_characters(made: tuple[Maker, BuildSpec]) -> None:
-    """Whatever a text says, no token steers the model that the prompt does not have."""
-    maker, spec = made
-    planned = plan(spec)
-    tokenizer = AutoTokenizer.from_pretrained(spec.model)
-    steering = set(tokenizer.all_special_ids) | {
-        token for token, it in tokenizer.added_tokens_decoder.items() if it.content in "</think>"
-    }
-    evil = "".join(tokenizer.all_special_tokens) + "<|im_end|></think><end_of_turn>"
-    plain = "x"
-    for row in ([evil], [plain]):
-        given: Text = row[0]
-        if maker.pairs:
-            given = Several((("query", row[0]), ("document", row[0])))
-        (ids,) = whole_ids(planned, [given])
-        row.append(sum(token in steering for token in ids))  # type: ignore[arg-type]
-        counts = row[1]
-        if row[0] == plain:
-            expected = counts
-        else:
-            found = counts
-    assert found == expected
+def _add_words(directory: Path, words: Sequence[str]) -> None:
+    """Give a small vocabulary tokens for words, as the makers' vocabularies have."""
+    file = directory / "tokenizer.json"
+    if not file.exists():
+        shutil.copytree(MODELS / "gemma-mini", directory, ignore=_but_tokenizer, dirs_exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
+    tokenizer.save(str(file))
+
+
+def _but_tokenizer(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith("tokenizer")]

@@ -49,6 +49,11 @@ VERBALIZE = click.option(
     metavar="LABEL=WORD[,WORD]",
     help="Words that stand for a label instead of its own name.",
 )
+LABEL_LEAD = click.option(
+    "--label-lead",
+    metavar="SPACES",
+    help="What stands between prompt and label, '' for nothing.  [default: by the prompt's end]",
+)
 CHAT = click.option(
     "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
 )
@@ -111,6 +116,6 @@ def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
 
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a model, what it is asked, and its answers."""
-    named = (VERBALIZE, SCORE, SCORE_SCALE, SCORE_SHIFT, FEW_SHOT, SHOTS, SEED)
+    named = (VERBALIZE, LABEL_LEAD, SCORE, SCORE_SCALE, SCORE_SHIFT, FEW_SHOT, SHOTS, SEED)
     inside = functools.reduce(lambda inner, option: option(inner), reversed(named), command)
     return names_a_question(inside)

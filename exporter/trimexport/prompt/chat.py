@@ -62,7 +62,8 @@ def wrap_in_chat(
     _check_earlier(rendering.partition(places[0])[0], earlier, directory)
     rendering += _answer_lead(tokenizer, turns, rendering)
     parts = re.split("|".join(places), rendering)
-    return replace(literal_template(parts, template.fields), rendered=True)
+    whole = literal_template(parts, template.fields)
+    return replace(whole, rendered=True, lead=template.lead)
 
 
 def _check_earlier(before: str, earlier: Sequence[dict[str, str]], directory: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trimexport.errors import SpecError
@@ -90,7 +90,8 @@ def write_shots(template: PromptTemplate, shots: Sequence[Shot]) -> PromptTempla
         template.prefix + shot.text + ending + _answer(template, shot.word) for shot in shots
     ]
     prefix = _BETWEEN.join([*examples, template.prefix])
-    return literal_template((prefix, template.suffix), template.fields)
+    whole = literal_template((prefix, template.suffix), template.fields)
+    return replace(whole, lead=template.lead)
 
 
 def _answer(template: PromptTemplate, word: str) -> str:

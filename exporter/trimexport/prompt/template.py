@@ -47,7 +47,7 @@ class PromptTemplate:
     """A parsed template: its source, the parts before and after its fields, and these.
 
     `rendered` says that a chat template wrote it, bos included, up to the answer's first word (see
-    `chat`).
+    `chat`). `lead` is what stands between the suffix and a label's word, if that was said.
     """
 
     source: str
@@ -55,6 +55,7 @@ class PromptTemplate:
     suffix: str
     rendered: bool = False
     fields: tuple[TemplateField, ...] = ONE_FIELD
+    lead: str | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -73,9 +74,11 @@ class PromptTemplate:
 
     @property
     def label_lead(self) -> str:
-        """The spaces before a label's word: those at the end of the suffix. Without any, it is one
-        space, unless a chat template wrote the suffix or it ends in other white space or in a sign
-        that a word follows without a space."""
+        """The spaces before a label's word, if they were not said: those at the end of the suffix.
+        Without any, it is one space, unless a chat template wrote the suffix or it ends in other
+        white space or in a sign that a word follows without a space."""
+        if self.lead is not None:
+            return self.lead
         trailing = self.suffix[len(self.suffix.rstrip(" ")) :]
         if self.rendered or trailing or (self.suffix and self.suffix[-1] in _OPENING):
             return trailing
