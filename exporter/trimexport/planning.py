@@ -119,7 +119,7 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
-    spec, saved = with_saved_score(spec, locate_config(spec.model, spec.revision))
+    spec, saved = with_saved_score(spec)
     setting = set_up(spec)
     checkpoint, prompt = setting.checkpoint, setting.prompt
     verbalizer = None

@@ -88,10 +88,13 @@ def test_padding_that_is_no_token(make: Make, padding: object) -> None:
     inspect_plan(found)
 
 
-def test_ten_labels_are_not_sorted_as_words(make: Make) -> None:
+def test_ten_labels_are_not_sorted_as_words(tmp_path: Path) -> None:
     names = [f"label {index}" for index in range(11)]
-    found = planned(make(id2label=dict(sorted(numbered(*names).items()))))
-    assert found.labels == tuple(names)
+    own = dict(enumerate(names))
+    directory = families.make("gpt2", tmp_path / "many", classifier=True, layers=1, id2label=own)
+    shuffled = dict(sorted(numbered(*names).items()))
+    tiny.edit_json(directory / "config.json", lambda it: it.update(id2label=shuffled))
+    assert planned(directory).labels == tuple(names)
 
 
 def test_labels_that_are_only_numbered_can_be_named(make: Make) -> None:
@@ -148,7 +151,6 @@ def test_a_score_as_transformers_pipeline_reads_it(
     ("change", "score"),
     [
         ({}, Score("logit")),
-        ({"problem_type": "single_label_classification"}, Score("logit")),
         ({"problem_type": "multi_label_classification"}, Score("logit")),
         ({"problem_type": "regression"}, Score("logit", sigmoid=False)),
     ],

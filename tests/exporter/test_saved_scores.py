@@ -93,9 +93,7 @@ def test_a_score_that_cannot_be_read(saved: Save, config: Any, folder: str, mess
 
 def test_modules_that_are_no_json(tiny_copy: Path) -> None:
     (tiny_copy / "modules.json").write_text("{", encoding="utf-8")
-    with pytest.raises(
-        CheckpointError, match=r"modules.json cannot be read: .*; download it again"
-    ):
+    with pytest.raises(CheckpointError, match=r"modules\.json cannot be read: .*; download"):
         read_logit_score(tiny_copy)
 
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig
 import tiny
 from models import Untrimmed, segments_without_gap
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, calibrate, fit, verify
+from trimexport.bench.pytorch import Untrimmed as Measured
 from trimexport.evaluation.evaluate import evaluate
 from trimexport.parity.json_report import as_dict
 from trimexport.parity.render import table
@@ -26,8 +27,6 @@ from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.cli import main as runtime
 from trimexport_runtime.explain import explain
 from trimexport_runtime.score import Score
-from trimexport_runtime.server import tei, v2
-from trimexport_runtime.server.service import Classified
 
 SCALE, SHIFT = 0.5, -1.5
 TEXT = "a gorgeous, witty movie"
@@ -41,10 +40,9 @@ def made(directory: Path, **spec: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def odds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Log-odds of two labels, one of which has two words."""
-    directory = tmp_path_factory.mktemp("odds") / "bundle"
-    return made(directory, labels=("positive", "negative"), verbalizers=WORDS, score="log-odds")
+def odds() -> Path:
+    """Log-odds of two labels, one of which has two words. Shared: do not change it."""
+    return tiny.odds_bundle()
 
 
 @pytest.fixture(scope="module")
@@ -186,17 +184,12 @@ def test_what_a_word_does_to_the_score(odds: Path, logit: Path) -> None:
         assert run("explain", bundle, TEXT).startswith(found.prediction.label)
 
 
-def test_the_server_answers_with_the_first_label_s_score(odds: Path) -> None:
-    classifier = Classifier.load(odds)
-    rows = [classifier.encode(TEXT)]
-    logits = classifier.run(rows)
-    (prediction,) = classifier.classify([TEXT])
-    classified = Classified([prediction], logits)
-    for raw, score in ((False, prediction.probabilities[0]), (True, float(logits[0, 0]))):
-        request = tei.read({"inputs": TEXT, "raw_scores": raw}, "end")
-        answer = tei.answer(request, classifier.labels, classified)
-        assert answer == [{"score": score, "label": "positive"}]
-    assert v2.OUTPUTS == ("label", "probabilities")
+def test_the_untrimmed_model_of_a_measurement_answers_alike(odds: Path, logit: Path) -> None:
+    for bundle in (odds, logit):
+        found = Measured(str(bundle), str(tiny.tiny_model()), "float32", None)
+        texts = list(tiny.TEXTS)
+        expected = [it.label for it in Classifier.load(bundle).classify(texts)]
+        assert found.labels(texts) == expected
 
 
 @pytest.mark.parametrize("change", [calibrate, lambda it: fit(it, it.parent / "out", it / "no")])

@@ -8,7 +8,7 @@ mass says how much of the whole vocabulary's probability the label tokens hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
@@ -160,7 +160,6 @@ class ParityReport:
     None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
-    score: Score
     texts: tuple[Input, ...]
     gold: tuple[str, ...] | None
     reference_accuracy: float | None
@@ -171,6 +170,7 @@ class ParityReport:
     gap: TokenisationGap
     mass: LabelMass | None
     not_run: tuple[NotRun, ...] = ()
+    score: Score = field(default_factory=Score)
 
     @property
     def within(self) -> bool:

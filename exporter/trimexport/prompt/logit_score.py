@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trimexport.errors import SpecError
+from trimexport.source.hub import locate_config
 from trimexport.source.logit_score import LogitScore, read_logit_score
 from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX, BuildSpec
 
@@ -13,16 +14,18 @@ from .tokenizer import load_tokenizer
 from .verbalizer import Verbalizer
 
 
-def with_saved_score(spec: BuildSpec, directory: Path) -> tuple[BuildSpec, LogitScore | None]:
+def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
     """The spec with the labels of the checkpoint's own score, and that score; the spec as it is,
     and None, where it names labels or the checkpoint has no such score.
 
     Raises:
-        CheckpointError: the score or the tokenizer cannot be read.
+        CheckpointError, HubError: the model, its score or its tokenizer cannot be read.
         SpecError: the vocabulary lacks one of the score's tokens.
     """
-    found = None if spec.labels else read_logit_score(directory)
-    if found is None:
+    if spec.labels:
+        return spec, None
+    directory = locate_config(spec.model, spec.revision)
+    if (found := read_logit_score(directory)) is None:
         return spec, None
     tokenizer = load_tokenizer(Path(spec.tokenizer or directory)).whole
     for token_id in found.token_ids:
