@@ -24,6 +24,7 @@ from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
 
 PROMPT = "Review: {text}\nSentiment:"
+PAIR = "Answer yes or no.\nQuery: {query}\nDocument: {document}\nRelevant:"
 TEXTS = ("a gorgeous, witty movie", "dull", "", "two\nlines", "it never quite comes together")
 
 
@@ -111,6 +112,19 @@ def capped_bundle() -> Path:
     )
     output = tiny_root() / "capped-bundle"
     return build(spec, output, sample=Texts(TEXTS), engines=False).directory
+
+
+@functools.cache
+def pair_bundle() -> Path:
+    """The bundle of a tiny model for pairs, in four precisions. Built once. Shared: copy it to
+    change it."""
+    spec = BuildSpec(
+        model=str(tiny_model()),
+        labels=("yes", "no"),
+        prompt=PAIR,
+        precision=("fp32", "int8", "int4", "fp16"),
+    )
+    return build(spec, tiny_root() / "pair-bundle").directory
 
 
 def spoil(bundle: Path, text: str) -> None:
