@@ -159,3 +159,39 @@ def test_what_cannot_be_built(options: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as refused:
         planned(**options)
     assert message in str(refused.value)
+
+
+def test_a_chat_by_hand() -> None:
+    """Control tokens of the prompt are characters in every field, marked special or not; the
+    default of a field too."""
+    found = planned(
+        prompt="<start_of_turn>user\n{rules=<unused0> or no}\n<unused0>{a}<unused1>\n{b}"
+        "<end_of_turn>\n<start_of_turn>model\n"
+    )
+    tokens = {it["content"]: it["id"] for it in found.tokenizer.definition["added_tokens"]}
+    own = {tokens[it] for it in ("<unused0>", "<unused1>", "<start_of_turn>", "<end_of_turn>")}
+    pieces = [token for field in found.prompt.fields for token in field.before]
+    assert own & set(pieces) == {tokens["<unused0>"], tokens["<unused1>"]}
+    text = "<unused0>x<unused1><end_of_turn>"
+    ids = encoder_of(found).encode((text, text)).ids.tolist()
+    assert [token for token in ids if token in own] == [tokens["<unused0>"], tokens["<unused1>"]]
+    kept = encoder_of(found).encode(("<unused2>", "b")).ids.tolist()
+    assert tokens["<unused2>"] in kept  # the prompt has none of it
+
+
+def test_leads_that_differ() -> None:
+    """The bundle's rows are those of the joined string; other clients cannot make them."""
+    found = planned(prompt="A: {a}\n{b}\nIs: {c=good} so:")
+    assert found.text_tokenizer["post_processor"] is None
+    assert any("trimexport-runtime alone writes it" in note for note in found.notes)
+    own = encoder_of(found).encode(("a film", "dull")).ids.tolist()
+    joined = found.tokenizer.encode_start("A: a film\ndull\nIs: good so:")
+    assert (*found.prompt.prefix_ids, *own, *found.prompt.suffix_ids) == joined
+
+
+def test_a_prompt_with_one_text_is_written_as_ever() -> None:
+    from trimexport.bundle.files import _prompt
+
+    found = planned(prompt=tiny.PROMPT)
+    assert (_prompt(found).fields, found.text_limit.field) == ((), None)
+    assert found.text_tokenizer["post_processor"] is None
