@@ -98,6 +98,12 @@ def tiny_bundle() -> Path:
     return tiny.tiny_bundle()
 
 
+@pytest.fixture(scope="session")
+def pairs() -> Path:
+    """A tiny bundle for pairs of texts. Shared: do not change it."""
+    return tiny.pair_bundle()
+
+
 @pytest.fixture
 def tiny_copy(tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint, to break."""

@@ -24,6 +24,7 @@ from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
 
 PROMPT = "Review: {text}\nSentiment:"
+PAIR = "Answer yes or no.\nQuery: {query}\nDocument: {document}\nRelevant:"
 TEXTS = ("a gorgeous, witty movie", "dull", "", "two\nlines", "it never quite comes together")
 
 
@@ -128,6 +129,19 @@ def odds_bundle() -> Path:
         score_shift=-1.5,
     )
     return build(spec, tiny_root() / "odds-bundle", sample=Texts(TEXTS)).directory
+
+
+@functools.cache
+def pair_bundle() -> Path:
+    """The bundle of a tiny model for pairs, in four precisions. Built once. Shared: copy it to
+    change it."""
+    spec = BuildSpec(
+        model=str(tiny_model()),
+        labels=("yes", "no"),
+        prompt=PAIR,
+        precision=("fp32", "int8", "int4", "fp16"),
+    )
+    return build(spec, tiny_root() / "pair-bundle").directory
 
 
 def spoil(bundle: Path, text: str) -> None:

@@ -20,7 +20,6 @@ PROMPT = ("--prompt", "Review: {text}\\nSentiment:")
         ([], "Missing option '--labels', for example --labels positive,negative."),
         ([*LABELS, "--prompt", "{text}", "--prompt-file", "FILE"], "not both"),
         ([*LABELS, "--prompt-file", "none"], "'none' does not exist"),
-        ([*LABELS, "--truncate", "middle"], "'middle' is not one of 'end', 'start'"),
         ([*LABELS, "--max-tokens", "many"], "'many' is not a valid integer"),
         ([*LABELS, "--texts", "none.txt"], "'none.txt' does not exist"),
         (["--recipe", "none.toml"], "'none.toml' does not exist"),

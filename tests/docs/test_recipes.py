@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from trimexport.source.prompts_file import prompt_for
 MODELS = Path(__file__).resolve().parents[2] / "models"
 RECIPES = sorted(MODELS.glob("*.toml"))
 LABELS = {"sst2": ("positive", "negative"), "agnews": ("World", "Sports", "Business", "Sci/Tech")}
+PAIRS = {
+    "aspect": (("positive", "negative"), ("text", "aspect")),
+    "nli": (("entailment", "neutral", "contradiction"), ("premise", "hypothesis")),
+    "yesno": (("yes", "no"), ("passage", "question")),
+}
+"""The labels and the fields of tasks on two texts, of which the first is cut."""
 
 
 def test_each_task_has_its_recipes() -> None:
@@ -23,10 +30,13 @@ def test_each_task_has_its_recipes() -> None:
         "agnews-gemma-2b",
         "agnews-gemma-mini",
         "agnews-gemma3-270m",
+        "aspect-gemma3-270m",
         "banking77-gemma-2b",
+        "nli-gemma3-270m",
         "sst2-gemma-2b",
         "sst2-gemma-mini",
         "sst2-gemma3-270m",
+        "yesno-gemma3-270m",
     ]
 
 
@@ -40,7 +50,8 @@ def test_a_recipe_names_a_build_completely(path: Path) -> None:
     if path.stem.startswith("banking77"):  # its labels stand for themselves
         assert len(spec.labels) == 77
         return
-    assert spec.labels == LABELS[path.stem.split("-")[0]]
+    task = path.stem.split("-")[0]
+    assert spec.labels == (PAIRS[task][0] if task in PAIRS else LABELS[task])
     assert set(spec.verbalizers) == set(spec.labels)
 
 
@@ -57,7 +68,19 @@ def test_gemma_2b_is_named_by_its_hub_id_and_revision(task: str) -> None:
     assert (spec.model, spec.revision) == ("google/gemma-2b", "main")
 
 
-@pytest.mark.parametrize("task", LABELS)
+@pytest.mark.parametrize("task", PAIRS)
+def test_pairs_whose_first_text_is_cut(task: str) -> None:
+    """The recipe's prompt on a model that ships."""
+    spec = read_recipe(MODELS / f"{task}-gemma3-270m.toml")
+    planned = plan(replace(spec, model=str(MODELS / "gemma-mini"), tokenizer=None))
+    _, names = PAIRS[task]
+    assert planned.prompt.template.required == names
+    assert (planned.text_limit.field, planned.text_limit.truncate) == (names[0], "end")
+    assert planned.verbalizer.trie is None
+    assert not planned.prompt.leads_differ
+
+
+@pytest.mark.parametrize("task", [*LABELS, *PAIRS])
 def test_gemma3_270m_is_looked_for_where_it_is_fetched_to(task: str) -> None:
     path = MODELS / f"{task}-gemma3-270m.toml"
     written = tomllib.loads(path.read_text(encoding="utf-8"))

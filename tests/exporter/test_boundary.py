@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from test_family_tokenizers import source_of
 
-from trimexport.parity.boundary import (
-    find_gap_cause,
-    gap_share,
-    with_clean_suffix,
-    with_suffix,
-)
+from trimexport.parity.boundary import find_gap_cause, gap_share, with_clean_suffix
 from trimexport.parity.report import LabelMass, ParityReport, TokenisationGap
 from trimexport.parity.warnings import GAP_WARNING, warnings
-from trimexport.prompt.template import parse_template, shell_prompt, unescape
+from trimexport.prompt.template import parse_template, shell_prompt, unescape, with_suffix
 
 TEXTS = [
-    "a good film.", "not bad !", "it 's fine...", "so-so", "prices rose again.", "what a film?!",
-    "(dull)", "two hours .", "日本語。", "good 😀",
+    ["a good film."], ["not bad !"], ["it 's fine..."], ["so-so"], ["prices rose again."],
+    ["what a film?!"], ["(dull)"], ["two hours ."], ["日本語。"], ["good 😀"],
 ]  # fmt: skip
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
 
@@ -47,6 +42,19 @@ def test_a_prefix_at_fault_is_found() -> None:
     assert cause.at_prefix
     assert cause.proposal is None
     assert not find_gap_cause(TEMPLATE, source_of("llama 3"), TEXTS).at_prefix
+
+
+def test_several_fields() -> None:
+    """White space behind the last field helps there, and not between the fields."""
+    source, rows = source_of("llama 3"), [[text, text] for (text,) in TEXTS]
+    template = parse_template("A: {a} \nB: {b}\nIs:")
+    assert gap_share(template, source, rows) > GAP_WARNING
+    proposal = with_clean_suffix(template, source, rows)
+    assert proposal is not None
+    assert proposal.source == "A: {a} \nB: {b} \nIs:"
+    assert gap_share(proposal, source, rows) == 0
+    between = find_gap_cause(parse_template("A: {a}\nB: {b} \nIs:"), source, rows)
+    assert (between.proposal, between.at_prefix) == (None, True)
 
 
 def test_a_suffix_of_white_space_and_none_at_all() -> None:
@@ -96,8 +104,8 @@ def _report(gap: TokenisationGap) -> ParityReport:
             r'this prompt avoids it: --prompt "Review: {text} \nSentiment:"',
         ),
         (TokenisationGap(4, 2, 1, "'a.'", fixed=True), "trained with, so no other is proposed"),
-        (TokenisationGap(4, 2, 1, "'a.'", at_prefix=True), "before {text} fuses"),
-        (TokenisationGap(4, 2, 1, "'a.'"), "no other white space behind {text}"),
+        (TokenisationGap(4, 2, 1, "'a.'", at_prefix=True), "before a text fuses"),
+        (TokenisationGap(4, 2, 1, "'a.'"), "no other white space behind the text"),
     ],
 )
 def test_the_warning_says_what_to_do(gap: TokenisationGap, said: str) -> None:

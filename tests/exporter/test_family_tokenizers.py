@@ -18,7 +18,8 @@ from long_texts import CountingTokenizer, assert_kept, hard_texts
 from real_tokenizers import byte_pairs, needs_vocabulary
 from trained_tokenizers import FAMILIES, LLAMA_3, QWEN, added, byte_level, pieces, split_on_bytes
 from trimexport.parity.boundary import gap_share, with_clean_suffix
-from trimexport.prompt.template import PromptTemplate, join, parse_template, tokenise_prompt
+from trimexport.prompt.prompt_ids import tokenise_prompt
+from trimexport.prompt.template import PromptTemplate, join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 FRAGMENTS = [
@@ -118,7 +119,7 @@ def assert_segments_are_joined(family: str, template: PromptTemplate, text: str)
     source = source_of(family)
     prompt = tokenise_prompt(template, source)
     own = ids_of(derived(family, prompt.text_lead, prompt.lead_is_dummy), text)
-    joined = source.encode_start(join(template, text))
+    joined = source.encode_start(join(template, [text]))
     assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
 
 
@@ -144,7 +145,7 @@ def test_segments_are_the_joined_string(family: str, template: str, text: str) -
     """Texts whose ends are clean; white space at the start counts where the text opens all."""
     parsed = parse_template(template)
     if parsed.prefix.strip():
-        text = text.lstrip() if parsed.text_lead else "a" + text
+        text = text.lstrip() if parsed.prefix.endswith(" ") else "a" + text
     assume(not has_control(text))
     assert_segments_are_joined(family, parsed, text)
 
@@ -224,7 +225,10 @@ def test_real_vocabularies(
     kept = CountingTokenizer(own)
     for text in ("a good film " * 1_000, "日本語が" * 36_000, "a" * 140_001):
         assert_kept(kept, text, 3)
-    template, stops = parse_template("Review: {text}\nIs:"), ["good.", "bad !", "so ...", "fine"]
+    template, stops = (
+        parse_template("Review: {text}\nIs:"),
+        [["good."], ["bad !"], ["so ..."], ["fine"]],
+    )
     assert gap_share(template, source, stops) == 0.75
     proposal = with_clean_suffix(template, source, stops)
     assert proposal is not None

@@ -25,7 +25,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from long_texts import CountingTokenizer, assert_kept, hard_texts
 from models import GEMMA_MINI, needs_data, read_jsonl, tokenizer_definition
 from trimexport import UnsupportedError
-from trimexport.prompt.template import join, parse_template, tokenise_prompt
+from trimexport.prompt.prompt_ids import tokenise_prompt
+from trimexport.prompt.template import join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
@@ -87,7 +88,7 @@ def test_segments_are_the_joined_string(mini: SourceTokenizer, text: str) -> Non
     assume(text[-1] not in "\n▁ " and text[0] not in " ▁")
     prompt = tokenise_prompt(TEMPLATE, mini)
     own = text_ids(bundle_tokenizer(mini, prompt.text_lead), text)
-    joined = mini.encode_start(join(TEMPLATE, text))
+    joined = mini.encode_start(join(TEMPLATE, [text]))
     assert (*prompt.prefix_ids, *own, *prompt.suffix_ids) == joined
 
 
@@ -147,7 +148,7 @@ def test_a_dummy_prefix_belongs_to_the_start_of_the_string(tmp_path: Path) -> No
         tokenizer = bundle_tokenizer(source, prompt.text_lead)
         for text in ("good", " good", "a\nb", "日本"):
             ids = (*prompt.prefix_ids, *text_ids(tokenizer, text), *prompt.suffix_ids)
-            assert ids == source.encode_start(join(parsed, text)), (template, text)
+            assert ids == source.encode_start(join(parsed, [text])), (template, text)
 
 
 def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
         if "<|end|>" in text:
             assert source.whole.token_to_id("<|end|>") not in ids
         else:
-            assert ids == source.encode_start(join(TEMPLATE, text))
+            assert ids == source.encode_start(join(TEMPLATE, [text]))
 
 
 @pytest.mark.parametrize(("content", "normalizer"), [("aab", "NFC"), ("<a>", "Prepend")])
@@ -209,7 +210,7 @@ def test_the_real_gemma_vocabulary(real_gemma: SourceTokenizer) -> None:
     tokenizer = bundle_tokenizer(source, prompt.text_lead)
     for row in read_jsonl(needs_data("sst2", "test.jsonl")):
         ids = (*prompt.prefix_ids, *text_ids(tokenizer, row["text"]), *prompt.suffix_ids)
-        assert ids == source.encode_start(join(TEMPLATE, row["text"]))
+        assert ids == source.encode_start(join(TEMPLATE, [row["text"]]))
     for fragment in FRAGMENTS:
         if "▁▁" not in fragment:
             found = text_ids(tokenizer, "x" + fragment + "y")

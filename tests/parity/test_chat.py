@@ -18,7 +18,7 @@ from trimexport import BuildSpec, SpecError, build, plan
 from trimexport.planning import Plan
 from trimexport.prompt.chat import wrap_in_chat
 from trimexport.prompt.few_shot import choose_shots
-from trimexport.prompt.template import parse_template
+from trimexport.prompt.template import join, parse_template
 from trimexport_runtime import Classifier
 
 LABELS = ("World", "Sports")
@@ -265,3 +265,20 @@ def test_the_template_of_a_file_beside_the_tokenizer(tmp_path: Path) -> None:
     (directory / "chat_template.jinja").write_text(GEMMA, encoding="utf-8")
     assert any(token["content"] == TURN for token in tokenizer_definition()["added_tokens"])
     assert TURN + "user\nIs this" in planned(directory).prompt.template.source
+
+
+def test_fields_in_a_user_s_turn(chat_model: Callable[[str], Path]) -> None:
+    """Judged by the rendering of the texts themselves."""
+    directory = chat_model(THINKING)
+    prompt = "{rules=Answer.}\n{{Query}}: {query} \nText: {text} ."
+    found = planned(directory, prompt, "Be brief.")
+    assert [field.default for field in found.prompt.fields] == ["Answer.", None, None]
+    judge = AutoTokenizer.from_pretrained(directory)
+    said = "Answer.\n{Query}: a good film \nText: dull ."
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": said}]
+    whole = judge.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    template = found.prompt.template
+    assert join(template, ["Answer.", "a good film", "dull"]) == whole
+    assert parse_template(template.source).fields == template.fields

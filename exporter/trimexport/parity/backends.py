@@ -152,6 +152,9 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
 def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits | NotRun:
     """The logits that Optimum's `ORTModelForSequenceClassification` gives for the bundle's files,
     tokenizer included, in a Python environment of its own."""
+    if not all(isinstance(text, str) for text in inputs.texts):
+        reason = "it is asked with single texts, and the bundle's prompt takes several"
+        return NotRun(name, OPTIMUM, reason)
     variant = inputs.manifest.variant(name)
     request = {
         "bundle": str(inputs.bundle.resolve()),

@@ -24,7 +24,8 @@ def processor_for(
     more such fields, and where fields have white space of their own before them, which no
     post-processor writes.
 
-    A prompt with two such fields leaves a text without a second one as it is.
+    With two such fields, a text without a second one has an empty one behind it: transformers takes
+    `tokenizer(query, "")` for that.
 
     Args:
         definition: the bundle's tokenizer.json.
@@ -42,12 +43,11 @@ def processor_for(
         token = source.token(part)
         tokens[token] = {"id": token, "ids": [part], "tokens": [token]}
         row.append({"SpecialToken": {"id": token, "type_id": 0}})
-    first, second = ({"Sequence": {"id": letter, "type_id": 0}} for letter in _PAIR)
-    pair = len(required) == len(_PAIR)
+    second: Definition = {"Sequence": {"id": _PAIR[1], "type_id": 0}}
     return {
         "type": "TemplateProcessing",
-        "single": [first] if pair else row,
-        "pair": row if pair else [*row, second],
+        "single": [part for part in row if part != second],
+        "pair": row if second in row else [*row, second],
         "special_tokens": tokens,
     }
 
