@@ -139,6 +139,8 @@ def _check(manifest: Manifest) -> None:
     names = [it.name for it in manifest.prompt.places]
     if len(set(names)) < len(names) or (limit.field or names[-1]) not in names:
         raise ValueError(f"the prompt has the fields {names}, of which {limit.field!r} is cut")
+    if all(it.default is not None for it in manifest.prompt.places):
+        raise ValueError(f"of the prompt's fields {names} none has to be given")
     if calibration is not None and len(calibration.bias) != len(manifest.labels):
         raise ValueError(
             f"the calibration has {len(calibration.bias)} numbers, not {len(manifest.labels)}"

@@ -128,11 +128,11 @@ def classify(
       trimexport-run classify build/relevance --pair "who wrote it" "It was written by Ann."
       trimexport-run classify build/relevance --file pairs.csv --columns query=q,document=passage
     """
+    given = Given(texts, pair, file, column, columns)
     if output is None:
         for name in ("resume", "force", "engine", "workers"):
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
-        given = Given(texts, pair, file, column, columns)
         check_given(given)
         lines = records(given, read_manifest(bundle).prompt.places)
         prepare_stdout(as_json)
@@ -141,6 +141,7 @@ def classify(
         return
     if file is None or texts or pair:
         raise click.UsageError("-o takes its texts from --file FILE or --file DIRECTORY.")
+    check_given(given)
     if resume and force:
         raise click.UsageError("Give --resume or --force, not both.")
     from .jobs.command import run_job  # here, so that other calls do not load it

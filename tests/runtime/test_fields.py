@@ -40,6 +40,9 @@ ROWS: list[dict[str, Any]] = [
 LONG = "word " * 100  # more than the limit of 64 tokens
 
 
+WRITTEN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=9)
+
+
 def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(item) for item in arguments], input=stdin)
 
@@ -175,6 +178,17 @@ def test_fields_are_columns(tmp_path: Path, kind: str) -> None:
     assert line == Line(first, expected)
 
 
+@REUSE
+@given(st.lists(st.fixed_dictionaries({"query": WRITTEN, "document": WRITTEN}), min_size=1))
+def test_rows_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    for kind in ("csv", "jsonl", "parquet"):
+        lines = read_file(write(folder / f"a.{kind}", rows), COLUMNS)
+        assert [getattr(line, "text", None) for line in lines] == rows
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_null_is_a_bad_row_or_leaves_a_default(tmp_path: Path, kind: str) -> None:
     rows = [{"instruction": "do", **ROWS[0]}, {"instruction": None, **ROWS[0]}]
@@ -293,8 +307,9 @@ def test_columns_that_cannot_be_read(pairs: Path, named: str, message: str) -> N
     result = run("classify", pairs, "--file", "a.csv", "--columns", named)
     assert result.exit_code == 2
     assert message in result.stderr
-    both = run("classify", pairs, "--file", "a", "--column", "a", "--columns", "query=a")
-    assert "Give --column or --columns, not both." in both.stderr
+    for more in ((), ("-o", "out.csv")):
+        both = run("classify", pairs, "--file", "a", "--column", "a", "--columns", "query=a", *more)
+        assert "Give --column or --columns, not both." in both.stderr
     alone = run("classify", pairs, "--pair", "a", "b", "--columns", "query=a")
     assert "--columns names what --file has; give --file too." in alone.stderr
 

@@ -145,6 +145,7 @@ def _remove(raw: dict[str, Any], path: str) -> None:
         ("score", {"kind": "logit"}, "3 labels do not fit the score 'logit'"),
         ("score", {"threshold": 1.5}, r"the score's threshold is 1\.5, not from 0 to 1"),
         ("prompt/fields", [{"name": "a"}, {"name": "a"}], r"has the fields \['a', 'a'\], of which"),
+        ("prompt/fields", [{"name": "a", "default": ""}], r"fields \['a'\] none has to be given"),
         ("text_limit/field", "query", r"has the fields \['text'\], of which 'query' is cut"),
         ("prompt", None, "prompt is null, not an object"),
         ("prompt/prefix_ids", "123", r'prompt\.prefix_ids is "123", not a list'),
@@ -206,7 +207,8 @@ def _fill(raw: dict[str, Any]) -> None:
     """Give a manifest a value for each of its fields, those that may be missing included."""
     raw["labels"][0]["sequences"] = [[4, 5], [6]]
     field = {"name": "query", "before": [7], "lead": " ", "default": "what it is about"}
-    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field]}
+    document = {"name": "document", "before": [], "lead": "", "default": None}
+    raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field, document]}
     raw["text_limit"]["field"] = "query"
     raw["score"] = {"kind": "independent", "scale": 0.5, "shift": -1.0, "sigmoid": False}
     raw["score"]["threshold"] = 0.4

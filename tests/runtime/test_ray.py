@@ -117,7 +117,7 @@ context = ray.data.DataContext.get_current()
 context.target_max_block_size = 12345
 before = context.enable_progress_bars, sys.stdout
 bundle, texts, output = map(Path, sys.argv[1:])
-run(Job(bundle, texts, output, engine="ray"), Progress("texts"))
+run(Job(bundle, texts, output, columns={"query": "q"}, engine="ray"), Progress("texts"))
 assert ray.is_initialized()
 assert (context.enable_progress_bars, sys.stdout) == before
 assert context.target_max_block_size == 12345
@@ -125,14 +125,17 @@ print(ray.get(ray.remote(lambda: 7).remote()))
 """
 
 
-def test_a_session_of_the_caller_s_own_stays(bundle: Path, tmp_path: Path) -> None:
+def test_a_session_of_the_caller_s_own_stays(pairs: Path, tmp_path: Path) -> None:
+    """And a job of several fields has the columns that it names."""
     wheels = needs_wheels("ray")
     given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    given.write_text(json.dumps({"text": "one"}))
-    found = run_with([wheels], "-c", OWN, str(bundle), str(given), str(output), timeout=5 * MINUTE)
+    given.write_text(json.dumps({"q": "one", "document": "two"}))
+    found = run_with([wheels], "-c", OWN, str(pairs), str(given), str(output), timeout=5 * MINUTE)
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[-1] == "7"
-    assert json.loads(output.read_text())["text"] == "one"
+    row = json.loads(output.read_text())
+    assert (row["query"], row["document"]) == ("one", "two")
+    assert row["label"]
 
 
 def test_without_ray(bundle: Path, tmp_path: Path) -> None:

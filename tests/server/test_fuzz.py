@@ -36,6 +36,12 @@ VALID: list[tuple[str, dict[str, Any]]] = [
             "parameters": {"truncate": False, "binary_data_output": True},
         },
     ),
+    ("/classify?model=p", {"texts": [["a film", "dull"], {"query": "a", "document": "b"}]}),
+    ("/predict?model=p", {"inputs": [["a film", "dull"]]}),
+    (
+        "/v2/models/p/infer",
+        {"inputs": [TENSOR | {"name": "query"}, TENSOR | {"name": "document"}]},
+    ),
 ]
 PATHS = (
     "/", "*", "/health", "/info", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/b",
@@ -150,8 +156,9 @@ def _end(server: Server) -> None:
     assert not [line for line in lines if line.get("level") == "error" or line.get("status") == 500]
 
 
-def test_requests(serve: Serve, bundle: Path) -> None:
-    server = serve(f"b={bundle}", "--cors-origin", "https://a.example", "--max-body", 9000)
+def test_requests(serve: Serve, bundle: Path, pairs: Path) -> None:
+    options = ("--cors-origin", "https://a.example", "--max-body", 9000)
+    server = serve(f"b={bundle}", f"p={pairs}", *options)
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None)
     @given(requests())
