@@ -243,8 +243,8 @@ class Classifier:
             )
         if not isinstance(texts, Iterable):
             raise InputError(f"texts must be {what}, this is {type(texts).__name__}")
-        apart = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
-        if len(names) > 1 and texts and apart:
+        pair = isinstance(texts, list | tuple) and {isinstance(text, str) for text in texts}
+        if len(names) > 1 and pair == {True}:
             raise InputError(
                 f"texts must be {what}, and this has single texts; put those that belong together "
                 f"into one: classify([{example}])"

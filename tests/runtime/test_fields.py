@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimexport_runtime import Classifier, InputError, read_manifest
+from runtime.conftest import MakeBundle
+from trimexport_runtime import Classifier, InputError, Manifest, read_manifest
 from trimexport_runtime.cli import main
 from trimexport_runtime.columns import Column, columns_for
 from trimexport_runtime.errors import ColumnError, NoRoomError
@@ -293,6 +295,26 @@ def test_a_pair_for_one_field(bundle: Path) -> None:
     result = run("classify", bundle, "--pair", "a", "b")
     assert result.exit_code == 1
     assert "--pair gives two texts, and the bundle's prompt takes one (text)" in result.stderr
+
+
+def test_one_text_where_the_other_field_has_a_default(make_bundle: MakeBundle) -> None:
+    """On the command line, on standard input, and in lines of a file."""
+
+    def change(manifest: Manifest) -> Manifest:
+        fields = (Field("policy", default="be nice"), Field("text", before=(9,)))
+        prompt = replace(manifest.prompt, fields=fields)
+        return replace(manifest, format_version=2, prompt=prompt)
+
+    bundle = make_bundle(change=change)
+    (expected,) = Classifier.load(bundle).classify(["witty"])
+    assert expected.tokens == Classifier.load(bundle).classify([{"text": "witty"}])[0].tokens
+    Path(bundle, "a.txt").write_text("witty\n")
+    for arguments in (("witty",), ("-",), ("--file", bundle / "a.txt")):
+        (found,) = objects(run("classify", bundle, "--json", *arguments, stdin=b"witty"))
+        assert (found["text"], found["tokens"]) == ("witty", expected.tokens)
+        assert "policy" not in found
+    pair = run("classify", bundle, "--pair", "a", "b")
+    assert "--pair gives two texts, and the bundle's prompt takes one (text)" in pair.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from server.conftest import Serve, Server
 from trimexport_runtime import Classifier, Prediction, read_manifest
+from trimexport_runtime.manifest import Field
+from trimexport_runtime.server import tei
+from trimexport_runtime.server.refusals import Refusal
 
 PAIRS = [("who wrote it", "Ann, in March"), ("schön – 好", ""), ("", "dull"), ("a", "a <eos> b")]
 NAMED: list[dict[str, str]] = [{"query": one, "document": other} for one, other in PAIRS]
@@ -127,6 +131,18 @@ def test_what_is_refused_of_pairs(serve: Serve, pairs: Path, bundle: Path) -> No
     limit = read_manifest(pairs).text_limit.tokens
     (found,) = answer["predictions"]
     assert (found["truncated"], found["tokens"]) == (True, limit)
+
+
+def test_prompts_that_take_one_text_or_three() -> None:
+    """Of text-embeddings-inference's requests the first may be any, and none fits the other."""
+    one = (Field("policy", default="a"), Field("text"))
+    assert tei.read({"inputs": "a"}, "end", one).texts == ["a"]
+    assert tei.read({"inputs": [["a"], ["b"]]}, "end", one).texts == ["a", "b"]
+    with pytest.raises(Refusal, match="this classifier takes single ones"):
+        tei.read({"inputs": ["a", "b"]}, "end", one)
+    three = tuple(map(Field, ("query", "document", "answer")))
+    with pytest.raises(Refusal, match=r"takes 3 together \(query, document, answer\); send"):
+        tei.read({"inputs": ["a", "b"]}, "end", three)
 
 
 def test_what_is_said_of_the_fields(serve: Serve, pairs: Path, bundle: Path) -> None:
