@@ -1,9 +1,5 @@
-"""Bundles for pairs of texts and with other scores, made of the tiny bundle: its graph takes ids,
-whatever they are of.
-
-The prompt becomes `Review:[ instruction]\\nQ: {query}\\nD: {passage}\\nSentiment:`, and of a score
-with one logit the graph's two logits become their difference.
-"""
+"""The tiny bundle with other scores, and for pairs of texts: its graph takes ids, whatever they are
+of, and of a score with one logit its two logits become their difference."""
 
 from __future__ import annotations
 
@@ -16,11 +12,13 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 import tiny
 from trimexport_runtime.score import LOG_ODDS, LOGIT
 
 DEFAULT = "Is it an answer?"
+QUERY_IDS, PASSAGE_IDS = (956, 840), (519,)  # between the fields, as before the text and behind it
 GRAPH = "onnx/model.onnx"
 
 
@@ -43,20 +41,26 @@ def scored_bundle(
 
 
 def pair_bundle(directory: Path, kind: str, *, sigmoid: bool = True) -> Path:
-    """The same with the prompt above."""
+    """The same whose prompt has the fields instruction, with a default, query and passage. Its
+    tokenizer.json puts the ids between them into pairs."""
     scored_bundle(directory, kind, sigmoid=sigmoid)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-
-    def before(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    default = tokenizer.encode(DEFAULT, add_special_tokens=False).ids
+    pieces = [*default, *QUERY_IDS], list(PASSAGE_IDS)
+    parts = [(tokenizer.id_to_token(it), it) for it in (*pieces[0], *pieces[1])]
+    names = [" ".join(tokenizer.id_to_token(it) + ":0" for it in piece) for piece in pieces]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{names[0]} $A:0", pair=f"{names[0]} $A:0 {names[1]} $B:0", special_tokens=parts
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
 
     def change(raw: dict[str, Any]) -> None:
-        raw["prompt"]["template"] = "Review:{instruction=…}\nQ: {query}\nD: {passage}\nSentiment:"
         raw["prompt"]["fields"] = [
-            {"name": "instruction", "lead": " ", "default": DEFAULT},
-            {"name": "query", "before": before("\nQ:"), "lead": " "},
-            {"name": "passage", "before": before("\nD:"), "lead": " "},
+            {"name": "instruction", "default": DEFAULT},
+            {"name": "query", "before": list(QUERY_IDS)},
+            {"name": "passage", "before": list(PASSAGE_IDS)},
         ]
+        _note_files(raw, directory)
 
     tiny.edit_json(directory / "trimexport.json", change)
     return directory

@@ -56,7 +56,7 @@ class Server:
         """End it; its exit status and the rest of its log."""
         self.process.send_signal(number)
         self.process.wait(timeout=60)
-        _, *lines = self.log.read_text().splitlines()
+        _, *lines = self.log.read_text().removesuffix("\n").split("\n")
         return self.process.returncode, [json.loads(line) for line in lines]
 
 

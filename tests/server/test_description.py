@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 from packages import needs_wheels, run_with
+from scored_bundles import pair_bundle
 from server.conftest import Serve
+from trimexport_runtime.score import LOG_ODDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "server.md"
 UNDESCRIBED = {
     "/docs",
     "/openapi.json",
+    "/v1/score",
     "/v2/models/{name}/versions/1",
     "/v2/models/{name}/versions/1/infer",
     "/v2/models/{name}/versions/1/ready",
@@ -35,7 +38,8 @@ def test_no_route_is_served_and_undescribed(serve: Serve, bundle: Path) -> None:
         status, _, headers = server.ask("TRACE", path.replace("{name}", server.name))
         assert status == 405
         methods = {method.lower() for method in headers["allow"].split(", ")} - {"head"}
-        assert methods == set(operations.get(path.replace("/versions/1", ""), ("get",)))
+        described = path.replace("/versions/1", "").replace("/v1/score", "/score")
+        assert methods == set(operations.get(described, ("get",)))
 
 
 def test_the_page_and_the_documentation_name_what_is_described(serve: Serve, bundle: Path) -> None:
@@ -52,7 +56,7 @@ def test_the_page_and_the_documentation_name_what_is_described(serve: Serve, bun
 
 def test_fuzzing(serve: Serve, bundle: Path, tmp_path: Path) -> None:
     wheels = needs_wheels("schemathesis")
-    server = serve(bundle)
+    server = serve(bundle, f"relevance={pair_bundle(tmp_path / 'relevance', LOG_ODDS)}")
     found = run_with(
         [wheels],
         "-m",
@@ -60,16 +64,17 @@ def test_fuzzing(serve: Serve, bundle: Path, tmp_path: Path) -> None:
         "run",
         f"http://127.0.0.1:{server.port}/openapi.json",
         f"--checks={','.join(CHECKS)}",
-        "--max-examples=60",
+        "--max-examples=40",
         "--seed=1",
         "--no-color",
         "--generation-database=none",
         cwd=tmp_path,  # it keeps notes there
     )
     assert found.returncode == 0, found.stdout[-4000:]
-    assert "11 selected / 11 total" in found.stdout
+    assert "16 selected / 16 total" in found.stdout
     lines = [line for line in server.stop()[1] if "status" in line]
     statuses = {line["status"] for line in lines}
     assert {200, 400, 404, 405, 422} <= statuses
     answered = {line["path"] for line in lines if line["status"] == 200}
-    assert {"/predict", "/classify", f"/v2/models/{server.name}/infer"} <= answered
+    scores = {"/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/moderations"}
+    assert {"/predict", "/classify", f"/v2/models/{server.name}/infer"} | scores <= answered

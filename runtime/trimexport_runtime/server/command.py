@@ -107,7 +107,8 @@ def serve(
     log_texts: bool,
 ) -> None:
     """Serve bundles over HTTP: /classify, /predict as text-embeddings-inference, and the Open
-    Inference Protocol under /v2.
+    Inference Protocol under /v2; /rerank, /v1/rerank and /v2/rerank as text-embeddings-inference,
+    Jina and Cohere, /score as vLLM, /v1/moderations as OpenAI.
 
     A bundle is named after its directory, or NAME=BUNDLE names it. Texts that are too long are
     refused here unless a request says truncate; the log is a JSON object a line on standard error.
