@@ -6,8 +6,8 @@ CHECKPOINT is the untrimmed model, BUNDLE what `trimexport build --recipe
 models/qwen3-reranker-0.6b.toml` made of it (or of another recipe with a query and a document), and
 DIR what Optimum Intel exported of it for OpenVINO GenAI's rerank pipeline, which PYTHON has.
 
-Every engine is a process of its own, and all rank the same passages, which are stories of AG News'
-training split, joined and cut to --tokens tokens. PyTorch runs the model as its card does: whole
+Every engine is a process of its own, and all rank the same passages, which are stories of AG News
+test split, joined and cut to --tokens tokens. PyTorch runs the model as its card does: whole
 prompts, padded to the left, and the logits of "yes" and "no"; only the last position is multiplied
 with the output layer. In each round every engine in turn ranks all passages. Printed are the
 median over the rounds of seconds and passages a second, the process' peak memory, and how exact
@@ -103,7 +103,7 @@ def main(
 
 def read_passages(data: Path, checkpoint: Path, count: int, tokens: int) -> list[str]:
     """Passages of so many tokens."""
-    lines = (data / "agnews" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (data / "agnews" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     stories = [json.loads(line)["text"] for line in lines[: 6 * count]]
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     whole = [" ".join(stories[6 * n : 6 * n + 6]) for n in range(count)]
