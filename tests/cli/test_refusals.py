@@ -115,12 +115,12 @@ def test_wrong_examples(
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("Review", "has no {text}, it needs exactly one"),
-        ("", "has no {text}, it needs exactly one"),
-        ("{text} {text}", "has 2 {text}, it needs exactly one"),
+        ("Review", "has no field: write {text} where the text"),
+        ("", "has no field: write {text} where the text"),
+        ("{text} {text}", "has the field {text} 2 times; write it once"),
         ("{text} {", "has a single '{'"),
         ("a } {text}", "has a single '}'"),
-        ("{{text}}", "has no {text}"),
+        ("{{text}}", "has no field"),
         ("x " * 200 + "{text}", "tokens and leaves none for a text; shorten it"),
     ],
 )
