@@ -113,6 +113,23 @@ def capped_bundle() -> Path:
     return build(spec, output, sample=Texts(TEXTS), engines=False).directory
 
 
+@functools.cache
+def odds_bundle() -> Path:
+    """The bundle of the tiny model's log-odds, scaled and shifted; one label has two words. Built
+    once. Shared: copy it to change it."""
+    spec = BuildSpec(
+        model=str(tiny_model()),
+        labels=("positive", "negative"),
+        verbalizers={"positive": ("good", "great")},
+        prompt=PROMPT,
+        precision=("fp32",),
+        score="log-odds",
+        score_scale=0.5,
+        score_shift=-1.5,
+    )
+    return build(spec, tiny_root() / "odds-bundle", sample=Texts(TEXTS)).directory
+
+
 def spoil(bundle: Path, text: str) -> None:
     """Give the last token of a text NaN in the embedding of a bundle in float32."""
     token = TextEncoder.load(bundle, read_manifest(bundle)).encode(text).ids[-1]

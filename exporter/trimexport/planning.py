@@ -23,6 +23,7 @@ from .prompt.fine_tuned import (
     without_padding,
 )
 from .prompt.label_trie import Trie
+from .prompt.logit_score import check_saved_tokens, with_saved_score
 from .prompt.template import PromptIds, PromptTemplate, parse_template, tokenise_prompt
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
@@ -106,6 +107,7 @@ def plan(spec: BuildSpec) -> Plan:
         SpecError: labels, prompt or limit that cannot be built.
         CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
+    spec, saved = with_saved_score(spec)
     setting = set_up(spec)
     checkpoint, prompt = setting.checkpoint, setting.prompt
     verbalizer = None
@@ -118,6 +120,8 @@ def plan(spec: BuildSpec) -> Plan:
         verbalizer = make_verbalizer(
             labels, spec.verbalizers, prompt.template, setting.tokenizer, ends, spec.score
         )
+        if saved is not None:
+            check_saved_tokens(verbalizer, saved)
     limit = _text_limit(spec, checkpoint, prompt, verbalizer)
     return Plan(
         **vars(replace(setting, limit=limit)),

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from transformers import pipeline
 
 import families
 import tiny
 from models import TEXTS, pipeline_logits
-from trimexport_runtime import read_manifest
+from trimexport import BuildSpec, SpecError, build, evaluate
+from trimexport.cli import main as exporter
+from trimexport_runtime import Classifier, Prediction, read_manifest
 from trimexport_runtime.cli import main as runtime
 
 Invoke = Callable[..., Result]
@@ -151,7 +154,7 @@ def test_numbered_labels_are_named(tiny_invoke: Invoke, stars: Path, tmp_path: P
     [
         (("--labels", "good,fair,bad"), "has 3 labels of its own, bad, fair, good; drop --labels"),
         (("--labels", "bad,good"), "has 3 labels of its own"),
-        (("--labels", "one"), 'there is 1 label ("one")'),
+        (("--labels", "one"), "has 3 labels of its own"),
         (("--verbalize", "bad=awful"), "whose labels need no words; drop --verbalize"),
         (("--prompt", "no place"), "has no {text}, it needs exactly one"),
         (("--chat",), "was not trained to answer in a chat; drop --chat"),
@@ -183,10 +186,85 @@ def test_what_it_would_say(tiny_refused: Refused, stars: Path) -> None:
     assert "is a fine-tuned classifier, which says nothing but its labels; drop --text" in said
 
 
-def test_regression(tiny_refused: Refused, tmp_path: Path) -> None:
-    directory = families.make("gpt2", tmp_path / "model", classifier=True, layers=1, num_labels=1)
-    said = tiny_refused("inspect", "--model", directory)
-    assert "does not choose one of several labels (it has 1 output); regression" in said
+def scores_of(directory: Path, texts: list[str]) -> np.ndarray[Any, Any]:
+    """What transformers' own pipeline says of each label, [texts, labels]."""
+    classify = pipeline("text-classification", model=str(directory), top_k=None)
+    names = classify.model.config.id2label
+    rows = [{it["label"]: it["score"] for it in classify([text])[0]} for text in texts]
+    return np.array([[row[names[at]] for at in sorted(names)] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("llama3", {"num_labels": 1}),
+        ("gpt2", {"num_labels": 1, "problem_type": "regression", "pad_token_id": 0}),
+        ("llama3", {"id2label": NAMES, "problem_type": "multi_label_classification"}),
+    ],
+    ids=["sigmoid", "regression", "multi-label"],
+)
+def test_heads_of_other_kinds(family: str, kind: dict[str, Any], tmp_path: Path) -> None:
+    """As transformers' pipeline gives them; in int8 the same bits in any batch."""
+    directory = families.make(family, tmp_path / "model", classifier=True, layers=1, **kind)
+    spec = BuildSpec(model=str(directory), precision=("fp32", "int8"))
+    built = build(spec, tmp_path / "bundle")
+    assert built.report.reference_accuracy is None
+    texts = [text for text in TEXTS if text]
+    expected = scores_of(directory, texts)
+    assert expected.std() > 0.1, "a model that says nothing proves nothing"
+    for variant, near in (("fp32", 1e-4), ("int8", 0.1 * max(1.0, float(expected.std())))):
+        classifier = Classifier.load(built.directory, variant=variant)
+        found = classifier.classify(texts)
+        shares = np.array([it.probabilities for it in found])
+        assert np.abs(shares - expected).max() < near, variant
+        together = classifier.logits(texts)
+        for text, row in zip(texts, together, strict=True):
+            assert np.array_equal(classifier.logits([text])[0], row)
+        assert np.array_equal(classifier.logits(texts[::-1]), together[::-1])
+    if "id2label" in kind:
+        check_independent(built.directory, found)
+    else:
+        assert [it.score for it in found] == pytest.approx(together[:, 0].tolist())
+        cells = run("classify", built.directory, texts[0]).stdout.split("\t")
+        assert len(cells) == (3 if "problem_type" in kind else 4)
+    config = json.loads((built.directory / "config.json").read_text())
+    assert config.get("problem_type") == kind.get("problem_type")
+    assert len(config["id2label"]) == together.shape[1]
+
+
+def check_independent(bundle: Path, found: list[Prediction]) -> None:
+    """Labels from the threshold on, in JSON, for people, and judged by texts with several."""
+    texts = [text for text in TEXTS if text]
+    names = tuple(NAMES.values())
+    for prediction in found:
+        pairs = zip(names, prediction.probabilities, strict=True)
+        assert prediction.labels == tuple(name for name, share in pairs if share >= 0.5)
+        assert prediction.probability == max(prediction.probabilities)
+    answered = said_by(run("classify", bundle, *texts, "--variant", "int8", "--json"))
+    assert [tuple(it["labels"]) for it in answered] == [it.labels for it in found]
+    assert all("score" not in it for it in answered)
+    shown = run("classify", bundle, *texts, "--variant", "int8").stdout.splitlines()
+    assert [it.split("\t")[0] for it in shown] == [", ".join(it.labels) or "-" for it in found]
+    data = bundle.parent / "gold.jsonl"
+    gold = [{"text": text, "label": list(it.labels)} for text, it in zip(texts, found, strict=True)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in gold), encoding="utf-8")
+    command = ("eval", str(bundle), str(data), "--variant", "int8")
+    for more in ((), ("--threshold", "0.5"), ("--threshold", "auto")):
+        done = CliRunner().invoke(exporter, [*command, *more, "--json"])
+        assert done.exit_code == 0, done.output
+        (scores,) = json.loads(done.stdout)["variants"]
+        assert (scores["exact"], scores["micro_f1"], scores["macro_f1"]) == (1.0, 1.0, 1.0)
+        assert (scores["best_threshold"] is None) == ("auto" not in more)
+    shown = CliRunner().invoke(exporter, [*command, "--threshold", "auto"]).stdout.splitlines()
+    assert "the best on these texts" in shown[1]
+    done = CliRunner().invoke(exporter, [*command, "--threshold", "often"])
+    assert "--threshold is 'often'; give a probability from 0 to 1, or auto" in done.output
+    done = CliRunner().invoke(exporter, [*command, "--threshold", "2"])
+    assert "the threshold is 2; give a probability from 0 to 1, or auto" in done.output
+    done = CliRunner().invoke(exporter, [*command, "--abstain-below", "0.5"])
+    assert "--abstain-below is of labels of which one is true; leave it out" in done.output
+    with pytest.raises(SpecError, match="are independent, and a text may have several"):
+        evaluate(bundle, data)
 
 
 CHAT = (

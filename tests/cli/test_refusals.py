@@ -51,6 +51,19 @@ def test_wrong_labels(tiny_refused: Refused, labels: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--score", "logit"), "the score logit is made of 1 label, not of 2"),
+        (("--score", "sigmoid"), 'score is "sigmoid"; give one of softmax, log-odds, logit'),
+        (("--score-shift", "2"), "drop them, or give --score log-odds or logit"),
+        (("--score", "log-odds", "--score-scale", "0"), "score-scale is 0, with which every"),
+    ],
+)
+def test_wrong_scores(tiny_refused: Refused, options: tuple[str, ...], message: str) -> None:
+    assert message in tiny_refused("build", *LABELS, *PROMPT, *options, "-o", "out")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ("mixed=fair", '--verbalize names "mixed", which is no label; the labels are "positive"'),

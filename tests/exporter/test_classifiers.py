@@ -20,7 +20,7 @@ from trimexport.inspection.sizes import inspect_plan
 from trimexport.inspection.table import inspection_table
 from trimexport.planning import Plan
 from trimexport.prompt.fine_tuned import without_padding
-from trimexport_runtime.bundle import Variant, read_manifest, to_json
+from trimexport_runtime.bundle import Score, Variant, read_manifest, to_json
 
 NAMES = {0: "bad", 1: "fair", 2: "good"}
 PROMPT = "Review: {text}\nIs it good?"
@@ -33,6 +33,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GPT-2 with a layer of three labels, and a tokenizer without a start token."""
     directory = tmp_path_factory.mktemp("classifier") / "stars"
     return families.make("gpt2", directory, classifier=True, id2label=NAMES, pad_token_id=0)
+
+
+@pytest.fixture(scope="module")
+def one_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a layer of one."""
+    directory = tmp_path_factory.mktemp("classifier") / "one"
+    return families.make("gpt2", directory, classifier=True, num_labels=1, pad_token_id=0)
 
 
 @pytest.fixture
@@ -81,10 +88,13 @@ def test_padding_that_is_no_token(make: Make, padding: object) -> None:
     inspect_plan(found)
 
 
-def test_ten_labels_are_not_sorted_as_words(make: Make) -> None:
+def test_ten_labels_are_not_sorted_as_words(tmp_path: Path) -> None:
     names = [f"label {index}" for index in range(11)]
-    found = planned(make(id2label=dict(sorted(numbered(*names).items()))))
-    assert found.labels == tuple(names)
+    own = dict(enumerate(names))
+    directory = families.make("gpt2", tmp_path / "many", classifier=True, layers=1, id2label=own)
+    shuffled = dict(sorted(numbered(*names).items()))
+    tiny.edit_json(directory / "config.json", lambda it: it.update(id2label=shuffled))
+    assert planned(directory).labels == tuple(names)
 
 
 def test_labels_that_are_only_numbered_can_be_named(make: Make) -> None:
@@ -124,21 +134,48 @@ def test_examples_for_a_model_that_does_not_learn_from_them(whole: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "score"),
     [
-        ({"id2label": numbered("LABEL_0")}, "(it has 1 output)"),
-        ({"id2label": numbered("LABEL_0"), "problem_type": "regression"}, "(regression)"),
-        ({"problem_type": "regression"}, "(regression)"),
-        ({"problem_type": "multi_label_classification"}, "(multi_label_classification)"),
+        ({}, Score()),
+        ({"problem_type": "single_label_classification"}, Score()),
+        ({"problem_type": "multi_label_classification"}, Score("independent")),
     ],
 )
-def test_a_problem_without_one_answer(make: Make, change: dict[str, Any], message: str) -> None:
-    message = f"does not choose one of several labels {message}; regression and multi-label"
-    refused(make(**change), message, kind=UnsupportedError)
+def test_a_score_as_transformers_pipeline_reads_it(
+    make: Make, change: dict[str, Any], score: Score
+) -> None:
+    assert planned(make(**change)).score == score
 
 
-def test_one_of_several_labels_may_be_said_to_be_the_problem(make: Make) -> None:
-    assert planned(make(problem_type="single_label_classification")).labels[0] == "bad"
+@pytest.mark.parametrize(
+    ("change", "score"),
+    [
+        ({}, Score("logit")),
+        ({"problem_type": "multi_label_classification"}, Score("logit")),
+        ({"problem_type": "regression"}, Score("logit", sigmoid=False)),
+    ],
+)
+def test_a_score_of_one_output(
+    one_output: Path, tmp_path: Path, change: dict[str, Any], score: Score
+) -> None:
+    directory = shutil.copytree(one_output, tmp_path / "one")
+    tiny.edit_json(directory / "config.json", lambda it: it.update(change))
+    found = planned(directory)
+    assert (found.score, found.labels, found.outputs) == (score, ("LABEL_0",), 1)
+    assert planned(directory, labels=("relevant",)).labels == ("relevant",)
+    refused(directory, "has 1 labels of its own, LABEL_0; drop --labels", labels=("a", "b"))
+
+
+@pytest.mark.parametrize("problem", ["regression", "ranking"])
+def test_a_problem_that_no_score_answers(make: Make, problem: str) -> None:
+    message = f"has the problem_type {problem} and 3 outputs; a bundle answers with one label of"
+    refused(make(problem_type=problem), message, kind=UnsupportedError)
+
+
+@pytest.mark.parametrize("score", ["log-odds", "logit"])
+def test_a_score_for_a_model_that_has_its_own(whole: Path, score: str) -> None:
+    message = "is a fine-tuned classifier, whose score is what it was trained for; drop --score"
+    refused(whole, message, score=score)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +190,10 @@ def test_names_that_tell_nothing_apart(make: Make, names: dict[str, str], messag
     refused(make(id2label=names), message)
 
 
-def test_fewer_names_than_rows(make: Make) -> None:
-    found = planned(make(id2label=numbered("bad", "good")))
-    with pytest.raises(
-        CheckpointError, match=r"score.weight .* is \[3, 64\], the configuration makes"
-    ):
-        inspect_plan(found)
+@pytest.mark.parametrize("names", [("bad", "good"), ("a", "b", "c", "d"), ("bad",)])
+def test_as_many_names_as_rows(make: Make, names: tuple[str, ...]) -> None:
+    message = f"label{'s' * (len(names) > 1)} (id2label), and the output layer score.weight has 3"
+    refused(make(id2label=numbered(*names)), message, kind=CheckpointError)
 
 
 def test_the_text_alone_is_the_prompt(whole: Path) -> None:

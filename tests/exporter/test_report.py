@@ -26,6 +26,7 @@ from trimexport.parity.tolerance import TOLERANCES
 from trimexport.parity.verdict import measured, require
 from trimexport.parity.warnings import doubts, warnings
 from trimexport_runtime import read_manifest
+from trimexport_runtime.score import Score
 
 VOID = {"meta", "link", "br", "img", "circle", "rect", "line"}
 
@@ -242,6 +243,28 @@ def test_texts_that_cannot_judge() -> None:
         for shown in (table(found), markdown(found), _parsed(html_page(found)).text):
             assert said in shown
         assert doubts(replace(found, variants=_report().variants)) is None, "float32 needs no more"
+
+
+@pytest.mark.parametrize(
+    ("score", "labels", "said"),
+    [
+        (Score("log-odds"), ("yes", "no"), "the untrimmed model answers 'no' to 20 of 20 texts"),
+        (Score("logit"), ("yes",), "the untrimmed model answers 'not yes' to 20 of 20 texts"),
+        (Score("independent"), ("a", "b"), "'not a label' to 20 of 20 texts and labels"),
+        (Score("logit", sigmoid=False), ("stars",), None),
+    ],
+)
+def test_texts_that_a_score_cannot_be_judged_by(
+    score: Score, labels: tuple[str, ...], said: str | None
+) -> None:
+    """Of a number that is no probability the side of 0 says nothing, nor does a single label's
+    mass."""
+    low = LabelMass(0.9 if score.kind != "logit" else 0.01, 0.0)
+    alike = np.tile([0.1, 0.9], (20, 1))
+    good = _quantised(_report(texts=20, score=score, labels=labels, mass=low))
+    assert doubts(good) is None
+    found = doubts(replace(good, reference_probabilities=alike))
+    assert found is None if said is None else found is not None and said in found
 
 
 def test_the_verdict_names_what_cannot_be_judged() -> None:

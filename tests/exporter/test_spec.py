@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from trimexport import BuildSpec, SpecError, read_recipe
-from trimexport.spec import parse_names, parse_verbalizers
+from trimexport.spec import SCORES, parse_names, parse_verbalizers
+from trimexport_runtime.score import INDEPENDENT, KINDS
 
 WHOLE = """
 model = "google/gemma-2b"
@@ -23,6 +25,9 @@ truncate = "start"
 notice = "Terms apply."
 chat = true
 system = "Answer in one word."
+score = "log-odds"
+score_scale = 2
+score_shift = -1.5
 
 [verbalizers]
 positive = ["good", "great"]
@@ -56,6 +61,9 @@ def test_a_recipe_names_everything(recipe: Any) -> None:
         notice="Terms apply.",
         chat=True,
         system="Answer in one word.",
+        score="log-odds",
+        score_scale=2.0,
+        score_shift=-1.5,
         verbalizers={"positive": ("good", "great"), "negative": ("bad",)},
     )
 
@@ -127,6 +135,33 @@ def test_a_name_that_the_system_refuses_is_not_beside_the_recipe(recipe: Any, ke
 def test_what_is_wrong_with_a_recipe_is_said(recipe: Any, text: str, message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         read_recipe(recipe(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"score": "sigmoid"}, 'score is "sigmoid"; give one of softmax, log-odds, logit'),
+        ({"score": "logit", "score_scale": 0.0}, "score-scale is 0, with which every score"),
+        ({"score": "logit", "score_scale": math.inf}, "score-scale is inf, with which"),
+        ({"score": "logit", "score_shift": math.nan}, "score-shift is nan, with which"),
+        ({"score_scale": 2.0}, "score-scale and score-shift change a single score"),
+        ({"score_shift": 1.0}, "drop them, or give --score log-odds or logit"),
+    ],
+)
+def test_a_score_that_cannot_be_built(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        BuildSpec(model="m", labels=("a", "b"), **given)
+
+
+def test_a_recipe_s_scale_is_a_number(recipe: Any) -> None:
+    for value in ("true", '"2"'):
+        text = f'{NEEDED}score = "log-odds"\nscore_scale = {value}\n'
+        with pytest.raises(SpecError, match="it has to be a number"):
+            read_recipe(recipe(text))
+
+
+def test_scores_are_called_what_the_runtime_calls_them() -> None:
+    assert set(SCORES) == {*KINDS} - {INDEPENDENT}
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:

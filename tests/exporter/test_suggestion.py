@@ -331,3 +331,9 @@ def test_words_that_the_model_was_trained_on_are_found() -> None:
     assert found.choices[0].scores.mass > 0.99
     assert found.names is not None
     assert found.names.scores.accuracy < found.choices[0].scores.interval[0]
+
+
+def test_a_score_that_no_words_are_compared_by(tiny_model: Path) -> None:
+    spec = BuildSpec(model=str(tiny_model), labels=("good", "bad"), score="log-odds")
+    with pytest.raises(SpecError, match="the score is log-odds, and words are compared by a soft"):
+        suggest(spec, examples())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -123,3 +124,25 @@ def test_a_word_that_fuses_with_the_prompt(tokenizer: SourceTokenizer) -> None:
     """Two line breaks are one token, so the word's own first token never follows this prompt."""
     with pytest.raises(SpecError, match="fuses with the end of the prompt"):
         make(tokenizer, ["good", "bad"], {"good": ["\ngood"]}, prompt="{text}\nAnswer:\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "score", "message"),
+    [
+        (["good", "bad", "fair"], "log-odds", "the score log-odds is made of 2 labels, not of 3"),
+        (["good"], "log-odds", "name the one that it is high for, then the other: --labels yes,no"),
+        (["good", "bad"], "logit", "the score logit is made of 1 label, not of 2"),
+        (["Sci/Tech"], "logit", 'is 3 tokens ("▁Sci", "/", "Tech"), and the score logit is one'),
+    ],
+)
+def test_labels_that_make_no_such_score(
+    tokenizer: SourceTokenizer, labels: list[str], score: str, message: str
+) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        make_verbalizer(labels, {}, parse_template(PLAIN), tokenizer, score=score)
+
+
+def test_one_label_with_several_words(tokenizer: SourceTokenizer) -> None:
+    words = {"good": ("good", "great")}
+    found = make_verbalizer(["good"], words, parse_template(PLAIN), tokenizer, score="logit")
+    assert (found.group_sizes, found.sequences) == ((2,), ())

@@ -7,6 +7,7 @@ a tolerance. int8 is run with its guard against overflow and without, on every p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from families import make
 from guards import GUARDS, forced
+from tasks import SENTIMENT
 from trimexport import BuildSpec, Texts, build
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.backends.onnxruntime import session_options
@@ -34,9 +36,14 @@ Floats = npt.NDArray[np.float32]
 Subject = tuple[Path, str, str]  # a bundle, one of its variants, int8's guard
 
 # By the fixture of the bundle; what float32 makes of the guard is nothing.
-PROMPTED = [("sentiment", "fp32", "off"), *(("sentiment_int8", "int8", it) for it in GUARDS)]
+PROMPTED = [
+    ("sentiment", "fp32", "off"),
+    *(("sentiment_int8", "int8", it) for it in GUARDS),
+    ("log_odds", "int8", "off"),
+]
 PROMPTLESS = [
     ("promptless", "fp32", "off"),
+    ("one_logit", "fp32", "off"),
     *((bundle, "int8", it) for bundle in ("promptless", "whole_labels") for it in GUARDS),
 ]
 
@@ -62,6 +69,27 @@ def promptless(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     built = build(spec, tmp_path_factory.mktemp("promptless") / "bundle")
     assert built.manifest.prompt.prefix_ids == built.manifest.prompt.suffix_ids == ()
     return built.directory
+
+
+@pytest.fixture(scope="module")
+def one_logit(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one row in its head, whose product may be another kernel's."""
+    spec = BuildSpec(
+        model=str(wide_model),
+        labels=("positive",),
+        prompt="{text}",
+        precision=("fp32",),
+        score="logit",
+    )
+    return build(spec, tmp_path_factory.mktemp("one") / "bundle").directory
+
+
+@pytest.fixture(scope="module")
+def log_odds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """gemma-mini's first task as log-odds, scaled and shifted."""
+    score = {"score": "log-odds", "score_scale": 0.7, "score_shift": -0.3}
+    spec = replace(SENTIMENT, precision=("int8",), **score)
+    return build(spec, tmp_path_factory.mktemp("log-odds") / "bundle").directory
 
 
 @pytest.fixture(scope="module")

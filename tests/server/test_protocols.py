@@ -56,6 +56,30 @@ def test_text_embeddings_inference(server: Server, bundle: Path) -> None:
     assert [it["score"] for it in raw] == sorted(map(float, logits), reverse=True)
 
 
+def test_log_odds_in_every_protocol(serve: Serve) -> None:
+    """text-embeddings-inference gives a sigmoid of each output, here of the first label's."""
+    bundle = tiny.odds_bundle()
+    server, text = serve(bundle), TEXTS[0]
+    (expected,) = Classifier.load(bundle).classify([text])
+    _, answer, _ = server.ask("POST", "/predict", {"inputs": text})
+    assert answer == [{"score": expected.probabilities[0], "label": "positive"}]
+    _, answer, _ = server.ask("POST", "/predict", {"inputs": text, "raw_scores": True})
+    assert answer == [{"score": expected.score, "label": "positive"}]
+    _, answer, _ = server.ask("POST", "/classify", {"texts": [text]})
+    (found,) = answer["predictions"]
+    assert (found["label"], found["score"]) == (expected.label, expected.score)
+    assert tuple(found["probabilities"].values()) == expected.probabilities
+    asked = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}]}
+    path = f"/v2/models/{server.name}"
+    _, answer, _ = server.ask("POST", f"{path}/infer", asked)
+    tensors = {it["name"]: it for it in answer["outputs"]}
+    assert tensors["label"]["data"] == [expected.label]
+    assert tensors["probabilities"]["shape"] == [1, 2]
+    assert tensors["probabilities"]["data"] == pytest.approx(expected.probabilities, rel=1e-6)
+    _, answer, _ = server.ask("GET", path)
+    assert answer["outputs"][1]["shape"] == [-1, 2]
+
+
 def test_the_shapes_of_text_embeddings_inference(server: Server) -> None:
     """A list of one text is one text, of two a pair, which no classifier of texts takes."""
     _, single, _ = server.ask("POST", "/predict", {"inputs": "dull"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,9 @@ from .columns import columns_of
 from .console import ConsoleProgress
 from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
 
+if TYPE_CHECKING:
+    from trimexport.texts import Columns
+
 
 @click.command("eval")
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -23,6 +28,11 @@ from .options import JSON, LABEL_COLUMN, TEXT_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in DATA.")
 @click.option("--variant", help="Variants, or all.  [default: the fastest]")
 @click.option("--abstain-below", type=click.FloatRange(0, 1), help="Give no less sure answers.")
+@click.option(
+    "--threshold",
+    metavar="P|auto",
+    help="From which probability on an independent label is true; auto finds the best on DATA.",
+)
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
@@ -43,6 +53,7 @@ def evaluate(
     names: str | None,
     variant: str | None,
     abstain_below: float | None,
+    threshold: str | None,
     compare: Path | None,
     output: Path | None,
     as_json: bool,
@@ -53,12 +64,22 @@ def evaluate(
     confusion matrix, calibration error and speed, and writes them with plots and the worst mistakes
     as one HTML page, and with every answer as JSON.
 
+    Of independent labels DATA gives each text a list, or several with commas between them. Printed
+    are micro and macro F1 and each label's scores, and no page is written.
+
     \b
     Example:
       trimexport eval build/sentiment sst2/test.jsonl
       trimexport eval build/sentiment test.csv --text-column review --map 0=negative,1=positive
       trimexport eval build/other test.csv --compare build/sentiment/reports/eval-test.json
     """
+    if threshold is not None or _is_independent(bundle):
+        given = {"abstain-below": abstain_below, "compare": compare, "output": output}
+        for name in (name for name, value in given.items() if value is not None):
+            raise click.UsageError(f"--{name} is of labels of which one is true; leave it out.")
+        columns = columns_of(text_column, label_column, names)
+        _evaluate_independent(bundle, data, columns, variant, threshold, as_json)
+        return
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     evaluated = trimexport.evaluate(
         bundle,
@@ -80,3 +101,46 @@ def evaluate(
     for evaluation in evaluated.variants:
         click.echo("\n".join([*text_lines(evaluation, evaluated.labels), ""]))
     click.echo(f"{page}")
+
+
+def _is_independent(bundle: Path) -> bool:
+    """Whether a bundle's labels are independent."""
+    from trimexport_runtime import read_manifest
+    from trimexport_runtime.bundle import INDEPENDENT
+
+    return read_manifest(bundle).score.kind == INDEPENDENT
+
+
+def _evaluate_independent(
+    bundle: Path,
+    data: Path,
+    columns: Columns | None,
+    variant: str | None,
+    threshold: str | None,
+    as_json: bool,
+) -> None:
+    from trimexport.evaluation.multi_label import evaluate_independent, text_lines
+
+    found = evaluate_independent(
+        bundle,
+        data,
+        columns=columns,
+        variants=() if variant is None else parse_names(variant),
+        threshold=None if threshold in (None, "auto") else _probability(threshold),
+        find=threshold == "auto",
+        progress=ConsoleProgress(),
+    )
+    if as_json:
+        value = {"bundle": str(bundle), "data": str(data), "variants": [asdict(it) for it in found]}
+        click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return
+    click.echo("\n\n".join("\n".join(text_lines(scores)) for scores in found))
+
+
+def _probability(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(
+            f"--threshold is {text!r}; give a probability from 0 to 1, or auto."
+        ) from None

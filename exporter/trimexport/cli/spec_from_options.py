@@ -14,6 +14,7 @@ import click
 from trimexport.errors import SpecError
 from trimexport.prompt.template import unescape
 from trimexport.source.families import holds_classifier
+from trimexport.source.logit_score import read_logit_score
 from trimexport.spec import (
     SOFTMAX,
     TENSORRT,
@@ -97,11 +98,14 @@ def _overridden(recipe: BuildSpec, given: Mapping[str, Any]) -> BuildSpec:
 
 
 def _may_have_labels(model: str | None) -> bool:
-    """Whether the model may be a fine-tuned classifier, which brings its labels. A hub id may be
-    one: it is known when its configuration is downloaded. A GGUF file is none."""
+    """Whether the model may be a fine-tuned classifier, or a reranker that sentence-transformers
+    saved, which bring their labels. A hub id may be one: it is known when its configuration is
+    downloaded. A GGUF file is none."""
     if model is None or os.path.isfile(model):
         return False
-    return not os.path.isdir(model) or holds_classifier(Path(model))
+    if not os.path.isdir(model) or holds_classifier(Path(model)):
+        return True
+    return read_logit_score(Path(model)) is not None
 
 
 def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
@@ -116,7 +120,7 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
     own_labels = os.path.isdir(directory) and holds_classifier(directory)
     if labels and not own_labels:
         check_labels(labels, given.get("score", SOFTMAX))
-    if prompt is None and os.path.isdir(directory) and not own_labels:
+    if prompt is None and labels and os.path.isdir(directory) and not own_labels:
         prompt = prompt_for(directory, labels)
     if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)

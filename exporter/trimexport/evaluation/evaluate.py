@@ -9,6 +9,7 @@ from trimexport.errors import SpecError
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts, labels_without_texts
 from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime.bundle import INDEPENDENT, LOGIT
 
 from .earlier import compared, read_earlier
 from .known_texts import LEARNED, learned_from, shown_as_examples
@@ -42,8 +43,9 @@ def evaluate(
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, an earlier evaluation that
-            cannot be read or is of other texts, or an `abstain_below` that is no probability.
+        SpecError: a bundle that does not answer with one label of several, texts that cannot be
+            read or have other labels, an earlier evaluation that cannot be read or is of other
+            texts, or an `abstain_below` that is no probability.
         OutputError: the page cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
@@ -54,6 +56,7 @@ def evaluate(
         check_page(page)
     progress = progress or Silent()
     manifest = read_manifest(bundle)
+    _require_one_label(manifest, bundle)
     labels = manifest.label_names
     sample = labelled_texts(data, labels, columns)
     notes = _notes(bundle, manifest, sample)
@@ -78,6 +81,21 @@ def evaluate(
     if page is not None:
         write_record(evaluated, page)
     return evaluated
+
+
+def _require_one_label(manifest: Manifest, bundle: Path) -> None:
+    """Raise SpecError unless the bundle answers each text with one label of several."""
+    kind = manifest.score.kind
+    if kind == LOGIT:
+        raise SpecError(
+            f"{bundle} gives each text a number and no label of several, so labels cannot judge "
+            "it; write the numbers with `trimexport-run classify --json` and compare those"
+        )
+    if kind == INDEPENDENT:
+        raise SpecError(
+            f"the labels of {bundle} are independent, and a text may have several; judge them with "
+            "`trimexport eval`, or trimexport.evaluation.multi_label.evaluate_independent"
+        )
 
 
 def _names(asked: Sequence[str], manifest: Manifest) -> Sequence[str | None]:

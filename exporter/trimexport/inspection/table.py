@@ -5,6 +5,7 @@ from __future__ import annotations
 from trimexport.planning import Plan
 from trimexport.prompt.verbalizer import LabelWord
 from trimexport.tables import columns
+from trimexport_runtime.bundle import SOFTMAX
 
 from .sizes import Inspection, Merge
 
@@ -50,15 +51,18 @@ def _merge_line(merge: Merge | None) -> list[str]:
 
 
 def _label_lines(planned: Plan) -> list[str]:
-    """A line for each label: its words' tokens, or the row of a fine-tuned classifier."""
-    verbalizer = planned.verbalizer
+    """A line for each label: its words' tokens, or the row of a fine-tuned classifier; and one on
+    the score, if it is no softmax."""
+    verbalizer, kind = planned.verbalizer, planned.score.kind
+    score = [] if kind == SOFTMAX else [f"score: {planned.score.phrase}"]
     if verbalizer is None:
-        return [f"label {name}: row {row}" for row, name in enumerate(planned.labels)]
+        return [*(f"label {name}: row {row}" for row, name in enumerate(planned.labels)), *score]
     read = None if verbalizer.sequences else 1  # tokens of each word; None is all
-    return [
+    lines = [
         f"label {name}: " + ", ".join(_spelled(word, read) for word in group)
         for name, group in zip(verbalizer.labels, verbalizer.words, strict=True)
     ]
+    return [*lines, *score]
 
 
 def _spelled(word: LabelWord, read: int | None) -> str:

@@ -70,7 +70,6 @@ def measure(
         labels=manifest.label_names,
         texts=texts,
         gold=sample.gold,
-        score=manifest.score,
         reference_accuracy=_accuracy(decided, sample.gold, manifest.label_names),
         reference_probabilities=softmax(decided),
         logit_deviation=float(logits.std(axis=0).mean()),
@@ -79,6 +78,7 @@ def measure(
         gap=measure_gap(bundle, model, manifest, tokenizer, texts, uncut, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
         not_run=not_run,
+        score=manifest.score,
     )
 
 

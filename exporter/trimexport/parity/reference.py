@@ -126,8 +126,8 @@ def _whole_labels(
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None],
 ) -> LabelReference:
-    """The labels' log-probabilities where they are read whole, before the score. Without a trie in the graph, the model reads every
-    prompt once with each beginning of a label behind it."""
+    """The labels' log-probabilities where they are read whole, before the score. Without a trie in
+    the graph, the model reads every prompt once with each beginning of a label behind it."""
     sizes = [len(label.sequences) for label in manifest.labels]
     first = sorted({token for label in manifest.labels for token in label.token_ids})
     rows = list(itertools.chain(*trie.rows))

@@ -8,7 +8,7 @@ mass says how much of the whole vocabulary's probability the label tokens hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trimexport.evaluation.intervals import exact, of_ratio
 from trimexport.numerics import Floats
@@ -159,7 +159,6 @@ class ParityReport:
     None for a fine-tuned classifier."""
 
     labels: tuple[str, ...]
-    score: Score
     texts: tuple[str, ...]
     gold: tuple[str, ...] | None
     reference_accuracy: float | None
@@ -170,6 +169,7 @@ class ParityReport:
     gap: TokenisationGap
     mass: LabelMass | None
     not_run: tuple[NotRun, ...] = ()
+    score: Score = field(default_factory=Score)
 
     @property
     def within(self) -> bool:

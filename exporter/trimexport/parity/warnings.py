@@ -42,8 +42,8 @@ def warnings(report: ParityReport) -> list[str]:
 
 
 def has_low_mass(report: ParityReport) -> bool:
-    """Whether the labels hold so little of the vocabulary's probability that the prompt seems to ask
-    for something else. A single label's is low wherever the answer is no, which says nothing."""
+    """Whether the labels hold little of the vocabulary's probability, as if the prompt asked for
+    something else. A single label's is low wherever the answer is no, which says nothing."""
     mass = report.mass
     return mass is not None and mass.mean < LOW_MASS and report.score.kind != LOGIT
 

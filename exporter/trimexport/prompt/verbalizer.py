@@ -141,8 +141,8 @@ def check_labels(labels: Sequence[str], score: str = SOFTMAX) -> None:
         raise SpecError(f"label {_quoted(repeated)} is given twice; give each label once")
     if score in _EXACTLY and len(labels) != _EXACTLY[score]:
         raise SpecError(
-            f"the score {score} is made of {_count(_EXACTLY[score], 'label')}, and "
-            f"{len(labels) or 'none'} is given ({_quoted(labels)}); {_OF_SCORE[score]}"
+            f"the score {score} is made of {_count(_EXACTLY[score], 'label')}, not of "
+            f"{len(labels)} ({_quoted(labels)}); {_OF_SCORE[score]}"
         )
     if len(labels) < 2 and score not in _EXACTLY:
         raise SpecError(

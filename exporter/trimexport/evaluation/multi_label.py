@@ -1,0 +1,176 @@
+"""Judge a bundle of independent labels by texts that may have several of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimexport.errors import SpecError
+from trimexport.numerics import Floats
+from trimexport.progress import Progress, Silent
+from trimexport.texts import Columns
+from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime.bundle import INDEPENDENT
+
+from .label_sets import read_label_sets
+from .metrics import LabelScores
+
+Truth = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MultiLabelScores:
+    """What a variant's answers are worth if a label is true from `threshold` on.
+
+    `exact` is the share of texts that are given all of their labels and no other. `micro_f1` is of
+    all pairs of a text and a label together, `macro_f1` the mean of the labels' own, of those that
+    any text has or was given. `best_threshold` gives the highest `micro_f1` on these texts, where
+    it was looked for.
+    """
+
+    variant: str
+    texts: int
+    threshold: float
+    exact: float
+    micro_f1: float
+    macro_f1: float
+    labels: tuple[LabelScores, ...]
+    best_threshold: float | None
+
+
+def evaluate_independent(
+    bundle: Path,
+    data: Path,
+    *,
+    columns: Columns | None = None,
+    variants: Sequence[str] = (),
+    threshold: float | None = None,
+    find: bool = False,
+    progress: Progress | None = None,
+) -> tuple[MultiLabelScores, ...]:
+    """Classify texts with variants of `bundle`, and judge the answers by the texts' labels.
+
+    Args:
+        data: a `.jsonl`, `.csv` or `.parquet`: see `label_sets.read_label_sets`.
+        columns: where the file has its texts and labels; None takes `text` and `label`.
+        variants: names of variants; none is the fastest one, and `("all",)` every one.
+        threshold: from which probability on a label is true; None is the bundle's.
+        find: take the threshold that gives the highest micro F1 on these texts.
+
+    Raises:
+        SpecError: the bundle's labels are not independent, texts that cannot be read or have other
+            labels, or a threshold that is no probability.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
+    """
+    manifest = read_manifest(bundle)
+    require_independent(manifest, bundle)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
+    sample = read_label_sets(data, manifest.label_names, columns or Columns())
+    truth = np.array([[name in own for name in manifest.label_names] for own in sample.labels])
+    names: Sequence[str | None] = variants or [None]
+    if tuple(variants) == ("all",):
+        names = [variant.name for variant in manifest.variants]
+    found = []
+    for name in names:
+        classifier = Classifier.load(bundle, variant=name)
+        shares = _shares(classifier, sample.texts, progress or Silent())
+        best = best_threshold(shares, truth) if find else None
+        chosen = manifest.score.threshold if threshold is None else threshold
+        found.append(_scores(classifier, shares, truth, chosen if best is None else best, best))
+    return tuple(found)
+
+
+def require_independent(manifest: Manifest, bundle: Path) -> None:
+    """Refuse a bundle that gives each text one answer.
+
+    Raises:
+        SpecError: it does.
+    """
+    if manifest.score.kind != INDEPENDENT:
+        raise SpecError(
+            f"--threshold is of independent labels, and the score of {bundle} is "
+            f"{manifest.score.kind}; leave it out"
+        )
+
+
+def best_threshold(shares: Floats, truth: Truth) -> float:
+    """The threshold, halfway between two probabilities that occur, that gives the highest micro F1.
+
+    Args:
+        shares, truth: the labels' probabilities, float64, and whether they are true, bool, both
+            [texts, labels].
+    """
+    order = np.argsort(-shares, axis=None, kind="stable")
+    falling, right = shares.ravel()[order], truth.ravel()[order].cumsum()
+    given = np.arange(1, len(falling) + 1)
+    f1 = 2 * right / (given + truth.sum())
+    ends = np.append(falling[1:] < falling[:-1], True)  # equal ones are true together
+    at = int(np.where(ends, f1, -1.0).argmax())
+    below = falling[at + 1] if at + 1 < len(falling) else 0.0
+    return float((falling[at] + below) / 2)
+
+
+def text_lines(scores: MultiLabelScores) -> list[str]:
+    """The scores as text for a terminal."""
+    best = " (the best on these texts; judge it by others)" * (scores.best_threshold is not None)
+    row = "{:<24} {:>9} {:>9} {:>9} {:>9}"
+    pairs = (
+        ("variant", f"{scores.variant}, {scores.texts:,} texts"),
+        ("threshold", f"{scores.threshold:.6f}{best}"),
+        ("all labels right", f"{scores.exact:.2%}"),
+        ("micro F1", f"{scores.micro_f1:.2%}"),
+        ("macro F1", f"{scores.macro_f1:.2%}"),
+    )
+    return [
+        *(f"{name:<24} {value}" for name, value in pairs),
+        "",
+        row.format("label", "precision", "recall", "F1", "texts"),
+        *(
+            row.format(
+                own.label, f"{own.precision:.1%}", f"{own.recall:.1%}", f"{own.f1:.1%}", own.support
+            )
+            for own in scores.labels
+        ),
+    ]
+
+
+def _shares(classifier: Classifier, texts: Sequence[str], progress: Progress) -> Floats:
+    rows = []
+    with progress.bar("classifying", len(texts)) as advance:
+        for prediction in classifier.classify_stream(texts):
+            rows.append(prediction.probabilities)
+            advance(1)
+    return np.array(rows)
+
+
+def _scores(
+    classifier: Classifier, shares: Floats, truth: Truth, threshold: float, best: float | None
+) -> MultiLabelScores:
+    given = shares >= threshold
+    right, asked, said = (each.sum(axis=0) for each in (given & truth, truth, given))
+    labels = tuple(
+        LabelScores(name, _share(hit, out), _share(hit, of), _share(2 * hit, out + of), int(of))
+        for name, hit, of, out in zip(classifier.labels, right, asked, said, strict=True)
+    )
+    seen = [own.f1 for own, any_ in zip(labels, asked + said, strict=True) if any_]
+    return MultiLabelScores(
+        variant=classifier.variant.name,
+        texts=len(shares),
+        threshold=threshold,
+        exact=float((given == truth).all(axis=1).mean()),
+        micro_f1=_share(2 * right.sum(), asked.sum() + said.sum()),
+        macro_f1=float(np.mean(seen)) if seen else 0.0,
+        labels=labels,
+        best_threshold=best,
+    )
+
+
+def _share(part: Any, whole: Any) -> float:
+    """A share of a whole, and 0 of nothing."""
+    return float(part / whole) if whole else 0.0
