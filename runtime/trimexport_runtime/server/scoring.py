@@ -47,11 +47,11 @@ class Scored:
 @dataclass(frozen=True)
 class Ranking:
     """A request to rank documents for a query. `top` is how many are asked for, None for all;
-    `returned` are the documents that are to be in the answer, None if they are not."""
+    `returned` says whether the documents are to be in the answer."""
 
     asked: Pairs
     top: int | None
-    returned: list[dict[str, Any]] | None
+    returned: bool
 
 
 def read_ranking(body: Any, *more: str, truncate: bool, returned: bool) -> Ranking:
@@ -69,20 +69,21 @@ def read_ranking(body: Any, *more: str, truncate: bool, returned: bool) -> Ranki
     check_fields(given, RANKING_FIELDS + more, MODEL_NAMED)
     query, documents = text(given, "query"), documents_of(given, "documents")
     asked = Pairs(
-        [(query, it["text"]) for it in documents],
+        [(query, it) for it in documents],
         model=text_or_none(given, "model"),
         instruction=text_or_none(given, "instruction"),
         truncate=flag_or(given, "truncate", truncate),
     )
-    kept = documents if flag_or(given, "return_documents", returned) else None
-    return Ranking(asked, count_or_none(given, "top_n"), kept)
+    returned = flag_or(given, "return_documents", returned)
+    return Ranking(asked, count_or_none(given, "top_n"), returned)
 
 
 def results(ranking: Ranking, scored: Scored) -> list[dict[str, Any]]:
     """The places of the documents with their scores in those dialects, the highest first."""
+    texts = [it for _, it in ranking.asked.pairs]
     return [
         {"index": place, "relevance_score": scored.scores[place]}
-        | ({} if ranking.returned is None else {"document": ranking.returned[place]})
+        | ({"document": {"text": texts[place]}} if ranking.returned else {})
         for place in ranked(scored.scores, ranking.top)
     ]
 
@@ -98,8 +99,8 @@ def json_object(body: Any, form: str) -> dict[str, Any]:
     return body
 
 
-def documents_of(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """The documents of a request, which are strings or objects with a text, as such objects.
+def documents_of(body: dict[str, Any], name: str) -> list[str]:
+    """The documents of a request, which are strings or objects with a text.
 
     Raises:
         Refusal: there are none, or one is something else.
@@ -107,14 +108,14 @@ def documents_of(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
     given = body.get(name)
     if not isinstance(given, list) or not given:
         raise Refusal("bad_input", f"{name} is {shown(given)}; it must be a list of documents")
-    documents = [{"text": item} if isinstance(item, str) else item for item in given]
-    for place, item in enumerate(documents):
-        if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+    texts = [item.get("text") if isinstance(item, dict) else item for item in given]
+    for place, (item, found) in enumerate(zip(given, texts, strict=True)):
+        if not isinstance(found, str):
             raise Refusal(
                 "bad_input",
                 f"document {place} is {shown(item)}; it must be a string, or an object with a text",
             )
-    return documents
+    return texts
 
 
 def inputs_of(manifest: Manifest, asked: Pairs) -> list[dict[str, str]]:
