@@ -21,6 +21,7 @@ from .spec_from_options import make_spec
 
 if TYPE_CHECKING:
     from trimexport.pipeline import Built
+    from trimexport_runtime import Manifest
 
 
 @click.command()
@@ -162,7 +163,20 @@ def _show(built: Built, dropped: Sequence[str], commands: bool, as_json: bool) -
             click.echo(f"or in {target}, for other programs, with the tool of TensorRT {version}:")
             click.echo(f"  {command}")
     size = sum(file.bytes for file in built.manifest.files)
-    click.echo(f"\n{target}: {size / 1e6:,.1f} MB, try: trimexport-run classify {target} TEXT")
+    tried = _example(built.manifest, target)
+    click.echo(f"\n{target}: {size / 1e6:,.1f} MB, try: trimexport-run {tried}")
+
+
+def _example(manifest: Manifest, target: Path) -> str:
+    """A command of `trimexport-run` that the bundle answers."""
+    from trimexport_runtime.inputs import required
+
+    names = [name.upper() for name in required(manifest.prompt.places)]
+    if len(names) > 2:
+        return f"classify {target} --file FILE"
+    if len(names) == 2 and manifest.outputs == 1:
+        return f"rerank {target} {' '.join(names)}"
+    return f"classify {target} {'--pair ' * (len(names) == 2)}{' '.join(names)}"
 
 
 def _bundle_name(spec: BuildSpec) -> str:

@@ -26,7 +26,7 @@ _Rows = Sequence[Sequence[str]]
 @dataclass(frozen=True)
 class GapCause:
     """Why prompt and texts fuse. `proposal` is a template that avoids it, or None; `at_prefix` says
-    that the part before the text is at fault."""
+    that the part before the only text is at fault."""
 
     proposal: PromptTemplate | None
     at_prefix: bool
@@ -40,8 +40,9 @@ def find_gap_cause(template: PromptTemplate, tokenizer: SourceTokenizer, rows: _
     """
     sample = rows[:: max(1, -(-len(rows) // _MOST_TEXTS))]
     text_ids = _text_ids(template, tokenizer, sample)
-    at_prefix = gap_share(with_suffix(template, ""), tokenizer, sample, text_ids) > GAP_WARNING
-    return GapCause(with_clean_suffix(template, tokenizer, sample, text_ids), at_prefix)
+    before = gap_share(with_suffix(template, ""), tokenizer, sample, text_ids) > GAP_WARNING
+    proposal = with_clean_suffix(template, tokenizer, sample, text_ids)
+    return GapCause(proposal, at_prefix=before and len(template.fields) == 1)
 
 
 def with_clean_suffix(

@@ -115,7 +115,7 @@ def documents_of(body: dict[str, Any], name: str) -> list[str]:
                 "bad_input",
                 f"document {place} is {shown(item)}; it must be a string, or an object with a text",
             )
-    return texts
+    return [str(text) for text in texts]
 
 
 def inputs_of(manifest: Manifest, asked: Pairs) -> list[dict[str, str]]:
