@@ -108,14 +108,16 @@ def documents_of(body: dict[str, Any], name: str) -> list[str]:
     given = body.get(name)
     if not isinstance(given, list) or not given:
         raise Refusal("bad_input", f"{name} is {shown(given)}; it must be a list of documents")
-    texts = [item.get("text") if isinstance(item, dict) else item for item in given]
-    for place, (item, found) in enumerate(zip(given, texts, strict=True)):
+    texts = []
+    for place, item in enumerate(given):
+        found = item.get("text") if isinstance(item, dict) else item
         if not isinstance(found, str):
             raise Refusal(
                 "bad_input",
                 f"document {place} is {shown(item)}; it must be a string, or an object with a text",
             )
-    return [str(text) for text in texts]
+        texts.append(found)
+    return texts
 
 
 def inputs_of(manifest: Manifest, asked: Pairs) -> list[dict[str, str]]:
