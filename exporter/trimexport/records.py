@@ -79,7 +79,8 @@ def spelling(given: Input) -> str:
     """The string by which an input is recognised: a text itself, otherwise its JSON."""
     if isinstance(given, str):
         return given
-    return json.dumps(dict(given) if isinstance(given, Mapping) else list(given), sort_keys=True)
+    texts = dict(given) if isinstance(given, Mapping) else list(given)
+    return json.dumps(texts, sort_keys=True, allow_nan=False)
 
 
 def text_sha256(text: Input) -> str:

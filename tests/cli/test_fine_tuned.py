@@ -156,7 +156,7 @@ def test_numbered_labels_are_named(tiny_invoke: Invoke, stars: Path, tmp_path: P
         (("--labels", "bad,good"), "has 3 labels of its own"),
         (("--labels", "one"), "has 3 labels of its own"),
         (("--verbalize", "bad=awful"), "whose labels need no words; drop --verbalize"),
-        (("--prompt", "no place"), "has no {text}, it needs exactly one"),
+        (("--prompt", "no place"), "has no field: write {text} where the text"),
         (("--chat",), "was not trained to answer in a chat; drop --chat"),
     ],
 )
