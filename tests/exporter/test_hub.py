@@ -155,8 +155,8 @@ def test_what_cannot_be_built_is_refused_before_its_weights_are_asked_for(
         "SpecError a GemmaForCausalLM has no labels of its own; name": ("tiny/gemma", prompt),
         'SpecError there is 1 label ("one")': ("tiny/gemma", {"labels": ["one"]} | prompt),
         "SpecError no prompt is known for the labels positive,negative": ("tiny/gemma", labels),
-        "SpecError the prompt 'no' has no field: write {text}": ("tiny/gemma", labels | {"prompt": "no"}),
-        "SpecError the prompt 'no place' has no field: write {text}": ("tiny/card", labels),
+        "SpecError the prompt 'no' has no field": ("tiny/gemma", labels | {"prompt": "no"}),
+        "SpecError the prompt 'no place' has no field": ("tiny/card", labels),
     }
     said = locate(hub.url, json.dumps(list(cases.values())), code=REFUSED).splitlines()
     for line, start in zip(said, cases, strict=True):
