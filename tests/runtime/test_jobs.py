@@ -16,9 +16,11 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
+from scored_bundles import scored_bundle
 from trimexport_runtime import Classifier
 from trimexport_runtime.cli import main
 from trimexport_runtime.jobs import parts
+from trimexport_runtime.score import INDEPENDENT, LOG_ODDS
 
 TEXTS = ["a gorgeous movie", 'with "quotes", and\ncommas', "", "it never comes together ✓"]
 
@@ -320,3 +322,31 @@ def test_parquet_without_pyarrow(bundle: Path, tmp_path: Path) -> None:
         found = ask(*arguments)
         assert found.returncode == 1
         assert "install `trimexport-runtime[parquet]`" in found.stderr
+
+
+@pytest.mark.parametrize(("kind", "column"), [(LOG_ODDS, "score"), (INDEPENDENT, "labels")])
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+def test_what_a_score_adds_to_the_results(
+    tmp_path: Path, kind: str, column: str, ending: str
+) -> None:
+    bundle = scored_bundle(tmp_path / "bundle", kind, threshold=0.2)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "a good film"}\n{"no": 1}\n', encoding="utf-8")
+    output = tmp_path / f"out{ending}"
+    done = CliRunner().invoke(
+        main, ["classify", str(bundle), "--file", str(texts), "-o", str(output)]
+    )
+    assert done.exit_code == 1, done.output  # the second line has no text
+    (expected,) = Classifier.load(bundle).classify(["a good film"])
+    rows = {
+        ".csv": lambda: list(csv.DictReader(output.read_text("utf-8").splitlines())),
+        ".parquet": lambda: pyarrow.parquet.read_table(output).to_pylist(),
+        ".jsonl": lambda: [json.loads(line) for line in output.read_text("utf-8").splitlines()],
+    }[ending]()
+    found = rows[0][column]
+    if column == "score":
+        assert float(found) == expected.score
+    else:
+        assert (found if isinstance(found, list) else found.split(",")) == list(expected.labels)
+        assert expected.labels
+    assert not rows[1].get(column)

@@ -2,7 +2,9 @@
 
     file, line, text, label, probability, probability_LABEL ..., truncated, tokens, error
 
-Where the prompt has several fields, a column for each stands in the place of `text`.
+Where the prompt has several fields, a column for each stands in the place of `text`. Behind
+`tokens` stands `score` where the bundle gives one number, and `labels`, those that are true with
+commas between them, where labels are independent.
 
 A record without an answer has its `error` and nothing from `label` on. In .jsonl the probabilities
 are one object, `probabilities`, as `classify --json` prints them. Each format writes a part by
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from trimexport_runtime.bundle import Manifest
+from trimexport_runtime.bundle import INDEPENDENT, LOG_ODDS, LOGIT, Manifest
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
 from trimexport_runtime.render import prediction_dict, text_keys, texts_dict
@@ -61,8 +63,15 @@ def format_of(output: Path) -> Format:
 def names(manifest: Manifest) -> list[str]:
     """The names of the columns of .csv and .parquet."""
     each = [f"probability_{label}" for label in manifest.label_names]
-    answer = ["label", "probability", *each, "truncated", "tokens"]
+    answer = ["label", "probability", *each, "truncated", "tokens", *_scored(manifest)]
     return ["file", "line", *text_keys(manifest.prompt.places).values(), *answer, "error"]
+
+
+def _scored(manifest: Manifest) -> list[str]:
+    """The columns that a bundle's score adds."""
+    if manifest.score.kind == INDEPENDENT:
+        return ["labels"]
+    return ["score"] if manifest.score.kind in (LOG_ODDS, LOGIT) else []
 
 
 def values(row: Row, manifest: Manifest) -> list[Any]:
@@ -71,9 +80,12 @@ def values(row: Row, manifest: Manifest) -> list[Any]:
     texts = {} if row.text is None else texts_dict(manifest.prompt.places, row.text)
     record = [row.file, row.line, *(texts.get(key) for key in keys.values())]
     if answer is None:
-        return [*record, *[None] * (len(manifest.labels) + 4), row.error]
+        empty = len(manifest.labels) + 4 + len(_scored(manifest))
+        return [*record, *[None] * empty, row.error]
     chosen = (answer.label, answer.probability, *answer.probabilities)
-    return [*record, *chosen, answer.truncated, answer.tokens, None]
+    scored = {"score": answer.score, "labels": ",".join(answer.labels)}
+    more = (scored[name] for name in _scored(manifest))
+    return [*record, *chosen, answer.truncated, answer.tokens, *more, None]
 
 
 def _jsonl(rows: Sequence[Row], manifest: Manifest) -> bytes:
@@ -112,6 +124,8 @@ def _schema(arrow: Any, manifest: Manifest) -> Any:
     text, real = arrow.string(), arrow.float64()
     kinds = {"line": arrow.int64(), "truncated": arrow.bool_(), "tokens": arrow.int64()}
     reals = {"probability", *(f"probability_{label}" for label in manifest.label_names)}
+    if "score" in _scored(manifest):
+        reals.add("score")
     return arrow.schema(
         (name, real if name in reals else kinds.get(name, text)) for name in names(manifest)
     )
