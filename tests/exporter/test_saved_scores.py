@@ -76,6 +76,39 @@ def test_the_command_line_asks_for_no_labels(saved: Save) -> None:
     assert make_spec(options, print).labels == ()
 
 
+TEMPLATE = (
+    "{% for m in messages if m.role == 'query' %}Query: {{ m.content }}\n{% endfor %}"
+    "{% for m in messages if m.role == 'document' %}Document: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}Answer:{% endif %}"
+)
+
+
+def test_its_chat_template_is_the_prompt(saved: Save) -> None:
+    """With the settings that sentence-transformers has saved, and the tokens of the score."""
+    directory = saved(ids("▁positive", "▁negative"))
+    (directory / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    settings = {"chat_template": {"add_generation_prompt": True, "max_length": 64}}
+    file = directory / "sentence_bert_config.json"
+    file.write_text(json.dumps({"processing_kwargs": settings}), encoding="utf-8")
+    found = plan(BuildSpec(model=str(directory)))
+    assert found.prompt.template.source == "Query: {query}\nDocument: {document}\nAnswer:"
+    assert [word.tokens for words in found.verbalizer.words for word in words] == [
+        ("▁positive",),
+        ("▁negative",),
+    ]
+    assert found.prompt.prefix_ids.count(2) == 1, "bos is written once"
+    named = plan(BuildSpec(model=str(directory), prompt=tiny.PROMPT))
+    assert named.prompt.template.source == tiny.PROMPT
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content }}", "{{ raise_exception('no') }}"])
+def test_a_chat_template_without_the_roles_is_no_prompt(saved: Save, template: str) -> None:
+    directory = saved(ids("▁positive", "▁negative"))
+    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(SpecError, match="no prompt is known for the labels positive,negative"):
+        plan(BuildSpec(model=str(directory)))
+
+
 @pytest.mark.parametrize(
     ("config", "folder", "message"),
     [

@@ -1,22 +1,35 @@
-"""The labels and the score of a reranker that sentence-transformers has saved."""
+"""The labels, the score and the prompt of a reranker that sentence-transformers has saved.
+
+Its chat template takes a pair as two messages, whose roles are `query` and `document`;
+`sentence_bert_config.json` has the settings with which it is rendered.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trimexport.errors import SpecError
 from trimexport.source.hub import locate_config
 from trimexport.source.logit_score import LogitScore, read_logit_score
 from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX, BuildSpec
 
-from .tokenizer import load_tokenizer
+from .template import TemplateField, literal_template
+from .tokenizer import load_tokenizer, transformers_tokenizer
 from .verbalizer import Verbalizer
+
+SETTINGS = "sentence_bert_config.json"
+PAIR = (TemplateField("query"), TemplateField("document"))
+_TOKENISES = {"padding", "truncation", "max_length", "return_tensors", "restore_suffix"}
 
 
 def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
-    """The spec with the labels of the checkpoint's own score, and that score; the spec as it is,
-    and None, where it names labels or the checkpoint has no such score.
+    """The spec with the labels of the checkpoint's own score and, where it names no prompt, that of
+    its chat template; and that score. The spec as it is, and None, where it names labels or the
+    checkpoint has no such score.
 
     Raises:
         CheckpointError, HubError: the model, its score or its tokenizer cannot be read.
@@ -27,17 +40,55 @@ def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
     directory = locate_config(spec.model, spec.revision)
     if (found := read_logit_score(directory)) is None:
         return spec, None
-    tokenizer = load_tokenizer(Path(spec.tokenizer or directory)).whole
+    place = Path(spec.tokenizer or directory)
+    tokenizer = load_tokenizer(place).whole
     for token_id in found.token_ids:
         if tokenizer.id_to_token(token_id) is None:
             raise SpecError(
                 f"{found.file} names the token {token_id}, and the vocabulary ends before it; name "
                 "the labels with --labels, or the tokenizer with --tokenizer"
             )
-    labels = tuple(tokenizer.decode([token_id]).strip() for token_id in found.token_ids)
+    words = [tokenizer.decode([token_id]) for token_id in found.token_ids]
+    labels = tuple(word.strip() for word in words)
     kind = LOG_ODDS if len(labels) == 2 else LOGIT
     score = kind if spec.score == SOFTMAX else spec.score
-    return replace(spec, labels=labels, score=score), found
+    spec = replace(spec, labels=labels, score=score)
+    if spec.prompt is None and (prompt := _saved_prompt(directory, place)) is not None:
+        lead = words[0][: len(words[0]) - len(words[0].lstrip(" "))]
+        spec = replace(
+            spec, prompt=prompt, label_lead=lead if spec.label_lead is None else spec.label_lead
+        )
+    return spec, found
+
+
+def _saved_prompt(directory: Path, place: Path) -> str | None:
+    """The prompt that the chat template of the tokenizer in `place` writes of a query and a
+    document; None where there is no template, or it does not write them once and in this order."""
+    tokenizer = transformers_tokenizer(place)
+    if not tokenizer.chat_template:
+        return None
+    marks = [f"\ue000{field.name}\ue001" for field in PAIR]
+    turns = [{"role": field.name, "content": mark} for field, mark in zip(PAIR, marks, strict=True)]
+    try:
+        settings = _template_settings(directory)
+        rendering = str(tokenizer.apply_chat_template(turns, tokenize=False, **settings))
+    except Exception:  # a template is a program, and another one has other roles
+        return None
+    parts = re.split("|".join(marks), rendering)
+    if len(parts) != 3 or marks[0] not in rendering.partition(marks[1])[0]:
+        return None
+    start = parts[0].removeprefix(tokenizer.bos_token or "")  # which the tokenizer writes itself
+    return literal_template((start, *parts[1:]), PAIR).source
+
+
+def _template_settings(directory: Path) -> dict[str, Any]:
+    """The settings with which the model's chat template is rendered."""
+    try:
+        raw = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    given = (raw.get("processing_kwargs") or {}).get("chat_template") or {}
+    return {name: value for name, value in given.items() if name not in _TOKENISES}
 
 
 def check_saved_tokens(verbalizer: Verbalizer, saved: LogitScore) -> None:
