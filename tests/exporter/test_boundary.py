@@ -54,7 +54,7 @@ def test_several_fields() -> None:
     assert proposal.source == "A: {a} \nB: {b} \nIs:"
     assert gap_share(proposal, source, rows) == 0
     between = find_gap_cause(parse_template("A: {a}\nB: {b} \nIs:"), source, rows)
-    assert (between.proposal, between.at_prefix) == (None, False), "no piece before is at fault alone"
+    assert (between.proposal, between.at_prefix) == (None, False)
 
 
 def test_a_suffix_of_white_space_and_none_at_all() -> None:
