@@ -20,7 +20,9 @@ PREFIX = (
 )
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
-BATCH = 8  # passages that PyTorch runs at once
+# Passages that PyTorch and OpenVINO run at once. OpenVINO GenAI computes the whole vocabulary at
+# every position: a hundred passages in one call take more than 24 GB.
+BATCH = 8
 
 Rank = Callable[[str, list[str]], list[float]]
 
@@ -74,9 +76,13 @@ def openvino(source: str, threads: int) -> Rank:
 
     def rank(query: str, documents: list[str]) -> list[float]:
         asked = f"{PREFIX}<Instruct>: {TASK}\n<Query>: {query}\n"
-        found = dict(pipeline.rerank(asked, [f"<Document>: {it}{SUFFIX}" for it in documents]))
-        shares = [min(max(found[at], 1e-7), 1 - 1e-7) for at in range(len(documents))]
-        return [math.log(share / (1 - share)) for share in shares]
+        scores = []
+        for first in range(0, len(documents), BATCH):
+            batch = [f"<Document>: {it}{SUFFIX}" for it in documents[first : first + BATCH]]
+            found = dict(pipeline.rerank(asked, batch))
+            shares = [min(max(found[at], 1e-7), 1 - 1e-7) for at in range(len(batch))]
+            scores += [math.log(share / (1 - share)) for share in shares]
+        return scores
 
     return rank
 
