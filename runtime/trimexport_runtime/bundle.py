@@ -73,7 +73,7 @@ MANIFEST = "trimexport.json"
 def format_for(prompt: Prompt, score: Score) -> int:
     """The oldest format that says all there is to say of a bundle. Runtimes that know format 1
     alone would read several fields as one, and any score as a softmax."""
-    plain = [it.name for it in prompt.places] == ["text"] and prompt.places[0] == Field("text")
+    plain = prompt.places == (Field("text"),)
     return 1 if plain and score.kind == SOFTMAX else FORMAT_VERSION
 
 

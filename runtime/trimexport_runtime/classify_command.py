@@ -9,10 +9,10 @@ from typing import Literal
 
 import click
 
-from .backends import DEFAULT, PROVIDERS
 from .bundle import read_manifest
 from .classifier import Classifier
 from .files import BadLine, Line
+from .options import answers_texts
 from .progress import Progress, is_terminal, prepare_stdout
 from .records import Given, answers, check_given, load, records, show
 
@@ -55,17 +55,7 @@ def _columns(context: click.Context, option: click.Parameter, given: str | None)
     callback=_columns,
     help="The columns or keys of a prompt's fields in --file.  [default: as the fields are called]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-@click.option(
-    "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"
-)
-@click.option(
-    "--backend",
-    type=click.Choice(tuple(PROVIDERS)),
-    default=DEFAULT,
-    help="What runs it; none stands in for another.  [default: onnxruntime, on the CPU]",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
+@answers_texts
 @click.option(
     "-o",
     "--output",

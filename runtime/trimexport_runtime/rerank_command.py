@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from .backends import DEFAULT, PROVIDERS
 from .bundle import Field, Manifest, read_manifest
 from .classifier import Classifier
 from .files import BadLine, Line
 from .inputs import required
+from .options import answers_texts
 from .progress import Progress, is_terminal, prepare_stdout
 from .ranking import check_ranks, pair_inputs, ranked, score_of
 from .records import Given, answers, check_given, load, records, show
@@ -36,17 +36,7 @@ _PASSAGES = (Field("text"),)  # what is read, whatever the prompt calls it
 @click.option("--column", help="The column or key of the passages in --file.  [default: text]")
 @click.option("--top", type=click.IntRange(min=1), help="How many to print.  [default: all]")
 @click.option("--instruction", help="What takes the place of the prompt's own instruction.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-@click.option(
-    "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"
-)
-@click.option(
-    "--backend",
-    type=click.Choice(tuple(PROVIDERS)),
-    default=DEFAULT,
-    help="What runs it; none stands in for another.  [default: onnxruntime, on the CPU]",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
+@answers_texts
 def rerank(
     bundle: Path,
     query: str,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from trimexport_runtime.bundle import INDEPENDENT, LOG_ODDS, LOGIT, Manifest
+from trimexport_runtime.bundle import INDEPENDENT, Manifest
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
 from trimexport_runtime.render import prediction_dict, text_keys, texts_dict
@@ -71,7 +71,7 @@ def _scored(manifest: Manifest) -> list[str]:
     """The columns that a bundle's score adds."""
     if manifest.score.kind == INDEPENDENT:
         return ["labels"]
-    return ["score"] if manifest.score.kind in (LOG_ODDS, LOGIT) else []
+    return ["score"] if manifest.score.is_single else []
 
 
 def values(row: Row, manifest: Manifest) -> list[Any]:
