@@ -63,7 +63,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class _Advice:
+class Advice:
     """The next step for a file that lacks something. It depends on whether the user can name the
     columns where the file is given."""
 
@@ -75,21 +75,21 @@ class _Advice:
 
 
 _BOTH = 'give it the columns "text" and "label"'
-_OF_OPTIONAL_LABELS = _Advice(
+_OF_OPTIONAL_LABELS = Advice(
     no_texts='call it "text"',
     no_field='call it "{field}"',
     no_labels="",
     all_empty="give every line a label, or leave the column out",
     unknown="",
 )
-_OF_FIXED_COLUMNS = _Advice(
+_OF_FIXED_COLUMNS = Advice(
     no_texts=_BOTH,
     no_field='call it "{field}"',
     no_labels=_BOTH,
     all_empty="give every line a label",
     unknown="correct it, or leave the line out",
 )
-_OF_NAMED_COLUMNS = _Advice(
+OF_NAMED_COLUMNS = Advice(
     no_texts="name it with --text-column",
     no_field="name it with --columns {field}=COLUMN",
     no_labels="name the column of the labels with --label-column",
@@ -126,17 +126,17 @@ def read_texts(
     columns = columns_for(fields)
     if labels and path.suffix.lower() != ".txt":
         try:
-            lines = _lines(path, columns, label, advice)
+            lines = labelled_lines(path, columns, label, advice)
             gold = _written(path, lines, label, advice)
         except _NoLabelColumn:  # known from the header: nothing else was read
-            lines = _lines(path, columns, None, advice)
+            lines = labelled_lines(path, columns, None, advice)
         if gold is None:
             say(
                 f'{path} has no column "{label}", so accuracy is left out; call the column of the '
                 f'right answers "{label}" to have it'
             )
     else:
-        lines = _lines(path, columns, None, advice)
+        lines = labelled_lines(path, columns, None, advice)
     return Texts(as_inputs((line.text for line in lines), fields), gold, str(path))
 
 
@@ -167,14 +167,14 @@ def labelled_texts(
     if isinstance(data, Texts):
         data.places(labels)
         return inputs_for(data, fields)
-    advice = _OF_FIXED_COLUMNS if columns is None else _OF_NAMED_COLUMNS
+    advice = _OF_FIXED_COLUMNS if columns is None else OF_NAMED_COLUMNS
     columns = columns or Columns()
     for label in columns.names.values():
         if label not in labels:
             raise SpecError(f"{label!r} is none of the bundle's labels: {', '.join(labels)}")
     if data.suffix.lower() == ".txt":
         raise SpecError(f"{data} has no labels; give a .jsonl, .csv or .parquet")
-    lines = _lines(data, text_columns(columns, fields), columns.label, advice)
+    lines = labelled_lines(data, text_columns(columns, fields), columns.label, advice)
     written = _written(data, lines, columns.label, advice)
     if written is None:
         raise SpecError(f'{data} has no key "{columns.label}" in any line; {advice.no_labels}')
@@ -211,11 +211,15 @@ def text_columns(columns: Columns, fields: Sequence[Field]) -> tuple[Column, ...
     return columns_for(fields, columns.text, columns.fields)
 
 
-def _lines(
-    path: Path, columns: Sequence[Column], label_column: str | None, advice: _Advice
+def labelled_lines(
+    path: Path, columns: Sequence[Column], label_column: str | None, advice: Advice
 ) -> list[Line]:
     """All lines of a file, each with its text or texts, and with what it has in the column of
-    labels."""
+    labels.
+
+    Raises:
+        SpecError: the file or a line of it cannot be read, it has no line, or lacks a column.
+    """
     lines = []
     field_of = {column.name: column.field for column in columns}
     try:
@@ -237,7 +241,7 @@ def _lines(
 
 
 def _written(
-    path: Path, lines: Sequence[Line], column: str, advice: _Advice
+    path: Path, lines: Sequence[Line], column: str, advice: Advice
 ) -> tuple[str, ...] | None:
     """The labels as the file writes them; None if no line has the column."""
     if not any(column in line.others for line in lines):

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimexport.planning import whole_ids
 from trimexport.quantize.calibration import Calibration
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 
@@ -46,7 +45,7 @@ def expected_states(calibration: Calibration) -> Expected:
     trie, prompt = planned.trie, planned.prompt
     begun = [()] if trie is None else [trie.tokens_to(place) for place in trie.branches]
     most = max(LEAST, SEQUENCES // len(begun))
-    every = [ids for ids in whole_ids(planned, calibration.texts.texts) if ids]
+    every = [ids for ids in calibration.ids if ids]
     places = np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)
     whole = [every[place] for place in places]
     sequences = [(*ids, *more) for ids in whole for more in begun]

@@ -111,11 +111,10 @@ def build(
     # PyTorch takes its time, so what can be refused without it is
     from trimexport.pipeline import PartialBuildError
     from trimexport.pipeline import build as run
-    from trimexport.prompt.template import parse_template
-    from trimexport.records import ONE_TEXT
+    from trimexport.prompt.template import places_of
     from trimexport.texts import read_texts
 
-    fields = ONE_TEXT if spec.prompt is None else parse_template(spec.prompt).places
+    fields = places_of(spec.prompt)
     sample = None if texts is None else read_texts(texts, fields=fields, say=progress.say)
     balance = None
     if calibration is not None:

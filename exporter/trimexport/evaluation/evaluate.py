@@ -15,9 +15,7 @@ from .earlier import compared, read_earlier
 from .known_texts import LEARNED, learned_from, shown_as_examples
 from .libraries import require_libraries
 from .record import check_page, write_record
-from .run import Evaluated, digest, evaluate_variant
-
-ALL = "all"
+from .run import Evaluated, digest, evaluate_variant, variant_names
 
 
 def evaluate(
@@ -64,7 +62,7 @@ def evaluate(
         progress.say(f"Note: {note}")
     earlier = None if compare is None else read_earlier(compare, sample, labels)
     evaluations = []
-    for name in _names(variants, manifest):
+    for name in variant_names(variants, manifest):
         with progress.bar("classifying", len(sample.texts)) as advance:
             evaluation = evaluate_variant(bundle, sample, name, abstain_below, advance)
         if earlier is not None:
@@ -96,13 +94,6 @@ def _require_one_label(manifest: Manifest, bundle: Path) -> None:
             f"the labels of {bundle} are independent, and a text may have several; judge them with "
             "`trimexport eval`, or trimexport.evaluation.multi_label.evaluate_independent"
         )
-
-
-def _names(asked: Sequence[str], manifest: Manifest) -> Sequence[str | None]:
-    """The names of the variants to run, None for the fastest."""
-    if tuple(asked) == (ALL,):
-        return [variant.name for variant in manifest.variants]
-    return asked or [None]
 
 
 def _notes(bundle: Path, manifest: Manifest, sample: Texts) -> tuple[str, ...]:

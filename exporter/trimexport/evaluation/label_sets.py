@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trimexport.errors import SpecError
 from trimexport.records import ONE_TEXT, as_inputs
-from trimexport.texts import Columns, text_columns
-from trimexport_runtime import InputError
+from trimexport.texts import OF_NAMED_COLUMNS, Columns, labelled_lines, text_columns
 from trimexport_runtime.bundle import Field
-from trimexport_runtime.errors import ColumnError
-from trimexport_runtime.files import BadLine, Line, read_file
+from trimexport_runtime.files import Line
 from trimexport_runtime.inputs import Input
+
+_ADVICE = replace(OF_NAMED_COLUMNS, no_labels="name it with --label-column")
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,14 @@ def read_label_sets(
         SpecError: the file or a line of it cannot be read, there is no text, no line has the
             column, or a label is none of `labels`.
     """
-    texts, sets, given = [], [], False
-    try:
-        for line in read_file(path, text_columns(columns, fields), (columns.label,)):
-            if isinstance(line, BadLine):
-                raise SpecError(f"{path}, line {line.number}: {line.reason}")
-            given = given or columns.label in line.others
-            texts.append(line.text)
-            sets.append(_labels(path, line, labels, columns))
-    except ColumnError as error:
-        option = "--label-column" if error.column == columns.label else "--text-column"
-        raise SpecError(f"{error.fact}; name it with {option}") from None
-    except InputError as error:
-        raise SpecError(str(error)) from None
-    if not texts:
-        raise SpecError(f"{path} holds no text; give a file with one text a line at least")
-    if not given:
+    lines = labelled_lines(path, text_columns(columns, fields), columns.label, _ADVICE)
+    if not any(columns.label in line.others for line in lines):
         raise SpecError(
             f'{path} has no key "{columns.label}" in any line; name the column of the labels with '
             "--label-column"
         )
-    return LabelSets(as_inputs(texts, fields), tuple(sets))
+    sets = tuple(_labels(path, line, labels, columns) for line in lines)
+    return LabelSets(as_inputs((line.text for line in lines), fields), sets)
 
 
 def _labels(path: Path, line: Line, labels: Sequence[str], columns: Columns) -> frozenset[str]:

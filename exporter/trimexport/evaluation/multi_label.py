@@ -20,6 +20,7 @@ from trimexport_runtime.inputs import Input
 
 from .label_sets import read_label_sets
 from .metrics import LabelScores
+from .run import variant_names
 
 Truth = npt.NDArray[np.bool_]
 
@@ -76,11 +77,8 @@ def evaluate_independent(
         data, manifest.label_names, columns or Columns(), manifest.prompt.places
     )
     truth = np.array([[name in own for name in manifest.label_names] for own in sample.labels])
-    names: Sequence[str | None] = variants or [None]
-    if tuple(variants) == ("all",):
-        names = [variant.name for variant in manifest.variants]
     found = []
-    for name in names:
+    for name in variant_names(variants, manifest):
         classifier = Classifier.load(bundle, variant=name)
         shares = _shares(classifier, sample.texts, progress or Silent())
         best = best_threshold(shares, truth) if find else None

@@ -14,11 +14,12 @@ import numpy.typing as npt
 from trimexport.numerics import Floats, Places
 from trimexport.records import one_line, spelling
 from trimexport.texts import Texts
-from trimexport_runtime import Classifier
+from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.inputs import Input
 
 from .metrics import Comparison, Point, Scores, abstention, score
 
+ALL = "all"
 TIMED = 100
 """How many texts are classified one by one, to time them."""
 
@@ -121,6 +122,13 @@ def evaluate_variant(
         confidence=confidence,
         tokens=np.array([prediction.tokens for prediction in predictions]),
     )
+
+
+def variant_names(asked: Sequence[str], manifest: Manifest) -> Sequence[str | None]:
+    """The names of the variants to run, None for the fastest; `("all",)` asks for every one."""
+    if tuple(asked) == (ALL,):
+        return [variant.name for variant in manifest.variants]
+    return asked or [None]
 
 
 def _speed(classifier: Classifier, texts: Sequence[Input], texts_per_second: float) -> Speed:

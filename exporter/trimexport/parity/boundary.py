@@ -7,6 +7,7 @@ piece (Llama 3, Qwen). With a space between them it does not.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from tokenizers import Tokenizer
 from trimexport.prompt.prompt_ids import tokenise_prompt
 from trimexport.prompt.template import PromptTemplate, join, with_suffix
 from trimexport.prompt.tokenizer import SourceTokenizer, text_tokenizer
+from trimexport_runtime.bundle import TextLimit
+from trimexport_runtime.tokenize import TextEncoder
 
 from .warnings import GAP_WARNING
 
@@ -110,11 +113,7 @@ def _text_ids(template: PromptTemplate, tokenizer: SourceTokenizer, rows: _Rows)
     prompt = tokenise_prompt(template, tokenizer)
     definition = text_tokenizer(tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy)
     texts_tokenizer = Tokenizer.from_str(json.dumps(definition, allow_nan=False))
-    ids = []
-    for row in rows:
-        ids.append(list[int]())
-        for field, text in zip(prompt.fields, row, strict=True):
-            led = field.lead + text if text else text
-            ids[-1] += field.before
-            ids[-1] += texts_tokenizer.encode(led, add_special_tokens=False).ids
-    return ids
+    limit = TextLimit(sys.maxsize, "end")
+    encoder = TextEncoder(texts_tokenizer, limit, allow_empty=True, fields=prompt.fields)
+    names = [field.name for field in prompt.fields]
+    return [encoder.encode(dict(zip(names, row, strict=True))).ids.tolist() for row in rows]

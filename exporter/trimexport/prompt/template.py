@@ -153,6 +153,15 @@ def _check_fields(source: str, fields: Sequence[TemplateField]) -> None:
         )
 
 
+def places_of(prompt: str | None) -> tuple[Field, ...]:
+    """The fields of a prompt's source, and of none the single one of a default prompt.
+
+    Raises:
+        SpecError: see `parse_template`.
+    """
+    return (Field("text"),) if prompt is None else parse_template(prompt).places
+
+
 def literal_template(
     parts: Sequence[str], fields: Sequence[TemplateField] = ONE_FIELD
 ) -> PromptTemplate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Calibration:
     progress: Progress
     known: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, repr=False)
 
+    @functools.cached_property
+    def ids(self) -> list[tuple[int, ...]]:
+        """The whole prompts of the texts, which take a tokenizer that is slow to make."""
+        return whole_ids(self.planned, self.texts.texts)
+
     def states(self, sequences: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """What the output layer reads after whole prompts, float32 [n, hidden]. The model reads
         those that it has not read yet."""
@@ -106,8 +112,7 @@ class Calibration:
         """Whole prompts as ids, and how many of the first the graph does not compute."""
         prompt = self.planned.prompt
         compiled, _ = split_prefix(prompt.prefix_ids, prompt.suffix_ids)
-        every = whole_ids(self.planned, self.texts.texts)
-        sequences = [ids for ids in every if len(ids) > len(compiled)]
+        sequences = [ids for ids in self.ids if len(ids) > len(compiled)]
         if (trie := self.planned.trie) is not None:
             begun = itertools.cycle(trie.tokens_to(place) for place in trie.branches)
             sequences = [(*ids, *more) for ids, more in zip(sequences, begun, strict=False)]

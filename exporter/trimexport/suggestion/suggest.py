@@ -17,8 +17,7 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, log_normaliser, mean_probabilities
 from trimexport.planning import Setting, set_up
 from trimexport.progress import Progress, Silent
-from trimexport.prompt.template import parse_template
-from trimexport.records import ONE_TEXT
+from trimexport.prompt.template import places_of
 from trimexport.source.checkpoint import read_config
 from trimexport.source.families import family_of, is_classifier
 from trimexport.source.hub import locate_config
@@ -128,8 +127,7 @@ def suggest(
     _refuse_classifier(spec)
     _refuse_score(spec)
     check_synonyms(synonyms, spec.labels)
-    fields = ONE_TEXT if spec.prompt is None else parse_template(spec.prompt).places
-    sample = labelled_texts(examples, spec.labels, fields=fields)
+    sample = labelled_texts(examples, spec.labels, fields=places_of(spec.prompt))
     _require_each(sample, spec.labels)
     setting = set_up(spec)
     release()
