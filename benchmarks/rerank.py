@@ -11,8 +11,8 @@ test split, joined and cut to --tokens tokens. PyTorch runs the model as its car
 prompts, padded to the left, and the logits of "yes" and "no"; only the last position is multiplied
 with the output layer. In each round every engine in turn ranks all passages. Printed are the
 median over the rounds of seconds and passages a second, the process' peak memory, and how exact
-the scores are: the margin error against PyTorch in float32 (see docs/concepts.md) and whether the
-ten best passages are the same.
+the scores are: the margin error against PyTorch in float32, here the deviation of the score's error
+by the score's own, and whether the ten best passages are the same.
 """
 
 from __future__ import annotations

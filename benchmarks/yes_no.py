@@ -7,7 +7,8 @@ a search for a section of news (AG News, 300 stories of the test split, each wit
 and with another), and whether a message is unwanted advertising (the SMS spam collection, as many
 of both kinds). Printed are the area under the ROC curve of the score, which asks for the right
 order alone; accuracy from a probability of one half on; and, for int8, the share of rows with the
-same answer as in float32, and the margin error (see docs/concepts.md). Nothing was tuned:
+same answer as in float32, and the margin error, here the deviation of the score's error by the
+score's own. Nothing was tuned:
 the prompts are the first that were written.
 """
 
