@@ -8,22 +8,21 @@ keys are ignored, so that an older runtime reads what a newer exporter adds; a n
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ._manifest_json import read
 from .errors import BundleError, VersionError
+from .labels import Calibration, Fit, Label, Question
 from .manifest import (
     FOR_TENSORRT,
     INPUTS,
     OUTPUT,
     BundleFile,
-    Calibration,
     Engine,
     Field,
-    Fit,
-    Label,
     Manifest,
     Parity,
     Profile,
@@ -33,6 +32,7 @@ from .manifest import (
     TextLimit,
     Variant,
 )
+from .questions import flat_name
 from .score import INDEPENDENT, KINDS, LOG_ODDS, LOGIT, SOFTMAX, Score
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Parity",
     "Profile",
     "Prompt",
+    "Question",
     "Score",
     "Source",
     "TakenOver",
@@ -66,15 +67,18 @@ __all__ = [
     "to_json",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "trimexport.json"
 
 
-def format_for(prompt: Prompt, score: Score) -> int:
+def format_for(prompt: Prompt, score: Score, questions: Sequence[Question] = ()) -> int:
     """The oldest format that says all there is to say of a bundle. Runtimes that know format 1
-    alone would read several fields as one, and any score as a softmax."""
+    alone would read several fields as one, and any score as a softmax; those that know 2 would take
+    the labels of several questions for those of one."""
+    if questions:
+        return 3
     plain = prompt.places == (Field("text"),)
-    return 1 if plain and score.kind == SOFTMAX else FORMAT_VERSION
+    return 1 if plain and score.kind == SOFTMAX else 2
 
 
 def to_json(manifest: Manifest) -> str:
@@ -129,6 +133,7 @@ def _check(manifest: Manifest) -> None:
         ValueError: a value that is not allowed, or one that contradicts another.
     """
     _check_score(manifest)
+    _check_questions(manifest)
     if not manifest.variants:
         raise ValueError("it needs one variant at least")
     if len(set(manifest.label_names)) < len(manifest.labels):
@@ -170,6 +175,22 @@ def _check_score(manifest: Manifest) -> None:
         raise ValueError(f"the score {score.kind!r} is of probabilities and has no sigmoid")
     if not 0 <= score.threshold <= 1:
         raise ValueError(f"the score's threshold is {score.threshold}, not from 0 to 1")
+
+
+def _check_questions(manifest: Manifest) -> None:
+    """Refuse questions that contradict the labels, or each other."""
+    questions = manifest.questions
+    names = [question.name for question in questions]
+    if len(set(names)) < len(names):
+        raise ValueError("two questions have the same name")
+    flat = tuple(flat_name(it.name, label.name) for it in questions for label in it.labels)
+    if questions and manifest.label_names != flat:
+        raise ValueError(f"the labels {list(manifest.label_names)} are not {list(flat)}")
+    for it in questions:
+        if len({label.name for label in it.labels}) < max(2, len(it.labels)):
+            raise ValueError(f"the question {it.name!r} needs two labels of different names")
+        if it.calibration is not None and len(it.calibration.bias) != len(it.labels):
+            raise ValueError(f"the calibration of {it.name!r} does not fit its labels")
 
 
 def _check_engine(engine: Engine) -> None:

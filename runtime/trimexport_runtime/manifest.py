@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import BundleError
+from .labels import Calibration, Fit, Label, Question
 from .score import Score
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
@@ -17,21 +18,6 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 
 FOR_TENSORRT = "tensorrt-"
 """How the names of variants for TensorRT begin."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """One answer and the vocabulary tokens that stand for it after the prompt.
-
-    `token_ids` and `tokens` are each word's first. `sequences` are the token ids of whole words,
-    where those are read, because some labels begin alike; elsewhere there are none.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    tokens: tuple[str, ...]
-    sequences: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,8 @@ class Prompt:
     `text_lead` is the white space that the bundle's tokenizer writes before each text, because
     the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
     `examples` are the SHA-256 of texts that stand in it as examples. `fields` are the prompt's
-    fields in their order; a prompt whose only field is `text` may leave them out.
+    fields in their order; a prompt whose only field is `text` may leave them out. Before
+    `prefix_ids` stand so many `virtual_tokens`, which training made and no vocabulary has.
     """
 
     template: str
@@ -67,6 +54,7 @@ class Prompt:
     rendered: bool = False
     examples: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
+    virtual_tokens: int = 0
 
     @property
     def places(self) -> tuple[Field, ...]:
@@ -214,43 +202,13 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A bias per label that `trimexport calibrate` added behind the logits of every variant.
-
-    `method` is `content-free`, `batch` or `prior`, `texts` how many it was found on, `variant` what
-    answered them. `bias` is float32, in the labels' order; `prior` the labels' shares that were
-    asked for.
-    """
-
-    method: str
-    texts: int
-    bias: tuple[float, ...]
-    prior: Mapping[str, float] | None
-    variant: str
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How `trimexport fit` found the head that stands in the place of the label words' rows.
-
-    `examples` counts them by label, `examples_sha256` is of their texts and labels. `shots` of each
-    label were drawn with `seed`, where they are not None. `strength` is the regression's C, and
-    `accuracy` what that got in cross-validation with `folds`. `variant` gave the hidden states.
-    """
-
-    examples: Mapping[str, int]
-    examples_sha256: str
-    shots: int | None
-    seed: int | None
-    strength: float
-    accuracy: float
-    folds: int
-    variant: str
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """`trimexport.json` as a value."""
+    """`trimexport.json` as a value.
+
+    Where there are `questions`, `labels` are those of all of them, one question after the other, by
+    names that say whose they are (`questions.flat_name`); `calibration` and `fit` are then None,
+    for each question has its own, and `prompt.suffix_ids` are none.
+    """
 
     format_version: int
     labels: tuple[Label, ...]
@@ -266,6 +224,7 @@ class Manifest:
     calibration: Calibration | None = None
     fit: Fit | None = None
     score: Score = field(default_factory=Score)
+    questions: tuple[Question, ...] = ()
 
     @property
     def outputs(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,10 @@ class Prediction:
     had more than the bundle's limit and was cut. `score` is the graph's logit where it gives one
     for each text, else None. `labels` are all that are true: of independent labels those whose
     probability is not below the threshold, of others `label` alone.
+
+    `answers` are those of each question by its name, where the bundle has several. `label` and
+    `labels` then name the label of each as `Classifier.labels` does, and `probability` is that of
+    the least certain answer.
     """
 
     label: str
@@ -36,6 +40,7 @@ class Prediction:
     tokens: int
     score: float | None = None
     labels: tuple[str, ...] = ()
+    answers: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 def predictions(

@@ -53,6 +53,14 @@ FIT = {
     "variant": "fp32",
 }
 
+_WORD = {"words": ["w"], "token_ids": [1], "tokens": ["w"]}
+QUESTION = {
+    "name": "mood",
+    "text": "How is it?",
+    "suffix_ids": [8],
+    "labels": [{"name": "good", **_WORD}, {"name": "bad", **_WORD}],
+}
+
 
 def test_what_is_written_is_what_is_read(bundle: Path) -> None:
     manifest = read_manifest(bundle)
@@ -82,8 +90,8 @@ def test_a_variant_without_parity_can_be_read(make_bundle: MakeBundle) -> None:
 
 
 def test_a_newer_format_is_refused(bundle: Path, edit_manifest: Edit) -> None:
-    edit_manifest(bundle, lambda raw: raw.update(format_version=3))
-    with pytest.raises(VersionError, match=r"format_version 3, .* up to 2; upgrade with `pip"):
+    edit_manifest(bundle, lambda raw: raw.update(format_version=4))
+    with pytest.raises(VersionError, match=r"format_version 4, .* up to 3; upgrade with `pip"):
         Classifier.load(bundle)
 
 
@@ -176,6 +184,8 @@ def _remove(raw: dict[str, Any], path: str) -> None:
             r'variants\[0\]\.parity\.agreement is "x", not a number',
         ),
         ("calibration", {**CALIBRATION, "bias": [0.5]}, "the calibration has 1 numbers, not 3"),
+        ("questions", [QUESTION, QUESTION], "two questions have the same name"),
+        ("questions", [QUESTION], r"are not \['mood: good', 'mood: bad'\]"),
         ("variants/0/engine", {**ENGINE, "file": "../a"}, "is not one inside the bundle"),
         (
             "variants/0/engine",
@@ -209,6 +219,7 @@ def _fill(raw: dict[str, Any]) -> None:
     field = {"name": "query", "before": [7], "lead": " ", "default": "what it is about"}
     document = {"name": "document", "before": [], "lead": "", "default": None}
     raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field, document]}
+    raw["prompt"]["virtual_tokens"] = 8
     raw["text_limit"]["field"] = "query"
     raw["score"] = {"kind": "independent", "scale": 0.5, "shift": -1.0, "sigmoid": False}
     raw["score"]["threshold"] = 0.4
@@ -219,7 +230,13 @@ def _fill(raw: dict[str, Any]) -> None:
     raw["variants"][0]["taken_over"] = {"matrices": 6, "of": 7, "embedding": True}
     parity = {"agreement_tolerance": 0.99, "margin_error": 0.03, "margin_error_tolerance": 0.1}
     raw["variants"][0]["parity"] |= parity
-    raw |= {"calibration": CALIBRATION, "fit": FIT}
+    raw |= {"calibration": CALIBRATION, "fit": FIT, "questions": [_question(raw["labels"])]}
+    raw["labels"] = [{**label, "name": f"mood: {label['name']}"} for label in raw["labels"]]
+
+
+def _question(labels: list[dict[str, Any]]) -> dict[str, Any]:
+    own = {"labels": labels, "calibration": CALIBRATION, "fit": FIT}
+    return {"name": "mood", "text": "How is it?", "suffix_ids": [8], **own}
 
 
 def _fields(hint: Any, value: Any, path: str = "") -> Iterator[tuple[str, Any, Field[Any]]]:
