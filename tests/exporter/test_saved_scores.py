@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import tiny
 from trimexport import BuildSpec, CheckpointError, SpecError, TrimexportError, plan
+from trimexport.cli import main
 from trimexport.cli.spec_from_options import make_spec
 from trimexport.prompt.tokenizer import load_tokenizer
 from trimexport.source.logit_score import read_logit_score
@@ -83,13 +85,31 @@ TEMPLATE = (
 )
 
 
-def test_its_chat_template_is_the_prompt(saved: Save) -> None:
-    """With the settings that sentence-transformers has saved, and the tokens of the score."""
-    directory = saved(ids("▁positive", "▁negative"))
+def with_chat(directory: Path) -> Path:
+    """The checkpoint with a chat template of queries and documents, and settings for it."""
     (directory / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     settings = {"chat_template": {"add_generation_prompt": True, "max_length": 64}}
     file = directory / "sentence_bert_config.json"
     file.write_text(json.dumps({"processing_kwargs": settings}), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("option", ["--texts", "--calibration"])
+def test_files_are_read_by_the_fields_of_the_saved_prompt(
+    saved: Save, tmp_path: Path, option: str
+) -> None:
+    directory = with_chat(saved(ids("▁positive", "▁negative")))
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"query": "who", "text": "she"}\n', encoding="utf-8")
+    command = ["build", "--model", str(directory), option, str(file), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert f'{file}, line 1: the object has no key "document"' in done.stderr
+
+
+def test_its_chat_template_is_the_prompt(saved: Save) -> None:
+    """With the settings that sentence-transformers has saved, and the tokens of the score."""
+    directory = with_chat(saved(ids("▁positive", "▁negative")))
     found = plan(BuildSpec(model=str(directory)))
     assert found.prompt.template.source == "Query: {query}\nDocument: {document}\nAnswer:"
     assert [word.tokens for words in found.verbalizer.words for word in words] == [

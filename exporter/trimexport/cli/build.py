@@ -111,10 +111,10 @@ def build(
     # PyTorch takes its time, so what can be refused without it is
     from trimexport.pipeline import PartialBuildError
     from trimexport.pipeline import build as run
-    from trimexport.prompt.template import places_of
+    from trimexport.prompt.logit_score import fields_of
     from trimexport.texts import read_texts
 
-    fields = places_of(spec.prompt)
+    fields = () if texts is None and calibration is None else fields_of(spec)
     sample = None if texts is None else read_texts(texts, fields=fields, say=progress.say)
     balance = None
     if calibration is not None:

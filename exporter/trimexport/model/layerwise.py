@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +178,7 @@ class LayerwiseModel:
         skip: int,
         see: Callable[[str, torch.Tensor], None],
         progress: Callable[[int], None] = lambda done: None,
+        prompt_from: int | None = None,
     ) -> torch.Tensor:
         """Show what every matrix in the layers reads. What one layer's read comes together, a few
         sequences at a time; the layers come in their order, again in each pass over the checkpoint.
@@ -189,28 +191,42 @@ class LayerwiseModel:
             see: called with the name of a parameter within the body, with `body.` before it, and
                 with its inputs, float32 [positions, inputs].
             progress: called with the number of sequences done since the last call.
+            prompt_from: the first of those left out that is shown all the same, once, before all
+                others; None shows none of them.
         """
+        shared = list(sequences[0][:skip]) if sequences else []
+        with self._watched(see, len(shared) if prompt_from is None else prompt_from):
+            cache = self._read_prefix(shared, SharedPrefix())
+        rests = [sequence[skip:] for sequence in sequences]
+        states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
+        with self._watched(see, 0):
+            for group in _passes(rests):
+                states[group] = self._last_hidden([rests[i] for i in group], cache)
+                progress(len(group))
+        return states
+
+    @contextmanager
+    def _watched(self, see: Callable[[str, torch.Tensor], None], first: int) -> Iterator[None]:
+        """Call `see` with what the matrices in the layers read meanwhile, from the place `first` of
+        each row on."""
 
         def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             (read,) = inputs
-            real = torch.arange(read.shape[1]) < self._lengths[self._rows].unsqueeze(1)
-            see(name, read[real])
+            place = torch.arange(read.shape[1])
+            real = (first <= place) & (place < self._lengths[self._rows].unsqueeze(1))
+            if bool(real.any()):
+                see(name, read[real])
 
-        shared = list(sequences[0][:skip]) if sequences else []
-        cache = self._read_prefix(shared, SharedPrefix())
-        rests = [sequence[skip:] for sequence in sequences]
         hooks = [
             module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
             for name, module in self.body.named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         ]
-        states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
-        for group in _passes(rests):
-            states[group] = self._last_hidden([rests[i] for i in group], cache)
-            progress(len(group))
-        for hook in hooks:
-            hook.remove()
-        return states
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _now(self, rows: slice) -> None:
         """Take note of the rows that are in a layer now."""

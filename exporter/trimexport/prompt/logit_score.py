@@ -16,8 +16,9 @@ from trimexport.errors import SpecError
 from trimexport.source.hub import locate_config
 from trimexport.source.logit_score import LogitScore, read_logit_score
 from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX, BuildSpec
+from trimexport_runtime.bundle import Field
 
-from .template import TemplateField, literal_template
+from .template import TemplateField, literal_template, places_of
 from .tokenizer import load_tokenizer, transformers_tokenizer
 from .verbalizer import Verbalizer
 
@@ -59,6 +60,16 @@ def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
             spec, prompt=prompt, label_lead=lead if spec.label_lead is None else spec.label_lead
         )
     return spec, found
+
+
+def fields_of(spec: BuildSpec) -> tuple[Field, ...]:
+    """The fields of the prompt that a spec is built with, which may be the checkpoint's own.
+
+    Raises: as `with_saved_score`, and SpecError for a prompt that is none.
+    """
+    if spec.prompt is None:
+        spec, _ = with_saved_score(spec)
+    return places_of(spec.prompt)
 
 
 def _saved_prompt(directory: Path, place: Path) -> str | None:

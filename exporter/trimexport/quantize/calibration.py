@@ -77,7 +77,7 @@ class Calibration:
         """The largest absolute value of each input of every matrix: parameter name -> float32
         [inputs]."""
         largest = Largest()
-        self._show(*self._sequences(), largest.add, factors)
+        self._show(largest.add, factors)
         return largest.found
 
     def second_moments(self, factors: Mapping[str, Factors]) -> SecondMoments:
@@ -85,27 +85,24 @@ class Calibration:
         it often holds examples, which are more like the texts to come than any that ship. The
         first token of all is like no other and is left out."""
         found = SecondMoments(self.room)
-        sequences, skip = self._sequences()
-        if skip > 1:
-            self._show([sequences[0][:skip]], 1, found.add, factors)
-        self._show(sequences, skip, found.add, factors)
+        self._show(found.add, factors, prompt_from=1)
         found.flush()
         return found
 
     def _show(
         self,
-        sequences: Sequence[tuple[int, ...]],
-        skip: int,
         see: Callable[[str, torch.Tensor], None],
         factors: Mapping[str, Factors],
+        prompt_from: int | None = None,
     ) -> None:
+        sequences, skip = self._sequences()
         known = {name.removesuffix(TRANSPOSED): each for name, each in factors.items()}
 
         def changed(name: str, inputs: torch.Tensor) -> None:
             see(name, known[name].undo(inputs) if name in known else inputs)
 
         with self.progress.bar("calibrating", len(sequences)) as tick:
-            states = self.model.show_inputs(sequences, skip, changed, tick)
+            states = self.model.show_inputs(sequences, skip, changed, tick, prompt_from)
         self.known.update(zip(sequences, states, strict=True))
 
     def _sequences(self) -> tuple[list[tuple[int, ...]], int]:

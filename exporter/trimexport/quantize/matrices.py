@@ -77,8 +77,9 @@ class Error:
 
 def _squares(part: torch.Tensor) -> float:
     """The sum of the squares of float32 numbers, which may be beyond float32 itself."""
-    total = float(part.square().sum())
-    return total if math.isfinite(total) else float(part.double().square().sum())
+    total = float(torch.linalg.vector_norm(part))
+    total = total if math.isfinite(total) else float(torch.linalg.vector_norm(part.double()))
+    return total**2
 
 
 def products(model: ir.Model) -> list[Product]:

@@ -58,9 +58,12 @@ class SecondMoments:
         Raises:
             ExportError: the parameter was not shown.
         """
-        file = self._file_of(parameter)
-        if self._cached[0] != file:
-            self._cached = (file, [_cholesky(part) for part in torch.load(file)])
+        moments = self._file_of(parameter)
+        if self._cached[0] != moments:
+            factors = moments.with_suffix(".factors")  # they are asked for twice
+            if not factors.exists():
+                torch.save([_cholesky(part) for part in torch.load(moments)], factors)
+            self._cached = (moments, torch.load(factors))
         return self._cached[1]
 
     def missed(self, parameter: str, errors: torch.Tensor) -> float:
@@ -92,10 +95,13 @@ def _added(before: Groups | None, more: Groups) -> Groups:
 
 
 def _cholesky(moments: torch.Tensor) -> torch.Tensor:
-    wide = moments.double()
+    """The upper Cholesky factor U of the inverse of damped moments H: where H = R R^T with R upper
+    triangular, which is the lower factor of H with its inputs in reverse, U is the inverse of R."""
+    wide = moments.double().flip(0, 1)
     diagonal = wide.diagonal()
     mean = float(diagonal.mean())
     diagonal += DAMPING * mean if mean > 0 else 1.0  # of inputs that are always zero
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(wide))
-    upper: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return upper.float()
+    lower = torch.linalg.cholesky(wide)
+    one = torch.eye(len(wide), dtype=wide.dtype)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(lower, one, upper=False)
+    return inverse.flip(0, 1).float()
