@@ -28,6 +28,7 @@ from .prompt.logit_score import check_saved_tokens, with_saved_score
 from .prompt.pair_processor import fixed_ids, processor_for
 from .prompt.prompt_ids import PromptIds, control_tokens, tokenise_prompt
 from .prompt.template import PromptTemplate, parse_template
+from .prompt.text_pair import tokenise_trained
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
@@ -267,7 +268,7 @@ def _tokenise(
     """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
     trained on whole strings, and no padding, because it answers at the last token before that."""
     classifier = checkpoint.is_classifier
-    prompt = tokenise_prompt(template, tokenizer, ended=classifier)
+    prompt = (tokenise_trained if classifier else tokenise_prompt)(template, tokenizer)
     check_known(prompt, tokenizer, checkpoint)
     if not classifier:
         return prompt

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from click.testing import CliRunner, Result
 from transformers import pipeline
 
@@ -232,6 +233,42 @@ def test_heads_of_other_kinds(family: str, kind: dict[str, Any], tmp_path: Path)
     assert len(config["id2label"]) == together.shape[1]
 
 
+PAIRS = [("a fine film", "it was good"), ("good", "a bad one"), ("well", "I"), ("a", "b c d e")]
+
+
+def with_separators(directory: Path) -> Path:
+    """Let the tokenizer write its end token between and behind the texts of a pair."""
+
+    def change(definition: dict[str, Any]) -> None:
+        rule = definition["post_processor"]
+        end = {"SpecialToken": {"id": "<eos>", "type_id": 0}}
+        rule["special_tokens"]["<eos>"] = {"id": "<eos>", "ids": [1], "tokens": ["<eos>"]}
+        rule["pair"] = [*rule["single"], end, {"Sequence": {"id": "B", "type_id": 0}}, end]
+
+    tiny.edit_json(directory / "tokenizer.json", change)
+    return directory
+
+
+@pytest.mark.parametrize("change", [lambda it: it, with_separators], ids=["plain", "separators"])
+def test_a_head_that_was_trained_on_pairs(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+    """As transformers' pipeline gives it for `text` and `text_pair`; the separator counts."""
+    made = families.make("mistral", tmp_path / "model", classifier=True, layers=1, num_labels=1)
+    directory = change(made)
+    spec = BuildSpec(model=str(directory), prompt="{text}{text_pair}", precision=("fp32",))
+    built = build(spec, tmp_path / "bundle")
+    assert built.report.gap.different == 0
+    classify = pipeline("text-classification", model=str(directory))
+    expected = [classify({"text": a, "text_pair": b})["score"] for a, b in PAIRS]
+    classifier = Classifier.load(built.directory)
+    found = [it.probability for it in classifier.classify(PAIRS)]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert np.std(expected) > 0.01, "a model that says nothing proves nothing"
+    ids = transformers.AutoTokenizer.from_pretrained(directory)("a film", "good")["input_ids"]
+    prompt = classifier.manifest.prompt
+    own = classifier.encode(("a film", "good")).ids.tolist()
+    assert [*prompt.prefix_ids, *own, *prompt.suffix_ids] == ids
+
+
 def check_independent(bundle: Path, found: list[Prediction]) -> None:
     """Labels from the threshold on, in JSON, for people, and judged by texts with several."""
     texts = [text for text in TEXTS if text]
@@ -257,6 +294,19 @@ def check_independent(bundle: Path, found: list[Prediction]) -> None:
         assert (scores["best_threshold"] is None) == ("auto" not in more)
     shown = CliRunner().invoke(exporter, [*command, "--threshold", "auto"]).stdout.splitlines()
     assert "the best on these texts" in shown[1]
+    assert read_manifest(bundle).score.threshold == 0.5, "nothing was saved"
+    saving = ("--threshold", "0.25", "--save")
+    done = CliRunner().invoke(exporter, [*command, *saving])
+    assert (done.exit_code, read_manifest(bundle).score.threshold) == (0, 0.25)
+    lower = Classifier.load(bundle, variant="int8").classify(texts)
+    pairs = zip(names, lower[0].probabilities, strict=True)
+    assert lower[0].labels == tuple(name for name, share in pairs if share >= 0.25)
+    done = CliRunner().invoke(exporter, [*command, "--save"])
+    assert "--save writes a threshold; give one, or auto" in done.output
+    done = CliRunner().invoke(
+        exporter, [*command[:3], "--variant", "all", "--threshold", "0.5", "--save"]
+    )
+    assert "--save writes the threshold of one variant" in done.output
     done = CliRunner().invoke(exporter, [*command, "--threshold", "often"])
     assert "--threshold is 'often'; give a probability from 0 to 1, or auto" in done.output
     done = CliRunner().invoke(exporter, [*command, "--threshold", "2"])

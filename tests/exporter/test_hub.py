@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, Hub, serve
+from tokenizers import Tokenizer
 
 from tiny import edit_json
 from trimexport import CheckpointError
@@ -45,6 +46,12 @@ from trimexport import BuildSpec, plan
 spec = BuildSpec(model=sys.argv[1], labels=("positive", "negative"), prompt="R: {text}\\nS:")
 planned = plan(spec)
 print(planned.checkpoint.directory, planned.limit)
+"""
+RANKER = """
+import sys
+from trimexport import BuildSpec, plan
+planned = plan(BuildSpec(model=sys.argv[1], prompt="R: {text}\\nS:"))
+print(planned.labels, planned.score.kind)
 """
 REFUSED = """
 import json, sys
@@ -111,6 +118,22 @@ def test_a_model_is_downloaded_and_planned(hub: Hub, locate: Locate, tiny_model:
     assert locate("http://127.0.0.1:9", "tiny/gemma") == found  # from the cache
     assert locate(hub.url, "tiny/gemma", HF_HUB_OFFLINE="1") == found
     assert len(hub.requests) == before
+
+
+def test_the_score_of_a_reranker_is_downloaded(hub: Hub, locate: Locate, tmp_path: Path) -> None:
+    ranker = shutil.copytree(hub.repositories["tiny/gemma"], tmp_path / "hub" / "ranker")
+    hub.repositories["tiny/ranker"] = ranker
+    kind = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    modules = [{"idx": 0, "path": "1_LogitScore", "type": kind}]
+    (ranker / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (ranker / "1_LogitScore").mkdir()
+    vocabulary = Tokenizer.from_file(str(ranker / "tokenizer.json"))
+    tokens = {
+        "true_token_id": vocabulary.token_to_id("▁positive"),
+        "false_token_id": vocabulary.token_to_id("▁negative"),
+    }
+    (ranker / "1_LogitScore" / "config.json").write_text(json.dumps(tokens), encoding="utf-8")
+    assert locate(hub.url, "tiny/ranker", code=RANKER) == "('positive', 'negative') log-odds"
 
 
 def test_an_adapter_is_downloaded(hub: Hub, locate: Locate, tmp_path: Path) -> None:

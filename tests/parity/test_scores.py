@@ -19,6 +19,7 @@ import tiny
 from models import Untrimmed, segments_without_gap
 from trimexport import BuildSpec, ParityError, SpecError, Texts, build, calibrate, fit, verify
 from trimexport.bench.pytorch import Untrimmed as Measured
+from trimexport.cli import main
 from trimexport.evaluation.evaluate import evaluate
 from trimexport.parity.json_report import as_dict
 from trimexport.parity.render import table
@@ -206,3 +207,30 @@ def test_labels_judge_log_odds_and_no_logit(odds: Path, logit: Path) -> None:
     assert judged.scores.texts == len(tiny.TEXTS)
     with pytest.raises(SpecError, match="gives each text a number and no label of several"):
         evaluate(logit, sample)
+
+
+def test_a_threshold_of_log_odds_is_found_and_saved(odds: Path, tmp_path: Path) -> None:
+    """Of two labels the first is looked for; where half of the texts have it by their own order,
+    the best threshold parts them."""
+    bundle = shutil.copytree(odds, tmp_path / "bundle")
+    texts = [text for text in tiny.TEXTS if text]
+    classifier = Classifier.load(bundle)
+    first, second = classifier.labels
+    shares = [it.probabilities[0] for it in classifier.classify(texts)]
+    middle = sorted(shares)[len(shares) // 3]
+    rows = [
+        {"text": text, "label": first if share >= middle else second}
+        for text, share in zip(texts, shares, strict=True)
+    ]
+    data = tmp_path / "dev.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["eval", str(bundle), str(data), "--threshold", "auto", "--save", "--json"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["variants"]
+    assert (found["exact"], found["micro_f1"]) == (1.0, 1.0)
+    assert [it["label"] for it in found["labels"]] == [first]
+    assert read_manifest(bundle).score.threshold == found["best_threshold"]
+    assert [it.label for it in Classifier.load(bundle).classify(texts)] == [
+        row["label"] for row in rows
+    ]

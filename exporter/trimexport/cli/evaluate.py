@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold",
     metavar="P|auto",
-    help="From which probability on an independent label is true; auto finds the best on DATA.",
+    help="From which probability on an independent label is true, or of log-odds the first; auto "
+    "finds the best on DATA.",
 )
+@click.option("--save", is_flag=True, help="Write that threshold into BUNDLE, which answers by it.")
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
@@ -56,6 +58,7 @@ def evaluate(
     variant: str | None,
     abstain_below: float | None,
     threshold: str | None,
+    save: bool,
     compare: Path | None,
     output: Path | None,
     as_json: bool,
@@ -67,20 +70,24 @@ def evaluate(
     as one HTML page, and with every answer as JSON.
 
     Of independent labels DATA gives each text a list, or several with commas between them. Printed
-    are micro and macro F1 and each label's scores, and no page is written.
+    are micro and macro F1 and each label's scores, and no page is written. So it is with log-odds
+    where a threshold is given: then the first label is what is looked for.
 
     \b
     Example:
       trimexport eval build/sentiment sst2/test.jsonl
       trimexport eval build/sentiment test.csv --text-column review --map 0=negative,1=positive
       trimexport eval build/other test.csv --compare build/sentiment/reports/eval-test.json
+      trimexport eval build/guard dev.jsonl --threshold auto --save
     """
+    if save and threshold is None:
+        raise click.UsageError("--save writes a threshold; give one, or auto, with --threshold.")
     if threshold is not None or _is_independent(bundle):
         given = {"abstain-below": abstain_below, "compare": compare, "output": output}
         for name in (name for name, value in given.items() if value is not None):
             raise click.UsageError(f"--{name} is of labels of which one is true; leave it out.")
         where = columns_of(text_column, label_column, names, columns)
-        _evaluate_independent(bundle, data, where, variant, threshold, as_json)
+        _evaluate_independent(bundle, data, where, variant, threshold, save, as_json)
         return
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     evaluated = trimexport.evaluate(
@@ -119,9 +126,10 @@ def _evaluate_independent(
     columns: Columns | None,
     variant: str | None,
     threshold: str | None,
+    save: bool,
     as_json: bool,
 ) -> None:
-    from trimexport.evaluation.multi_label import evaluate_independent, text_lines
+    from trimexport.evaluation.multi_label import evaluate_independent, save_threshold, text_lines
 
     found = evaluate_independent(
         bundle,
@@ -132,6 +140,10 @@ def _evaluate_independent(
         find=threshold == "auto",
         progress=ConsoleProgress(),
     )
+    if save:
+        if len(found) > 1:
+            raise click.UsageError("--save writes the threshold of one variant; name it.")
+        save_threshold(bundle, found[0].threshold)
     if as_json:
         value = {"bundle": str(bundle), "data": str(data), "variants": [asdict(it) for it in found]}
         click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))

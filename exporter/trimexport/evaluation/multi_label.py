@@ -1,9 +1,10 @@
-"""Judge a bundle of independent labels by texts that may have several of them, or none."""
+"""Judge a bundle of labels that are true from a threshold on: independent ones, of which a text may
+have several or none, and the first of two whose log-odds are the score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from trimexport.numerics import Floats
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns
 from trimexport_runtime import Classifier, Manifest, read_manifest
-from trimexport_runtime.bundle import INDEPENDENT
+from trimexport_runtime.atomic_file import atomic_file
+from trimexport_runtime.bundle import INDEPENDENT, LOG_ODDS, MANIFEST, to_json
 from trimexport_runtime.inputs import Input
 
 from .label_sets import read_label_sets
@@ -65,39 +67,53 @@ def evaluate_independent(
         find: take the threshold that gives the highest micro F1 on these texts.
 
     Raises:
-        SpecError: the bundle's labels are not independent, texts that cannot be read or have other
+        SpecError: the bundle's score has no threshold, texts that cannot be read or have other
             labels, or a threshold that is no probability.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such variant.
     """
     manifest = read_manifest(bundle)
-    require_independent(manifest, bundle)
+    names = thresholded(manifest, bundle)
     if threshold is not None and not 0 <= threshold <= 1:
         raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
     sample = read_label_sets(
         data, manifest.label_names, columns or Columns(), manifest.prompt.places
     )
-    truth = np.array([[name in own for name in manifest.label_names] for own in sample.labels])
+    truth = np.array([[name in own for name in names] for own in sample.labels])
     found = []
-    for name in variant_names(variants, manifest):
-        classifier = Classifier.load(bundle, variant=name)
-        shares = _shares(classifier, sample.texts, progress or Silent())
+    for variant in variant_names(variants, manifest):
+        classifier = Classifier.load(bundle, variant=variant)
+        shares = _shares(classifier, sample.texts, progress or Silent())[:, : len(names)]
         best = best_threshold(shares, truth) if find else None
         chosen = manifest.score.threshold if threshold is None else threshold
-        found.append(_scores(classifier, shares, truth, chosen if best is None else best, best))
+        used = chosen if best is None else best
+        found.append(_scores(classifier.variant.name, names, shares, truth, used, best))
     return tuple(found)
 
 
-def require_independent(manifest: Manifest, bundle: Path) -> None:
-    """Refuse a bundle that gives each text one answer.
+def thresholded(manifest: Manifest, bundle: Path) -> tuple[str, ...]:
+    """The labels of a bundle that are true from a threshold on: all that are independent, or of
+    log-odds the first.
 
     Raises:
-        SpecError: it does.
+        SpecError: its score has no threshold.
     """
-    if manifest.score.kind != INDEPENDENT:
-        raise SpecError(
-            f"--threshold is of independent labels, and the score of {bundle} is "
-            f"{manifest.score.kind}; leave it out"
-        )
+    if manifest.score.kind == INDEPENDENT:
+        return manifest.label_names
+    if manifest.score.kind == LOG_ODDS:
+        return manifest.label_names[:1]
+    raise SpecError(
+        f"--threshold is of independent labels or log-odds, and the score of {bundle} is "
+        f"{manifest.score.kind}; leave it out"
+    )
+
+
+def save_threshold(bundle: Path, threshold: float) -> None:
+    """Let a bundle answer by another threshold from now on: its manifest says so, no graph
+    changes."""
+    manifest = read_manifest(bundle)
+    score = replace(manifest.score, threshold=threshold)
+    with atomic_file(bundle / MANIFEST) as stream:
+        stream.write(to_json(replace(manifest, score=score)).encode())
 
 
 def best_threshold(shares: Floats, truth: Truth) -> float:
@@ -151,17 +167,22 @@ def _shares(classifier: Classifier, texts: Sequence[Input], progress: Progress) 
 
 
 def _scores(
-    classifier: Classifier, shares: Floats, truth: Truth, threshold: float, best: float | None
+    variant: str,
+    names: Sequence[str],
+    shares: Floats,
+    truth: Truth,
+    threshold: float,
+    best: float | None,
 ) -> MultiLabelScores:
     given = shares >= threshold
     right, asked, said = (each.sum(axis=0) for each in (given & truth, truth, given))
     labels = tuple(
         LabelScores(name, _share(hit, out), _share(hit, of), _share(2 * hit, out + of), int(of))
-        for name, hit, of, out in zip(classifier.labels, right, asked, said, strict=True)
+        for name, hit, of, out in zip(names, right, asked, said, strict=True)
     )
     seen = [own.f1 for own, any_ in zip(labels, asked + said, strict=True) if any_]
     return MultiLabelScores(
-        variant=classifier.variant.name,
+        variant=variant,
         texts=len(shares),
         threshold=threshold,
         exact=float((given == truth).all(axis=1).mean()),

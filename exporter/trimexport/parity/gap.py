@@ -11,6 +11,7 @@ from trimexport.numerics import Floats
 from trimexport.progress import Progress
 from trimexport.prompt.fine_tuned import without_padding
 from trimexport.prompt.template import join, parse_template
+from trimexport.prompt.text_pair import is_text_pair, pair_ids
 from trimexport.prompt.tokenizer import SourceTokenizer
 from trimexport.records import short
 from trimexport_runtime import Manifest
@@ -77,22 +78,18 @@ def _joined_ids(
     """The ids of prompt and text as one string, by the place of the text, without the strings that
     are longer than the model's context."""
     template = parse_template(manifest.prompt.template)
-    rendered = manifest.prompt.rendered
-    end_ids = _end_ids(model, tokenizer)
+    rendered, classifier = manifest.prompt.rendered, model.checkpoint.is_classifier
     trie = trie_of(manifest)
     room = model.checkpoint.context - (max(trie.depths) if trie else 0)
     joined = {}
     for place in uncut:
-        string = join(template, texts_of(manifest.prompt.places, texts[place]))
-        ids = (*tokenizer.encode_start(string, rendered=rendered), *end_ids)
+        given = texts_of(manifest.prompt.places, texts[place])
+        if classifier and is_text_pair(template):
+            start, end = pair_ids(tokenizer, given)
+        else:
+            start = tokenizer.encode_start(join(template, given), rendered=rendered)
+            end = tokenizer.end_ids if classifier else ()
+        ids = (*start, *without_padding(end, model.checkpoint.config.pad_token_id))
         if len(ids) <= room:
             joined[place] = ids
     return joined
-
-
-def _end_ids(model: LayerwiseModel, tokenizer: SourceTokenizer) -> Ids:
-    """The ids that follow a joined string: end tokens for a fine-tuned classifier, which reads
-    them too, and none for other models."""
-    if not model.checkpoint.is_classifier:
-        return ()
-    return without_padding(tokenizer.end_ids, model.checkpoint.config.pad_token_id)

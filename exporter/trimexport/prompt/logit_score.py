@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimexport.errors import SpecError
-from trimexport.source.hub import locate_config
-from trimexport.source.logit_score import LogitScore, read_logit_score
+from trimexport.source.logit_score import LogitScore, locate_logit_score, read_logit_score
 from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX, BuildSpec
 from trimexport_runtime.bundle import Field
 
@@ -38,8 +37,8 @@ def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
     """
     if spec.labels:
         return spec, None
-    directory = locate_config(spec.model, spec.revision)
-    if (found := read_logit_score(directory)) is None:
+    directory = locate_logit_score(spec.model, spec.revision)
+    if directory is None or (found := read_logit_score(directory)) is None:
         return spec, None
     place = Path(spec.tokenizer or directory)
     tokenizer = load_tokenizer(place).whole

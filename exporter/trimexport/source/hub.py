@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -35,16 +36,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = ["*.json", "*.safetensors", "tokenizer.model", "*.toml", "*.jinja", "merges.txt"]
 # Copies in other formats or folders, some of them as large as the weights.
 _UNWANTED = ["consolidated*", "*/*"]
-_SMALL = ["config.json", "*.toml"]
+_SMALL = ["config.json", "modules.json", "*.toml"]
 _ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def locate_model(model: str, revision: str | None) -> Path:
+def locate_model(model: str, revision: str | None, also: str | None = None) -> Path:
     """The place of a model: `model` itself, or the hub's files, downloaded once and cached.
 
     Args:
         model: a directory, a GGUF file, or a hub id such as `google/gemma-2b`.
         revision: branch, tag or commit of a hub id; None is its default branch.
+        also: a file in a folder of the hub's repository, which is not among a model's files.
 
     Raises:
         CheckpointError: `model` is neither a directory nor a hub id.
@@ -54,6 +56,8 @@ def locate_model(model: str, revision: str | None) -> Path:
     if directory is not None:
         return directory
     snapshot = _download(model, revision, _WANTED)
+    if also is not None:
+        _download(model, revision, [also], unwanted=[])
     if not any(snapshot.glob("*.safetensors")) and not any(snapshot.glob("tokenizer*")):
         raise HubError(
             f"the hub's cache holds only a part of {model} ({snapshot}), and the rest cannot be "
@@ -120,11 +124,17 @@ def local_directory(model: str) -> Path | None:
     )
 
 
-def _download(model: str, revision: str | None, wanted: list[str], option: str = "--model") -> Path:
+def _download(
+    model: str,
+    revision: str | None,
+    wanted: list[str],
+    option: str = "--model",
+    unwanted: Sequence[str] = _UNWANTED,
+) -> Path:
     """The hub's snapshot of a model.
 
     Args:
-        wanted: patterns of the files to download.
+        wanted: patterns of the files to download, but for those that are `unwanted`.
         option: the option with which the user names the model, for messages.
 
     Raises:
@@ -133,7 +143,7 @@ def _download(model: str, revision: str | None, wanted: list[str], option: str =
     try:
         return Path(
             snapshot_download(
-                model, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED
+                model, revision=revision, allow_patterns=wanted, ignore_patterns=list(unwanted)
             )
         )
     except GatedRepoError:

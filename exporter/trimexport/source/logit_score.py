@@ -14,6 +14,7 @@ from typing import Any
 
 from trimexport.errors import CheckpointError
 
+from .hub import local_directory, locate_config, locate_model
 from .json_file import read_json_object
 
 MODULES = "modules.json"
@@ -32,6 +33,20 @@ class LogitScore:
         """The tokens, the one that the score is high for first."""
         second = self.false_token_id
         return (self.true_token_id,) if second is None else (self.true_token_id, second)
+
+
+def locate_logit_score(model: str, revision: str | None) -> Path | None:
+    """The directory of a model that has such a score, its tokenizer and the score's configuration
+    included; None where it has none. Of another model its configuration alone is downloaded.
+
+    Raises:
+        CheckpointError, HubError: the model cannot be located, or its modules not be read.
+    """
+    directory = locate_config(model, revision)
+    folder = _folder(directory / MODULES)
+    if folder is None or local_directory(model) is not None:
+        return None if folder is None else directory
+    return locate_model(model, revision, f"{folder}/config.json")
 
 
 def read_logit_score(directory: Path) -> LogitScore | None:
