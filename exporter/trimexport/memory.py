@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
-import os
 import sys
 
 _M_MMAP_THRESHOLD = -3  # as <malloc.h> has it
@@ -30,10 +29,8 @@ def keep_large_blocks_apart() -> None:
 
     By default glibc raises that limit up to 32 MiB as such blocks are freed. Streamed blocks of
     weights then come from the heap and fragment it: it grew by a gigabyte over the matrices of a
-    large model. Fresh memory costs a page fault every 4 KiB then; PyTorch asks for huge pages, of
-    2 MiB, if it is told to before it takes the first block.
+    large model.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     set_option = _c_function("mallopt")
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
