@@ -13,7 +13,7 @@ from trimexport.planning import Plan
 from trimexport.progress import Progress, Silent
 from trimexport.tables import columns, small_share
 from trimexport_runtime.inputs import problem_of
-from trimexport_runtime.render import visible
+from trimexport_runtime.visible import visible
 
 COUNT = 10  # words that are shown
 
