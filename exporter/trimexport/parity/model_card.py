@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from trimexport.tensorrt.trtexec import trtexec_commands
@@ -55,9 +56,13 @@ Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 _HEAD = """\
 ## The head
 
-Fitted on {examples} by logistic regression (C {strength:g}), which got {accuracy:.2%} of them right
-in {folds}-fold cross-validation. `trimexport verify` compares it with the untrimmed model's hidden
-states."""
+{heads}
+
+`trimexport verify` compares it with the untrimmed model's hidden states."""
+
+_FITTED_ON = """\
+{of} on {examples} by logistic regression (C {strength:g}), which got {accuracy:.2%} of them right
+in {folds}-fold cross-validation."""
 
 _ENGINES = """
 ## TensorRT
@@ -86,13 +91,26 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     return _card(manifest, _CUT if _is_cut(manifest) else _FINE_TUNED, measured)
 
 
-def fitted_card(manifest: Manifest, fit: Fit) -> str:
-    """The card of a bundle whose head was fitted, as Markdown."""
+def fitted_card(manifest: Manifest, fits: Mapping[str | None, Fit]) -> str:
+    """The card of a bundle whose head was fitted, as Markdown.
+
+    Args:
+        fits: the new heads by their questions; None is a bundle's only one.
+    """
+    heads = "\n\n".join(_fitted(question, fit) for question, fit in fits.items())
+    return _card(manifest, _FITTED, _HEAD.format(heads=heads))
+
+
+def _fitted(question: str | None, fit: Fit) -> str:
+    """What a head was fitted on."""
     examples = ", ".join(f"{count:,} examples of {label}" for label, count in fit.examples.items())
-    measured = _HEAD.format(
-        examples=examples, strength=fit.strength, accuracy=fit.accuracy, folds=fit.folds
+    return _FITTED_ON.format(
+        of="Fitted" if question is None else f"That of {question} was fitted",
+        examples=examples,
+        strength=fit.strength,
+        accuracy=fit.accuracy,
+        folds=fit.folds,
     )
-    return _card(manifest, _FITTED, measured)
 
 
 def _is_cut(manifest: Manifest) -> bool:
