@@ -59,8 +59,8 @@ QUESTION = click.option(
     "questions",
     multiple=True,
     metavar='NAME="TEXT"',
-    help="A question that stands in the prompt's {question}. Several are answered in one pass, each "
-    "with the --labels.",
+    help="A question that stands in the prompt's {question}. Several are answered in one pass, "
+    "each with the --labels.",
 )
 CHAT = click.option(
     "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."

@@ -103,8 +103,8 @@ def _questions(report: ParityReport) -> list[str]:
     if not report.questions:
         return []
     return [
-        f"{len(report.questions)} questions, asked one by one of the untrimmed model: agreement and "
-        "margin error are over all answers, a text's to each question"
+        f"{len(report.questions)} questions, which the untrimmed model was asked one by one: "
+        "agreement and margin error are over all answers"
     ]
 
 
