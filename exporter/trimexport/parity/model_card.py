@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
-from trimexport_runtime.bundle import SOFTMAX, Fit
+from trimexport_runtime.bundle import SOFTMAX, Fit, Question
 from trimexport_runtime.inputs import required
 
 from .render import markdown
@@ -19,14 +19,14 @@ pipeline_tag: text-classification
 base_model: {model}
 ---
 
-# {labels}
+# {title}
 
 {what}
 
 | | |
 | --- | --- |
 | labels | {labels} |
-{tokens}{score}| prompt | `{prompt}` |
+{questions}{tokens}{score}| prompt | `{prompt}` |
 | longest text | {limit} |
 | source | `{model}`{revision} |
 {adapter}{notice}
@@ -125,10 +125,13 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         what: the paragraph, with `{model}` and `{architecture}`.
     """
     source, several = manifest.source, len(manifest.prompt.places) > 1
+    labels = ", ".join(manifest.label_names)
     return _CARD.format(
         model=source.model,
         what=what.format(model=source.model, architecture=source.architecture),
-        labels=_cell(", ".join(manifest.label_names)),
+        title=_cell(", ".join(q.name for q in manifest.questions) or labels),
+        labels=_cell(labels),
+        questions=_question_rows(manifest),
         tokens=_token_row(manifest),
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=_limit(manifest),
@@ -167,10 +170,28 @@ def _token_row(manifest: Manifest) -> str:
     """The row that names the label tokens, if the head is theirs."""
     if not _is_cut(manifest) or manifest.fit is not None:
         return ""
-    tokens = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
-    if any(label.sequences for label in manifest.labels):
+    if manifest.questions:
+        tokens = "; ".join(f"{each.name}: {_tokens_of(each)}" for each in manifest.questions)
+    elif any(label.sequences for label in manifest.labels):
         tokens = "whole labels, for some begin alike"
+    else:
+        tokens = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
     return f"| label tokens | {_cell(tokens)} |\n"
+
+
+def _tokens_of(question: Question) -> str:
+    """A question's label tokens."""
+    if any(label.sequences for label in question.labels):
+        return "whole labels"
+    return ", ".join(" ".join(label.tokens) for label in question.labels)
+
+
+def _question_rows(manifest: Manifest) -> str:
+    """A row for each question with what it asks; none where there are none."""
+    return "".join(
+        f"| question {_cell(question.name)} | {_cell(question.text)} |\n"
+        for question in manifest.questions
+    )
 
 
 def _score_row(manifest: Manifest) -> str:
