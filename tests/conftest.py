@@ -104,6 +104,12 @@ def pairs() -> Path:
     return tiny.pair_bundle()
 
 
+@pytest.fixture(scope="session")
+def questions() -> Path:
+    """A tiny bundle that asks two questions. Shared: do not change it."""
+    return tiny.questions_bundle()
+
+
 @pytest.fixture
 def tiny_copy(tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint, to break."""

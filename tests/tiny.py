@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, Gemma2ForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from models import GEMMA_MINI, harden
-from trimexport import BuildSpec, Texts, build
+from trimexport import BuildSpec, QuestionSpec, Texts, build
 from trimexport_runtime import read_manifest
 from trimexport_runtime.bundle import Variant
 from trimexport_runtime.tokenize import TextEncoder
@@ -144,6 +144,23 @@ def pair_bundle() -> Path:
         precision=("fp32", "int8", "int4", "fp16"),
     )
     return build(spec, tiny_root() / "pair-bundle").directory
+
+
+@functools.cache
+def questions_bundle() -> Path:
+    """A tiny bundle that asks two questions, one with two labels and one with three. Built once.
+    Shared: copy it to change it."""
+    spec = BuildSpec(
+        model=str(tiny_model()),
+        labels=("no", "yes"),
+        prompt="Mail: {text}\n{question}\nAnswer:",
+        precision=("fp32",),
+        questions=(
+            QuestionSpec("spam", "Does it advertise?"),
+            QuestionSpec("mood", "How is it?", ("bad", "fair", "good")),
+        ),
+    )
+    return build(spec, tiny_root() / "questions-bundle", sample=Texts(TEXTS)).directory
 
 
 def spoil(bundle: Path, text: str) -> None:

@@ -26,6 +26,7 @@ from .errors import (
     UnsupportedError,
 )
 from .spec import BuildSpec, read_recipe
+from .spec.question import QuestionSpec
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate
@@ -79,6 +80,7 @@ __all__ = [
     "ParityError",
     "ParityReport",
     "PartialBuildError",
+    "QuestionSpec",
     "SpecError",
     "Suggestion",
     "Texts",

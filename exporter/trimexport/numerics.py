@@ -32,10 +32,21 @@ def margins(reference: Floats, other: Floats) -> tuple[Floats, Floats]:
     return first[0] - first[1], second[0] - second[1]
 
 
-def margin_error(reference: Floats, other: Floats) -> float | None:
+def deviation(values: Floats, kinds: int = 1) -> float:
+    """The standard deviation of values [n * kinds], each kind's about its own mean: of so many
+    questions, whose answers stand one behind the other for each text, what lies between them is
+    left out."""
+    return float(np.sqrt(values.reshape(-1, kinds).var(axis=0).mean()))
+
+
+def margin_error(reference: Floats, other: Floats, kinds: int = 1) -> float | None:
     """The standard deviation over texts of the error of `margins`, by that of the margin itself.
     Both arguments are logits, float64 [n, labels]. None where the margin hardly varies, as on one
-    text: by less than 0.001 logits, of which float32 arithmetic alone may be the cause."""
+    text: by less than 0.001 logits, of which float32 arithmetic alone may be the cause.
+
+    Args:
+        kinds: as in `deviation`.
+    """
     expected, found = margins(reference, other)
-    spread = float(expected.std())
-    return None if spread < 1e-3 else float((found - expected).std()) / spread
+    spread = deviation(expected, kinds)
+    return None if spread < 1e-3 else deviation(found - expected, kinds) / spread

@@ -114,13 +114,12 @@ def build(
         _require_builder()
     _check_calibration(spec, calibration, progress)
     if sample is not None and spec.labels:  # wrong ones are refused before a model is downloaded
-        check_sample(judged(sample, Score(spec.score)), spec.labels)
+        check_sample(judged(sample, Score(spec.score), bool(spec.questions)), spec.labels)
     planned = plan(spec)
     fields = planned.prompt.fields
     sample = inputs_for(sample or Texts(combined(sample_texts(), fields)), fields)
-    sample = judged(sample, planned.score)
     calibration = None if calibration is None else inputs_for(calibration, fields)
-    check_sample(sample, planned.labels)
+    check_sample(judged(sample, planned.score, bool(spec.questions)), planned.labels)
     for line in planned.notes:
         progress.say(line)
     lines = [one_line(text) for text in sample.texts]

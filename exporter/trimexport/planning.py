@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +18,38 @@ from trimexport_runtime.tokenize import TextEncoder
 
 from .errors import SpecError
 from .prompt.chat import wrap_in_chat
+from .prompt.chosen_prompt import chosen_prompt
 from .prompt.few_shot import Shot, choose_shots, refuse_control, write_shots
+from .prompt.field_checks import check_fields
 from .prompt.fine_tuned import (
     classifier_labels,
     classifier_score,
     padding_notes,
-    without_padding,
+    tokenise_for,
 )
 from .prompt.label_trie import Trie
 from .prompt.logit_score import check_saved_tokens, with_saved_score
 from .prompt.pair_processor import fixed_ids, processor_for
-from .prompt.prompt_ids import PromptIds, control_tokens, tokenise_prompt
+from .prompt.prompt_ids import PromptIds, control_tokens
+from .prompt.question_tree import QuestionTree
+from .prompt.questions import (
+    AskedQuestion,
+    ask,
+    asked_questions,
+    flat_labels,
+    question_notes,
+    question_words,
+    shared_prompt,
+    tree_of,
+)
 from .prompt.template import PromptTemplate, parse_template
-from .prompt.text_pair import tokenise_trained
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
-from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
-from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
+from .prompt.tokenizer_choice import known_tokens, tokenizer_place
+from .prompt.verbalizer import Verbalizer, make_verbalizer
 from .source.adapter import merge_adapter
-from .source.checkpoint import Checkpoint, open_checkpoint, read_config
-from .source.families import family_of, is_classifier, notice_for
+from .source.checkpoint import Checkpoint, open_checkpoint
 from .source.hub import locate_adapter, locate_config, locate_model
-from .source.prompts_file import notice_of, prompt_for
+from .source.notices import all_notices
 from .spec import BuildSpec, parse_truncate
 
 
@@ -46,7 +59,8 @@ class Setting:
 
     `tokenizer` is without the tokens that the model does not know, which `tokenizer_notes` tells
     the user of. `limit` is how many tokens a text may have, or all fields of a prompt and what
-    stands between them; `text_tokenizer` the bundle's tokenizer.json.
+    stands between them; `text_tokenizer` the bundle's tokenizer.json. Where several questions are
+    `asked`, the suffix of `prompt` is what all of theirs begin with.
     """
 
     spec: BuildSpec
@@ -56,6 +70,7 @@ class Setting:
     limit: int
     text_tokenizer: Mapping[str, Any]
     tokenizer_notes: tuple[str, ...]
+    asked: tuple[AskedQuestion, ...]
 
     @property
     def text_limit(self) -> TextLimit:
@@ -71,27 +86,52 @@ class Setting:
 class Plan(Setting):
     """A setting with the tokens of its labels: what the bundle will hold, before any weight.
 
-    `verbalizer` is None for a fine-tuned classifier, whose output layer has a row per label.
-    `limit` leaves room for labels that are read whole. `score` is what the graph returns. `notice`
-    is the terms that the bundle has to carry.
+    `labels` are those of all questions, by names that say whose they are. `verbalizers` are of each
+    question, of the only one where there are none, and none for a fine-tuned classifier, whose
+    output layer has a row per label. `limit` leaves room for what is in the tree behind a text.
+    `score` is what the graph returns. `notice` is the terms that the bundle has to carry.
     """
 
     labels: tuple[str, ...]
-    verbalizer: Verbalizer | None
+    verbalizers: tuple[Verbalizer, ...]
     score: Score
     notice: str | None
 
     @property
+    def verbalizer(self) -> Verbalizer | None:
+        """The words of the labels, where there is one question alone and no fine-tuned classifier
+        answers it."""
+        return None if self.asked or not self.verbalizers else self.verbalizers[0]
+
+    @functools.cached_property
+    def questions(self) -> QuestionTree | None:
+        """The tree of several questions."""
+        return tree_of(self.asked, self.verbalizers) if self.asked else None
+
+    @property
+    def trie(self) -> Trie | None:
+        """The tree behind a text: of several questions, or of the labels' tokens where their first
+        ones do not tell the labels apart."""
+        if self.questions is not None:
+            return self.questions.trie
+        return None if self.verbalizer is None else self.verbalizer.trie
+
+    @property
     def rows(self) -> tuple[int, ...]:
-        """The rows of the output layer that are kept, label by label."""
-        if self.verbalizer is None:
+        """The rows of the output layer that are kept, label by label, or branch by branch of the
+        tree."""
+        if not self.verbalizers:
             return tuple(range(len(self.labels)))
-        return self.verbalizer.token_ids
+        if self.trie is not None:
+            return tuple(itertools.chain(*self.trie.rows))
+        return self.verbalizers[0].token_ids
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
-        """How many of `rows`, or of the trie's sequences, belong to each label."""
-        return (1,) * len(self.labels) if self.verbalizer is None else self.verbalizer.group_sizes
+        """How many of `rows`, or of the tree's sequences, belong to each label."""
+        if not self.verbalizers:
+            return (1,) * len(self.labels)
+        return tuple(itertools.chain(*(each.group_sizes for each in self.verbalizers)))
 
     @property
     def outputs(self) -> int:
@@ -99,50 +139,53 @@ class Plan(Setting):
         return 1 if self.score.is_single else len(self.labels)
 
     @property
-    def trie(self) -> Trie | None:
-        """The trie of the labels' tokens, where their first tokens do not tell the labels apart."""
-        return None if self.verbalizer is None else self.verbalizer.trie
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Lines that tell the user of choices made."""
         notes = (*_adapter_notes(self.checkpoint), *self.tokenizer_notes)
-        if self.verbalizer is None:
+        if not self.verbalizers:
             suffix_ids = self.prompt.suffix_ids
             return (*notes, *padding_notes(self.checkpoint, self.tokenizer, suffix_ids))
-        return (*notes, *self.verbalizer.notes)
+        if self.asked:
+            return (*notes, *question_notes(self.asked, self.verbalizers))
+        return (*notes, *self.verbalizers[0].notes)
 
 
 def plan(spec: BuildSpec) -> Plan:
     """Resolve a spec: find the model, tokenise the prompt, find the label tokens.
 
     Raises:
-        SpecError: labels, prompt or limit that cannot be built.
+        SpecError: labels, prompt, questions or limit that cannot be built.
         CheckpointError: a model or an adapter that cannot be read or is not supported.
     """
     spec, saved = with_saved_score(spec)
     setting = set_up(spec)
-    checkpoint, prompt = setting.checkpoint, setting.prompt
-    verbalizer = None
+    checkpoint = setting.checkpoint
+    verbalizers: tuple[Verbalizer, ...] = ()
     if checkpoint.is_classifier:
         score = classifier_score(spec, checkpoint)
         labels = classifier_labels(spec, checkpoint)
+    elif setting.asked:
+        score = Score(spec.score)
+        verbalizers = question_words(setting.asked, setting.tokenizer, checkpoint.end_ids)
+        labels = flat_labels(setting.asked)
     else:
         score = Score(spec.score, spec.score_scale, spec.score_shift)
         labels, ends = spec.labels, checkpoint.end_ids
+        template = setting.prompt.template
         verbalizer = make_verbalizer(
-            labels, spec.verbalizers, prompt.template, setting.tokenizer, ends, spec.score
+            labels, spec.verbalizers, template, setting.tokenizer, ends, spec.score
         )
+        verbalizers = (verbalizer,)
         if saved is not None:
             check_saved_tokens(verbalizer, saved)
-    limit = _text_limit(spec, checkpoint, prompt, setting.text_tokenizer, verbalizer)
-    return Plan(
-        **vars(replace(setting, limit=limit)),
+    planned = Plan(
+        **vars(setting),
         labels=labels,
-        verbalizer=verbalizer,
+        verbalizers=verbalizers,
         score=score,
-        notice=_notice(spec, checkpoint),
+        notice=all_notices(spec.notice, checkpoint),
     )
+    return replace(planned, limit=_text_limit(planned, planned.trie))
 
 
 def _adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -163,9 +206,9 @@ def set_up(spec: BuildSpec) -> Setting:
     Raises:
         SpecError, CheckpointError: as `plan`.
     """
-    written = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    written = parse_template(chosen_prompt(spec, locate_config(spec.model, spec.revision)))
     template = replace(written, lead=spec.label_lead)
-    _check_fields(template, spec)
+    check_fields(template, spec)
     shots = choose_shots(spec)
     adapter = None if spec.adapter is None else locate_adapter(spec.adapter)
     directory = locate_model(spec.model, spec.revision)
@@ -176,41 +219,29 @@ def set_up(spec: BuildSpec) -> Setting:
     whole = load_tokenizer(place)
     tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
     bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
-    prompt = _tokenise(bare, whole, checkpoint)
-    control = control_tokens(bare, whole)
+    templates = [ask(bare, question.text) for question in spec.questions] or [bare]
+    prompts = [tokenise_for(each, whole, checkpoint) for each in templates]
+    prompt = shared_prompt(bare, prompts) if spec.questions else prompts[0]
+    control = frozenset.union(*(control_tokens(each, whole) for each in templates))
     if shots:
         refuse_control(shots, tokenizer, control)
-        shown = _tokenise(_shown(template, spec, place, shots), tokenizer, checkpoint)
+        shown = tokenise_for(_shown(template, spec, place, shots), tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
     definition = text_tokenizer(
         tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
     )
     definition["post_processor"] = processor_for(prompt, definition, tokenizer)
-    return Setting(
+    setting = Setting(
         spec=spec,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         prompt=prompt,
-        limit=_text_limit(spec, checkpoint, prompt, definition),
+        limit=0,
         text_tokenizer=definition,
         tokenizer_notes=(*tokenizer_notes, *prompt.notes),
+        asked=asked_questions(spec, prompts),
     )
-
-
-def _check_fields(template: PromptTemplate, spec: BuildSpec) -> None:
-    """Raise SpecError for what goes with one field alone, and for a field to cut that is none."""
-    names = [field.name for field in template.fields]
-    if spec.few_shot is not None and len(names) > 1:
-        raise SpecError(
-            f"--few-shot writes examples of a prompt with one field, and this one has "
-            f"{', '.join(names)}; drop it and write the examples into the prompt"
-        )
-    cut, _ = parse_truncate(spec.truncate)
-    if cut is not None and cut not in names:
-        raise SpecError(
-            f'truncate names "{spec.truncate}", and the prompt has no field "{cut}"; give end, '
-            f"start, or one of {', '.join(names)}, with :start behind it to cut its start"
-        )
+    return replace(setting, limit=_text_limit(setting))
 
 
 def whole_ids(setting: Setting, texts: Sequence[Input]) -> list[tuple[int, ...]]:
@@ -225,34 +256,6 @@ def whole_ids(setting: Setting, texts: Sequence[Input]) -> list[tuple[int, ...]]
     ]
 
 
-def _prompt(spec: BuildSpec, directory: Path) -> str:
-    """The spec's prompt, or the default one: the text alone for a fine-tuned classifier, and what
-    a language model's card says for the labels.
-
-    Unsupported models and missing labels are refused here, before the weights of a hub id are
-    downloaded.
-    """
-    architecture, _ = family_of(read_config(directory), spec.model)
-    if is_classifier(architecture):
-        if spec.chat:
-            raise SpecError(
-                f"{spec.model} is a fine-tuned classifier, which was not trained to answer in a "
-                "chat; drop --chat, and if its texts were turns of one, write them into the prompt"
-            )
-        if spec.few_shot is not None:
-            raise SpecError(
-                f"{spec.model} is a fine-tuned classifier, which reads a text alone and learns "
-                "nothing from examples before it; drop --few-shot and --shots"
-            )
-        return "{text}" if spec.prompt is None else spec.prompt
-    if not spec.labels:
-        raise SpecError(
-            f"a {architecture} has no labels of its own; name them with --labels positive,negative"
-        )
-    check_labels(spec.labels, spec.score)
-    return prompt_for(directory, spec.labels) if spec.prompt is None else spec.prompt
-
-
 def _shown(
     template: PromptTemplate, spec: BuildSpec, tokenizer: Path, shots: Sequence[Shot]
 ) -> PromptTemplate:
@@ -262,48 +265,18 @@ def _shown(
     return write_shots(template, shots)
 
 
-def _tokenise(
-    template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
-) -> PromptIds:
-    """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
-    trained on whole strings, and no padding, because it answers at the last token before that."""
-    classifier = checkpoint.is_classifier
-    prompt = (tokenise_trained if classifier else tokenise_prompt)(template, tokenizer)
-    check_known(prompt, tokenizer, checkpoint)
-    if not classifier:
-        return prompt
-    kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
-    return replace(prompt, suffix_ids=kept)
-
-
-def _text_limit(
-    spec: BuildSpec,
-    checkpoint: Checkpoint,
-    prompt: PromptIds,
-    tokenizer: Mapping[str, Any],
-    verbalizer: Verbalizer | None = None,
-) -> int:
+def _text_limit(setting: Setting, trie: Trie | None = None) -> int:
     """How many tokens a text may have, or all fields and what stands between them, beside the
-    prompt and labels that are read whole.
-
-    Args:
-        tokenizer: the bundle's tokenizer.json.
-    """
+    prompt and what is in the tree behind it."""
+    spec, checkpoint, prompt = setting.spec, setting.checkpoint, setting.prompt
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
-    trie = None if verbalizer is None else verbalizer.trie
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
-    taken = around + len(fixed_ids(prompt, tokenizer))
+    deepest = max(trie.depths, default=0) if trie else 0
+    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + deepest
+    taken = around + len(fixed_ids(prompt, setting.text_tokenizer))
     if total - taken < 1:
+        asked = ", with the longest of its questions," if setting.asked else ""
         raise SpecError(
-            f"the prompt takes {taken} of {total} tokens and leaves none for a text; shorten it"
-            + (" or raise --max-tokens" if total < checkpoint.context else "")
+            f"the prompt{asked} takes {taken} of {total} tokens and leaves none for a text; "
+            "shorten it" + (" or raise --max-tokens" if total < checkpoint.context else "")
         )
     return total - around
-
-
-def _notice(spec: BuildSpec, checkpoint: Checkpoint) -> str | None:
-    """The notices of the spec, of the checkpoint's card and of the model's family, as one text;
-    None where there is none."""
-    known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
-    notices = dict.fromkeys((spec.notice, notice_of(checkpoint.directory), known))
-    return " ".join(notice.rstrip(".") + "." for notice in notices if notice) or None

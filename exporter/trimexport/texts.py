@@ -98,7 +98,7 @@ OF_NAMED_COLUMNS = Advice(
 )
 
 
-class _NoLabelColumn(SpecError):
+class NoLabelColumn(SpecError):
     """The header of a file has no column of labels."""
 
 
@@ -128,7 +128,7 @@ def read_texts(
         try:
             lines = labelled_lines(path, columns, label, advice)
             gold = _written(path, lines, label, advice)
-        except _NoLabelColumn:  # known from the header: nothing else was read
+        except NoLabelColumn:  # known from the header: nothing else was read
             lines = labelled_lines(path, columns, None, advice)
         if gold is None:
             say(
@@ -229,7 +229,7 @@ def labelled_lines(
             lines.append(line)
     except ColumnError as error:
         if error.column == label_column and label_column not in field_of:
-            raise _NoLabelColumn(f"{error.fact}; {advice.no_labels}") from None
+            raise NoLabelColumn(f"{error.fact}; {advice.no_labels}") from None
         field = field_of.get(error.column, error.column)
         one = advice.no_texts if len(columns) == 1 else advice.no_field.format(field=field)
         raise SpecError(f"{error.fact}; {one}") from None
@@ -246,7 +246,7 @@ def _written(
     """The labels as the file writes them; None if no line has the column."""
     if not any(column in line.others for line in lines):
         return None
-    values = [_as_text(path, line, column) for line in lines]
+    values = [label_of(path, line, column) for line in lines]
     if not any(values):
         raise SpecError(
             f'the column "{column}" of {path} is empty on every line; {advice.all_empty}'
@@ -259,7 +259,7 @@ def _written(
     return tuple(values)
 
 
-def _as_text(path: Path, line: Line, column: str) -> str:
+def label_of(path: Path, line: Line, column: str) -> str:
     """A line's label as a string, empty where it has none."""
     value = line.others.get(column)
     if value is None or value != value:  # NaN
@@ -274,10 +274,11 @@ def _as_text(path: Path, line: Line, column: str) -> str:
     return str(value)
 
 
-def judged(sample: Texts, score: Score) -> Texts:
+def judged(sample: Texts, score: Score, several: bool = False) -> Texts:
     """The texts, without right answers where the score has none to be one of: a single label's
-    logit, and independent labels, of which a text may have several."""
-    if sample.gold is None or score.kind in (SOFTMAX, LOG_ODDS):
+    logit, and independent labels, of which a text may have several; and where there are `several`
+    questions, each with its own."""
+    if sample.gold is None or (score.kind in (SOFTMAX, LOG_ODDS) and not several):
         return sample
     return Texts(sample.texts, source=sample.source)
 

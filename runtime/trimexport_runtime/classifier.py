@@ -104,7 +104,8 @@ class Classifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the logits, of which a score may have one for all of them."""
+        """The labels, in the order of the logits, of which a score may have one for all of them;
+        of several questions those of all, each with its question's name before it."""
         return self.manifest.label_names
 
     def classify(self, texts: Iterable[Input]) -> list[Prediction]:
@@ -200,7 +201,7 @@ class Classifier:
     ) -> list[Prediction | InputError]:
         """The answers that logits `[rows, outputs]` give to texts, or a NoNumberError for a text
         some of whose logits are no finite numbers."""
-        return predictions(self.labels, self.variant, rows, logits, self.manifest.score)
+        return predictions(self.manifest, self.variant, rows, logits)
 
     def _each(self, texts: Iterable[Input]) -> Iterator[Prediction | InputError]:
         for items, logits in self._answers(texts):

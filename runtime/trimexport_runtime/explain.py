@@ -16,6 +16,7 @@ from .classifier import Classifier
 from .errors import InputError
 from .inputs import Input, texts_of
 from .prediction import Prediction
+from .questions import view_of
 from .score import answers, log_odds, probabilities
 
 MOST_PARTS = 128
@@ -48,31 +49,36 @@ class Explanation:
     parts: tuple[Part, ...]
 
 
-def explain(classifier: Classifier, given: Input, field: str | None = None) -> Explanation:
+def explain(
+    classifier: Classifier, given: Input, field: str | None = None, question: str | None = None
+) -> Explanation:
     """Find out which words of a text move its label, and by how much.
 
     Args:
         field: of which field of the prompt words are left out; None is the one that is cut.
+        question: the name of the question whose answer is explained, where there are several.
 
     Raises:
-        InputError: the text has no words or cannot be classified, or there is no such field.
+        InputError: the text has no words or cannot be classified, or there is no such field or
+            question, or none of several questions is named.
         BackendError: the model cannot be run on it.
     """
+    view, part = view_of(classifier.manifest, question)
     fields = classifier.manifest.prompt.places
     texts = dict(zip((it.name for it in fields), texts_of(fields, given), strict=True))
     field = classifier.manifest.cut_field if field is None else field
     if field not in texts:
         raise InputError(f"the prompt has no field {field!r}; it has: {', '.join(texts)}")
     (whole,), text = classifier.classify([texts]), texts[field]
+    whole = whole if question is None else whole.answers[question]
     spans = list(_spans(text))
     if not spans:
         what = "the text" if len(fields) == 1 else f"the text of {field}"
         raise InputError(f"{what} has no words, so none can be left out; give a text with some")
     others = ({**texts, field: _without(text, start, end)} for start, end in spans)
-    logits = classifier.logits([texts, *others])
-    label = classifier.labels.index(whole.label)
-    score = classifier.manifest.score
-    numbers = logits.astype(np.float64)
+    numbers = classifier.logits([texts, *others])[:, part].astype(np.float64)
+    labels, score = view.label_names, view.score
+    label = labels.index(whole.label)
     odds = log_odds(numbers, label, score)
     shares = probabilities(numbers, score)
     parts = (
@@ -81,7 +87,7 @@ def explain(classifier: Classifier, given: Input, field: str | None = None) -> E
             end=end,
             effect=float(odds[0] - without),
             probability=float(own[label]),
-            label=classifier.labels[place],
+            label=labels[place],
         )
         for (start, end), without, own, place in zip(
             spans, odds[1:], shares[1:], answers(shares[1:], score), strict=True

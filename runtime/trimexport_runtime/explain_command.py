@@ -11,9 +11,12 @@ from .backends import DEFAULT
 from .bundle import read_manifest
 from .explain import Explanation, Part, explain
 from .progress import prepare_stdout
+from .questions import view_of
 from .records import Given, command_line, load
-from .render import answer_cells, prediction_dict, texts_dict, visible
+from .render import answer_cells, prediction_dict
+from .result_keys import texts_dict
 from .score import Score
+from .visible import visible
 
 SHOWN = 10  # words in the table
 STRONG = 0.25  # log-odds from which on a word is coloured
@@ -29,6 +32,7 @@ STRONG = 0.25  # log-odds from which on a word is coloured
     help="Two texts, for a bundle whose prompt has two fields, in their order.",
 )
 @click.option("--field", help="The field whose words are left out.  [default: the one that is cut]")
+@click.option("--question", help="The question whose answer is explained, where there are several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest]")
 def explain_text(
@@ -36,6 +40,7 @@ def explain_text(
     text: str | None,
     pair: tuple[str, str] | None,
     field: str | None,
+    question: str | None,
     as_json: bool,
     variant: str | None,
 ) -> None:
@@ -44,7 +49,8 @@ def explain_text(
 
     Each word is left out in turn. Prints the answer, the text with the words that speak for it in
     green and against it in red (on a terminal), and the ten words that matter most: by how much
-    each raises the log-odds of the label, and the label's probability without it.
+    each raises the log-odds of the label, and the label's probability without it. Of a bundle with
+    several questions --question names the one whose answer is explained.
 
     \b
     Example:
@@ -53,17 +59,18 @@ def explain_text(
     given = Given(() if text is None else (text,), () if pair is None else (pair,))
     if bool(given.texts) == bool(given.pairs):
         raise click.UsageError("Give a TEXT or --pair TEXT TEXT, one of them.")
-    (record,) = command_line(given, read_manifest(bundle).prompt.places)
+    manifest = read_manifest(bundle)
+    view, _ = view_of(manifest, question)
+    (record,) = command_line(given, manifest.prompt.places)
     prepare_stdout(as_json)
     classifier = load(bundle, variant, DEFAULT, None)
-    explanation = explain(classifier, record.text, field)
+    explanation = explain(classifier, record.text, field, question)
     if as_json:
         value = {
-            **texts_dict(classifier.manifest.prompt.places, record.text),
-            **({"field": explanation.field} if len(classifier.manifest.prompt.places) > 1 else {}),
-            "prediction": prediction_dict(
-                explanation.prediction, classifier.labels, classifier.manifest.score
-            ),
+            **texts_dict(manifest.prompt.places, record.text),
+            **({"field": explanation.field} if len(manifest.prompt.places) > 1 else {}),
+            **({} if question is None else {"question": question}),
+            "prediction": prediction_dict(explanation.prediction, view),
             "parts": [
                 {**vars(part), "text": explanation.text[part.start : part.end]}
                 for part in explanation.parts
@@ -73,7 +80,7 @@ def explain_text(
         }
         click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(lines(explanation, classifier.manifest.score)))
+        click.echo("\n".join(lines(explanation, view.score)))
 
 
 def lines(explanation: Explanation, score: Score) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import INDEPENDENT, Score, Variant
+from .bundle import INDEPENDENT, Manifest, Score, Variant
 from .errors import InputError, NoNumberError
+from .questions import flat_name, slices
 from .score import answers, probabilities
 from .tokenize import Encoded
 
@@ -44,20 +46,34 @@ class Prediction:
 
 
 def predictions(
-    labels: Sequence[str],
+    manifest: Manifest,
     variant: Variant,
     rows: Sequence[Encoded],
     logits: npt.NDArray[np.float32],
-    score: Score,
 ) -> list[Prediction | InputError]:
     """The answers that a variant's logits `[rows, outputs]` give to texts by the bundle's score, or
     a NoNumberError for a text some of whose logits are no finite numbers."""
     finite = finite_rows(logits)
     real = np.where(finite[:, None], logits, 0).astype(np.float64)
-    shares = probabilities(real, score)
+    if manifest.questions:
+        made = _of_questions(manifest, rows, real)
+    else:
+        made = _of_labels(manifest.label_names, manifest.score, rows, real)
+    pairs = zip(made, finite.tolist(), strict=True)
+    return [prediction if answered else no_number(variant) for prediction, answered in pairs]
+
+
+def _of_labels(
+    labels: Sequence[str],
+    score: Score,
+    rows: Sequence[Encoded],
+    logits: npt.NDArray[np.float64],
+) -> list[Prediction]:
+    """The answers to one question, whose logits are finite numbers `[rows, outputs]`."""
+    shares = probabilities(logits, score)
     best = answers(shares, score).tolist()
     independent = score.kind == INDEPENDENT
-    given = zip(rows, best, shares.tolist(), real.tolist(), finite.tolist(), strict=True)
+    given = zip(rows, best, shares.tolist(), logits.tolist(), strict=True)
     return [
         Prediction(
             label=labels[place],
@@ -68,10 +84,35 @@ def predictions(
             score=numbers[0] if score.is_single else None,
             labels=_true(labels, own, score) if independent else (labels[place],),
         )
-        if answered
-        else no_number(variant)
-        for row, place, own, numbers, answered in given
+        for row, place, own, numbers in given
     ]
+
+
+def _of_questions(
+    manifest: Manifest, rows: Sequence[Encoded], logits: npt.NDArray[np.float64]
+) -> list[Prediction]:
+    """The answers to a bundle's questions, whose logits stand side by side in the rows."""
+    names = [question.name for question in manifest.questions]
+    each = [
+        _of_labels([label.name for label in it.labels], manifest.score, rows, logits[:, part])
+        for it, part in zip(manifest.questions, slices(manifest), strict=True)
+    ]
+    return [_joined(dict(zip(names, own, strict=True))) for own in zip(*each, strict=True)]
+
+
+def _joined(answers: Mapping[str, Prediction]) -> Prediction:
+    """The answers to all questions about one text, as one answer."""
+    labels = tuple(flat_name(name, answer.label) for name, answer in answers.items())
+    each = tuple(answers.values())
+    return Prediction(
+        label="; ".join(labels),
+        probability=min(answer.probability for answer in each),
+        probabilities=tuple(itertools.chain.from_iterable(it.probabilities for it in each)),
+        truncated=each[0].truncated,
+        tokens=each[0].tokens,
+        labels=labels,
+        answers=answers,
+    )
 
 
 def _true(labels: Sequence[str], shares: Sequence[float], score: Score) -> tuple[str, ...]:

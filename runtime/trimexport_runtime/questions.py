@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+from .errors import InputError
 from .manifest import Manifest
 
 FIELD = "question"
@@ -45,3 +46,25 @@ def slices(manifest: Manifest) -> tuple[slice, ...]:
     for view in views(manifest):
         ends.append(ends[-1] + view.outputs)
     return tuple(slice(start, end) for start, end in itertools.pairwise(ends))
+
+
+def view_of(manifest: Manifest, name: str | None) -> tuple[Manifest, slice]:
+    """The view of the question called `name` and its slice; of a bundle without questions, where
+    no name is to be given, itself and all of its logits.
+
+    Raises:
+        InputError: there is no such question, or one has to be named.
+    """
+    names = [question.name for question in manifest.questions]
+    if not names and name is None:
+        return manifest, slice(0, manifest.outputs)
+    if not names:
+        raise InputError(
+            f"the bundle asks one question, which has no name; leave the question {name!r} out"
+        )
+    if name is None:
+        raise InputError(f"the bundle asks several questions; name one of {', '.join(names)}")
+    if name not in names:
+        raise InputError(f"the bundle has no question {name!r}; it has: {', '.join(names)}")
+    place = names.index(name)
+    return views(manifest)[place], slices(manifest)[place]

@@ -21,8 +21,15 @@ def check_ranks(manifest: Manifest) -> None:
     """Refuse a bundle that cannot score a document for a query.
 
     Raises:
-        InputError: its prompt has not two fields without a default, or its labels are independent.
+        InputError: it asks several questions, its prompt has not two fields without a default, or
+            its labels are independent.
     """
+    if manifest.questions:
+        raise InputError(
+            f"this bundle asks {len(manifest.questions)} questions of a text, so none of its "
+            "answers is the score of a document; use a bundle with one score, or the answers by "
+            "/classify"
+        )
     names = required(manifest.prompt.places)
     if len(names) != 2:
         raise InputError(

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .bundle import INDEPENDENT, SOFTMAX, Field, Manifest, Score, Variant
+from .bundle import INDEPENDENT, SOFTMAX, Manifest, Score, Variant
 from .classifier import Classifier
 from .columns import Record
 from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
 from .files import BadLine
 from .prediction import Prediction
+from .questions import views
+from .render_questions import answers_cells, answers_dict, question_rows
+from .result_keys import texts_dict
+from .visible import visible
 
 TEXT_WIDTH = 80
-_OWN_KEYS = (
-    "index", "file", "line", "label", "labels", "score", "probability", "probabilities",
-    "truncated", "tokens", "error", "variant", "provider",
-)  # fmt: skip
-_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 @dataclass(frozen=True)
@@ -41,38 +38,25 @@ class Answer:
     file: str | None = None
 
 
-def prediction_dict(prediction: Prediction, labels: Sequence[str], score: Score) -> dict[str, Any]:
+def prediction_dict(prediction: Prediction, manifest: Manifest) -> dict[str, Any]:
     """A prediction for JSON, with its probabilities by their labels; with the logit where the score
-    is a single one, and with the labels that are true where they are independent."""
-    by_label = dict(zip(labels, prediction.probabilities, strict=True))
+    is a single one, and with the labels that are true where they are independent. Of several
+    questions the answer to each."""
+    if prediction.answers:
+        return {
+            "answers": answers_dict(prediction, manifest),
+            "truncated": prediction.truncated,
+            "tokens": prediction.tokens,
+        }
+    score = manifest.score
+    by_label = dict(zip(manifest.label_names, prediction.probabilities, strict=True))
     value = {**vars(prediction), "probabilities": by_label}
+    del value["answers"]
     if not score.is_single:
         del value["score"]
     if score.kind != INDEPENDENT:
         del value["labels"]
     return value
-
-
-def text_keys(fields: Sequence[Field]) -> dict[str, str]:
-    """The keys, or columns, of results for the text of each field: `text` for a single one; of
-    several their own names, with `text_` before one that results have besides."""
-    if len(fields) == 1:
-        return {fields[0].name: "text"}
-    names, keys = {field.name for field in fields}, {}
-    for name in (field.name for field in fields):
-        key = name
-        while key in _OWN_KEYS or key.startswith("probability_") or key in names - {name}:
-            key = f"text_{key}"
-        keys[name] = key
-    return keys
-
-
-def texts_dict(fields: Sequence[Field], given: Record) -> dict[str, str]:
-    """The texts of a record by the keys of results, without those that are left to a default."""
-    keys = text_keys(fields)
-    if isinstance(given, str):
-        return {keys[fields[0].name]: given}
-    return {keys[name]: text for name, text in given.items()}
 
 
 def answer_line(answer: Answer, prediction: Prediction, score: Score) -> str:
@@ -85,7 +69,10 @@ def answer_line(answer: Answer, prediction: Prediction, score: Score) -> str:
 
 def answer_cells(prediction: Prediction, score: Score) -> list[str]:
     """Label and probability; behind them the logit where the score is a single one, which stands
-    alone where it is no probability's. Of independent labels all that are true, or a dash."""
+    alone where it is no probability's. Of independent labels all that are true, or a dash; of
+    several questions the answer to each."""
+    if prediction.answers:
+        return answers_cells(prediction)
     label, share = visible(prediction.label), f"{prediction.probability:.1%}"
     if prediction.score is not None:
         number = f"{prediction.score:.4f}"
@@ -99,7 +86,7 @@ def answer_json(
     answer: Answer, prediction: Prediction, classifier: Classifier, *, numbered: bool
 ) -> str:
     """One JSON object on one line; `numbered` adds the line of the file."""
-    as_json = prediction_dict(prediction, classifier.labels, classifier.manifest.score)
+    as_json = prediction_dict(prediction, classifier.manifest)
     value: dict[str, object] = {"index": answer.index}
     if answer.file is not None:
         value["file"] = answer.file
@@ -119,21 +106,6 @@ def bad_json(answer: Answer, bad: BadLine, *, numbered: bool) -> str:
     return json.dumps({**where, "error": reason}, ensure_ascii=False, allow_nan=False)
 
 
-def visible(text: str) -> str:
-    """`text` on one line, with control characters and those that turn the direction of writing
-    escaped."""
-    return "".join(_escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if character in _NAMED:
-        return _NAMED[character]
-    if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-        code = ord(character)
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    return character
-
-
 def info_json(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     """The manifest as JSON, with what runs it here; `checked` says that the hashes were right."""
     value = {"bundle": str(bundle), **asdict(manifest), "runtime": _runtime(bundle, manifest)}
@@ -148,20 +120,16 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     size = sum(entry.bytes for entry in manifest.files)
     rows = [
         ("bundle", f"{bundle} (format {manifest.format_version})"),
-        *(
-            ("label", ": ".join(filter(None, (label.name, ", ".join(label.words)))))
-            for label in manifest.labels
-        ),
+        *(question_rows(manifest) if manifest.questions else _label_rows(manifest)),
         *_score_rows(manifest.score),
         ("prompt", visible(prompt.template)),
-        ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
+        ("", _around(manifest)),
         *_field_rows(manifest),
         *_source_rows(manifest),
         *(("variant", _variant_text(variant)) for variant in manifest.variants),
         *_share("label mass", manifest.label_mass),
         *_share("token gap", manifest.tokenisation_gap),
-        *_calibration_rows(manifest),
-        *_fit_rows(manifest),
+        *_tuned_rows(manifest),
         ("runs on", f"onnxruntime {runtime['onnxruntime']}: {runtime['provider']}"),
         *(("backend", _backend(backend)) for backend in runtime["backends"]),
         ("processor", _processor(runtime["instructions"])),
@@ -170,9 +138,25 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
     return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)
 
 
+def _label_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """A row for each label, with its words."""
+    return [
+        ("label", ": ".join(filter(None, (label.name, ", ".join(label.words)))))
+        for label in manifest.labels
+    ]
+
+
 def _score_rows(score: Score) -> list[tuple[str, str]]:
     """The row on the score, if it is no softmax."""
     return [] if score.kind == SOFTMAX else [("score", score.phrase)]
+
+
+def _around(manifest: Manifest) -> str:
+    """How many tokens stand before the text and behind it; of several questions all that do."""
+    sizes = [len(each.suffix_ids) for each in (manifest.questions or (manifest.prompt,))]
+    behind = ", ".join(f"{size:,}" for size in sizes)
+    named = "suffixes" if manifest.questions else "suffix"
+    return f"prefix {len(manifest.prompt.prefix_ids):,} tokens, {named} {behind}"
 
 
 def _field_rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -199,6 +183,16 @@ def _source_rows(manifest: Manifest) -> list[tuple[str, str]]:
     if source.adapter is not None:
         rows.append(("adapter", source.adapter))
     return [*rows, ("notice", source.notice)] if source.notice else rows
+
+
+def _tuned_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What was tuned of the logits, by the question's name where there are several."""
+    names = [f"{visible(question.name)}: " for question in manifest.questions] or [""]
+    return [
+        (row, name + value)
+        for name, view in zip(names, views(manifest), strict=True)
+        for row, value in (*_calibration_rows(view), *_fit_rows(view))
+    ]
 
 
 def _calibration_rows(manifest: Manifest) -> list[tuple[str, str]]:

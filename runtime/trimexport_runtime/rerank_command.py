@@ -18,7 +18,8 @@ from .options import answers_texts
 from .progress import Progress, is_terminal, prepare_stdout
 from .ranking import check_ranks, pair_inputs, ranked, score_of
 from .records import Given, answers, check_given, load, records, show
-from .render import TEXT_WIDTH, Answer, visible
+from .render import TEXT_WIDTH, Answer
+from .visible import visible
 
 _PASSAGES = (Field("text"),)  # what is read, whatever the prompt calls it
 

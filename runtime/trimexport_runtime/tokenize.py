@@ -114,7 +114,7 @@ class TextEncoder:
         return cls(
             tokenizer,
             manifest.text_limit,
-            allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids),
+            allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids or manifest.questions),
             known=_tokens_known(bundle / CONFIG),
             fields=prompt.places,
         )

@@ -28,6 +28,7 @@ def test_the_public_surface() -> None:
         "ParityError",
         "ParityReport",
         "PartialBuildError",
+        "QuestionSpec",
         "SpecError",
         "Suggestion",
         "Texts",

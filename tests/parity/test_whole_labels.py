@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from families import WINDOW, make
 from guards import both_ways
+from label_scores import by_definition, with_table
 from models import TEXTS, Untrimmed, segments_without_gap
 from trimexport import BuildSpec, Texts, build, verify
 from trimexport.graph.label_tree import LabelTree
 from trimexport.prompt.label_trie import make_trie
-from trimexport_runtime import Classifier, Manifest
+from trimexport_runtime import Classifier
 
 TOLERANCE = 1e-4
 LABELS = (
@@ -48,7 +46,7 @@ def test_scores_of_whole_labels(name: str, tmp_path: Path) -> None:
     texts, rows = segments_without_gap(PROMPT, judge, manifest, bundle)
     assert max(map(len, rows)) > WINDOW
 
-    expected = reference(judge, manifest, rows)
+    expected = by_definition(judge, manifest, rows)
     assert expected.std(axis=0).mean() >= 1, "a model that says nothing proves nothing"
     found = Classifier.load(bundle, variant="fp32").logits(texts)
     assert np.abs(found - expected).max() < TOLERANCE
@@ -68,44 +66,8 @@ def test_scores_of_whole_labels(name: str, tmp_path: Path) -> None:
     assert tree.nodes > 3
     for name, table in {"seen": tree.seen, "shift": tree.shift}.items():
         other = np.full(table.shape, int(name == "seen"))
-        changed = mutant(bundle, tmp_path / name, table.numpy(), other)
+        changed = with_table(bundle, tmp_path / name, table.numpy(), other)
         assert np.abs(changed.logits(texts) - expected).max() > 100 * TOLERANCE, name
-
-
-def reference(judge: Untrimmed, manifest: Manifest, rows: list[Ids]) -> npt.NDArray[np.float64]:
-    """By definition: every beginning of a label is a sequence of its own."""
-    whole = [it for label in manifest.labels for it in label.sequences]
-    scores = np.zeros((len(rows), len(whole)))
-    for place, sequence in enumerate(whole):
-        for end, token in enumerate(sequence):
-            below = sorted({it[end] for it in whole if it[:end] == sequence[:end]})
-            if len(below) == 1:
-                continue
-            logits = judge.logits_of([(*row, *sequence[:end]) for row in rows], below)
-            logits = logits.astype(np.float64)
-            share = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-            scores[:, place] += share[:, below.index(token)]
-    ends = np.cumsum([len(label.sequences) for label in manifest.labels])
-    groups = np.split(scores, ends[:-1], axis=1)
-    return np.stack([np.logaddexp.reduce(group, axis=1) for group in groups], axis=1)
-
-
-def mutant(bundle: Path, copy: Path, table: Ints, other: Ints) -> Classifier:
-    """The fp32 variant with other numbers in a table."""
-    shutil.copytree(bundle, copy)
-    graph = copy / "onnx" / "model.onnx"
-    model = onnx.load(graph, load_external_data=False)
-    whole = [it for it in model.graph.initializer if it.data_type == onnx.TensorProto.INT64]
-    (same,) = [it for it in whole if np.array_equal(numpy_helper.to_array(it), table)]
-    same.CopyFrom(numpy_helper.from_array(other, same.name))
-    graph.write_bytes(model.SerializeToString())
-    manifest = copy / "trimexport.json"
-    text = manifest.read_text(encoding="utf-8")
-    size = (bundle / "onnx" / "model.onnx").stat().st_size
-    manifest.write_text(
-        text.replace(f'"bytes": {size}', f'"bytes": {graph.stat().st_size}'), encoding="utf-8"
-    )
-    return Classifier.load(copy, variant="fp32")
 
 
 def test_prompts_of_all_shapes(tiny_model: Path, tmp_path: Path) -> None:

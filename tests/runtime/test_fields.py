@@ -27,7 +27,7 @@ from trimexport_runtime.jobs.job import Job
 from trimexport_runtime.jobs.job import run as run_job
 from trimexport_runtime.manifest import Field
 from trimexport_runtime.progress import Progress
-from trimexport_runtime.render import text_keys
+from trimexport_runtime.result_keys import text_keys
 
 REUSE = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import tiny
 from trimexport_runtime import BundleError, read_manifest
-from trimexport_runtime.bundle import Variant
+from trimexport_runtime.bundle import Label, Variant
 from trimexport_runtime.prediction import Prediction, predictions
 from trimexport_runtime.score import Score, answers, log_odds, probabilities
 from trimexport_runtime.tokenize import Encoded
@@ -20,7 +21,9 @@ LOGITS = np.array([[-800.0], [-1.0], [0.0], [2.0], [800.0]])
 
 def predicted(labels: tuple[str, ...], rows: list[list[float]], score: Score) -> list[Prediction]:
     encoded = [Encoded(np.array([1]), False)] * len(rows)
-    found = predictions(labels, VARIANT, encoded, np.array(rows, np.float32), score)
+    of_labels = tuple(Label(name, (), (), ()) for name in labels)
+    manifest = replace(read_manifest(tiny.tiny_bundle()), labels=of_labels, score=score)
+    found = predictions(manifest, VARIANT, encoded, np.array(rows, np.float32))
     assert all(isinstance(it, Prediction) for it in found)
     return [it for it in found if isinstance(it, Prediction)]
 

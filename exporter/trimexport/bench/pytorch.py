@@ -27,9 +27,10 @@ from trimexport.source.empty_model import (
 )
 from trimexport.source.families import family_of, is_classifier, reference_attention
 from trimexport.source.gguf_place import is_gguf
-from trimexport_runtime import read_manifest
+from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.questions import slices, views
 from trimexport_runtime.score import answers as answers_by
 from trimexport_runtime.score import probabilities
 from trimexport_runtime.tokenize import TextEncoder
@@ -45,9 +46,7 @@ class Untrimmed:
             torch.set_num_threads(threads)
         self._bundle = Path(bundle)
         self._manifest = read_manifest(self._bundle)
-        self._bias = bias_of(self._manifest)
         self._encoder = TextEncoder.load(self._bundle, self._manifest)
-        self._trie = trie_of(self._manifest)
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = _load(kind, Path(model), getattr(torch, dtype)).eval()
@@ -56,55 +55,79 @@ class Untrimmed:
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[Input]) -> list[str]:
-        """The label of each text. Texts of similar length run in one batch."""
-        prompt, names = self._manifest.prompt, self._manifest.label_names
-        score = self._manifest.score
+        """The label of each text, or the names of its labels for every question, each of which the
+        model is asked by itself. Texts of similar length run in one batch."""
         encoded = [self._encoder.encode(text).ids.tolist() for text in texts]
+        names = self._manifest.label_names
+        found = [
+            [names[columns.start + place] for place in self._answers(view, question, encoded)]
+            for question, (view, columns) in enumerate(
+                zip(views(self._manifest), slices(self._manifest), strict=True)
+            )
+        ]
+        return ["; ".join(own) for own in zip(*found, strict=True)]
+
+    def _answers(
+        self, view: Manifest, question: int, encoded: Sequence[Sequence[int]]
+    ) -> list[int]:
+        """The place of each text's label among those of one question."""
+        prompt, score = view.prompt, view.score
         rows = [[*prompt.prefix_ids, *ids, *prompt.suffix_ids] for ids in encoded]
-        answers = [""] * len(rows)
+        answers = [0] * len(rows)
         for batch in batches([len(row) for row in rows], rows_within(TOKEN_BUDGET)):
-            logits = self._scores([rows[index] for index in batch]).double().numpy()
-            shares = probabilities(scored(logits, self._manifest) + self._bias, score)
+            own = [rows[index] for index in batch]
+            logits = self._scores(view, question, own).double().numpy()
+            shares = probabilities(scored(logits, view) + bias_of(view), score)
             for index, label in zip(batch, answers_by(shares, score).tolist(), strict=True):
-                answers[index] = names[label]
+                answers[index] = label
         return answers
 
-    def _scores(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _scores(self, view: Manifest, question: int, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The labels' scores, float32 [rows, labels]. The probabilities of a label's words are
         added; labels that are read whole take a sequence for each place where they part."""
-        labels = self._manifest.labels
-        if self._fine_tuned or self._manifest.fit is not None:
-            return self._output(rows)
-        if self._trie is None:
+        labels, trie = view.labels, trie_of(view)
+        if view.fit is not None:
+            fitted = fitted_logits(self._bundle, view, self._hidden(rows).float().numpy(), question)
+            return torch.from_numpy(fitted)
+        if self._fine_tuned:
+            return output_layer(self._model)(self._hidden(rows))  # type: ignore[no-any-return]
+        if trie is None:
             logits = self._output(rows)
             tokens = [token for label in labels for token in label.token_ids]
             return combine_words(logits[:, tokens], [len(label.token_ids) for label in labels])
-        begun = [self._trie.tokens_to(place) for place in self._trie.branches]
+        begun = [trie.tokens_to(place) for place in trie.branches]
         logits = self._output([[*row, *more] for row in rows for more in begun])
-        own = logits[:, list(itertools.chain(*self._trie.rows))].unflatten(0, (-1, len(begun)))
-        return combine_words(
-            sequence_scores(self._trie, own), [len(label.sequences) for label in labels]
-        )
+        own = logits[:, list(itertools.chain(*trie.rows))].unflatten(0, (-1, len(begun)))
+        return combine_words(sequence_scores(trie, own), [len(label.sequences) for label in labels])
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The output layer's or the fitted head's logits at each row's last token, [rows,
-        vocabulary or labels]. Rows are padded to the left, so that this token stands last."""
-        width = max(map(len, rows))
-        ids = torch.zeros((len(rows), width), dtype=torch.int64)  # padding is masked
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, width - len(row) :] = torch.tensor(row)
-            mask[place, width - len(row) :] = 1
-        position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-        given = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False}
-        if self._fine_tuned or self._manifest.fit is not None:
-            hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
-            if self._manifest.fit is not None:
-                fitted = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
-                return torch.from_numpy(fitted)
-            return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
-        logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
+        """The output layer's logits at each row's last token, [rows, vocabulary]."""
+        given = _padded(rows)
+        logits: torch.Tensor = self._model(**given, logits_to_keep=1).logits[:, -1]
         return logits.float()
+
+    def _hidden(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The last hidden state at each row's last token, [rows, hidden]."""
+        states: torch.Tensor = body_of(self._model)(**_padded(rows)).last_hidden_state[:, -1]
+        return states
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What a model takes for rows of ids, which are padded to the left, so that their last tokens
+    stand last."""
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.int64)  # padding is masked
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row)
+        mask[place, width - len(row) :] = 1
+    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": position_ids,
+        "use_cache": False,
+    }
 
 
 def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:

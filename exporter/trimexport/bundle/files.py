@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import tokenizer_config
 from trimexport.prompt.tokenizer_choice import tokenizer_sha256
+from trimexport.prompt.verbalizer import Verbalizer
 from trimexport.records import text_sha256
 from trimexport.source.checkpoint import Checkpoint
 from trimexport_runtime.bundle import (
@@ -23,6 +26,7 @@ from trimexport_runtime.bundle import (
     Label,
     Manifest,
     Prompt,
+    Question,
     Score,
     Source,
     Variant,
@@ -126,9 +130,9 @@ def first_manifest(
     local = Path(spec.model).exists()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
-    prompt, score = _prompt(planned), planned.score
+    prompt, score, questions = _prompt(planned), planned.score, _questions(planned)
     return Manifest(
-        format_version=format_for(prompt, score),
+        format_version=format_for(prompt, score, questions),
         labels=_labels(planned),
         prompt=prompt,
         text_limit=planned.text_limit,
@@ -150,6 +154,7 @@ def first_manifest(
         files=tuple(bundle_file(work, name, hashes.get(name)) for name in names),
         tool_versions={tool: version(tool) for tool in _TOOLS},
         score=score,
+        questions=questions,
     )
 
 
@@ -158,7 +163,7 @@ def _prompt(planned: Plan) -> Prompt:
     return Prompt(
         template=planned.prompt.template.source,
         prefix_ids=planned.prompt.prefix_ids,
-        suffix_ids=planned.prompt.suffix_ids,
+        suffix_ids=() if planned.asked else planned.prompt.suffix_ids,
         text_lead=planned.prompt.text_lead,
         rendered=planned.prompt.template.rendered,
         examples=tuple(map(text_sha256, planned.prompt.examples)),
@@ -168,9 +173,16 @@ def _prompt(planned: Plan) -> Prompt:
 
 def _labels(planned: Plan) -> tuple[Label, ...]:
     """The labels with their tokens; those of a fine-tuned classifier have none."""
-    verbalizer = planned.verbalizer
-    if verbalizer is None:
+    if not planned.verbalizers:
         return tuple(Label(name, words=(), token_ids=(), tokens=()) for name in planned.labels)
+    found = itertools.chain(*map(_labels_of, planned.verbalizers))
+    return tuple(
+        replace(label, name=name) for label, name in zip(found, planned.labels, strict=True)
+    )
+
+
+def _labels_of(verbalizer: Verbalizer) -> tuple[Label, ...]:
+    """The labels of one question with their tokens."""
     whole = verbalizer.sequences or ((),) * len(verbalizer.labels)
     return tuple(
         Label(
@@ -181,6 +193,20 @@ def _labels(planned: Plan) -> tuple[Label, ...]:
             sequences=sequences,
         )
         for name, words, sequences in zip(verbalizer.labels, verbalizer.words, whole, strict=True)
+    )
+
+
+def _questions(planned: Plan) -> tuple[Question, ...]:
+    if not planned.asked:
+        return ()
+    return tuple(
+        Question(
+            name=question.name,
+            text=question.text,
+            suffix_ids=question.prompt.suffix_ids,
+            labels=_labels_of(verbalizer),
+        )
+        for question, verbalizer in zip(planned.asked, planned.verbalizers, strict=True)
     )
 
 

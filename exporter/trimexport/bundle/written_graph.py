@@ -55,7 +55,7 @@ def add_bias(model: onnx.ModelProto, bias: Sequence[float]) -> None:
     """
     remove_bias(model)
     graph = model.graph
-    _rename_output(graph, OUTPUT, _UNCALIBRATED)
+    rename_output(graph, OUTPUT, _UNCALIBRATED)
     graph.initializer.append(numpy_helper.from_array(np.array(bias, dtype=np.float32), BIAS))
     graph.node.append(
         onnx.helper.make_node("Add", [_UNCALIBRATED, BIAS], [OUTPUT], name=CALIBRATION)
@@ -77,7 +77,7 @@ def remove_bias(model: onnx.ModelProto) -> None:
     biases = (tensor for tensor in graph.initializer if tensor.name == BIAS)
     graph.initializer.remove(require_written(next(biases, None), f'constant "{BIAS}"'))
     graph.node.remove(added)
-    _rename_output(graph, _UNCALIBRATED, OUTPUT)
+    rename_output(graph, _UNCALIBRATED, OUTPUT)
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -104,7 +104,7 @@ def check(model: onnx.ModelProto) -> None:
         raise ExportError(f"the changed graph is not valid ONNX: {error}") from error
 
 
-def _rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
+def rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Give another name to the value `old`, which nothing reads."""
     makers = (node for node in graph.node if old in node.output)
     maker = require_written(next(makers, None), f'node that makes "{old}"')

@@ -111,10 +111,10 @@ def build(
     # PyTorch takes its time, so what can be refused without it is
     from trimexport.pipeline import PartialBuildError
     from trimexport.pipeline import build as run
-    from trimexport.prompt.logit_score import fields_of
+    from trimexport.prompt.questions import text_places
     from trimexport.texts import read_texts
 
-    fields = () if texts is None and calibration is None else fields_of(spec)
+    fields = () if texts is None and calibration is None else text_places(spec)
     sample = None if texts is None else read_texts(texts, fields=fields, say=progress.say)
     balance = None
     if calibration is not None:
@@ -179,5 +179,7 @@ def _example(manifest: Manifest, target: Path) -> str:
 
 
 def _bundle_name(spec: BuildSpec) -> str:
-    """The name of a bundle's directory: its labels, or the fine-tuned model that brings them."""
-    return "-".join(spec.labels).replace("/", "_") or Path(spec.model).resolve().name
+    """The name of a bundle's directory: its questions, its labels, or the fine-tuned model that
+    brings them."""
+    names = [question.name.replace(" ", "_") for question in spec.questions] or spec.labels
+    return "-".join(names).replace("/", "_") or Path(spec.model).resolve().name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,10 @@ from trimexport.errors import SpecError
 
 from .console import ConsoleProgress
 from .options import JSON
+
+if TYPE_CHECKING:
+    from trimexport_runtime import Manifest
+    from trimexport_runtime.inputs import Input
 
 
 @click.command("calibrate")
@@ -32,6 +38,9 @@ from .options import JSON
     metavar="LABEL=SHARE,...",
     help="With --texts: make the labels' mean probabilities these shares, which sum to 1.",
 )
+@click.option(
+    "--question", help="Whose labels, where BUNDLE asks several questions.  [default: all]"
+)
 @click.option("--undo", is_flag=True, help="Take the bias away again.")
 @JSON
 def calibrate(
@@ -39,6 +48,7 @@ def calibrate(
     content_free: bool,
     texts: Path | None,
     prior: str | None,
+    question: str | None,
     undo: bool,
     as_json: bool,
 ) -> None:
@@ -53,6 +63,7 @@ def calibrate(
       trimexport calibrate build/sentiment --content-free
       trimexport calibrate build/sentiment --texts unlabelled.txt
       trimexport calibrate build/spam --texts inbox.txt --prior spam=0.13,ham=0.87
+      trimexport calibrate build/guard --texts unlabelled.txt --question toxic
       trimexport calibrate build/sentiment --undo
     """
     if sum((content_free, texts is not None, undo)) != 1:
@@ -62,7 +73,7 @@ def calibrate(
     shares = None if prior is None else _shares(prior)
     progress = ConsoleProgress()
     if undo:
-        engines = trimexport.undo_calibration(bundle, progress=progress)
+        engines = trimexport.undo_calibration(bundle, question=question, progress=progress)
         value = {"bundle": str(bundle), "calibration": None, "engines_dropped": list(engines)}
         undone = f"{bundle}: the calibration is undone"
         click.echo(
@@ -74,16 +85,47 @@ def calibrate(
     from trimexport.tuning.render import calibrated_as_dict, calibrated_lines
     from trimexport_runtime import read_manifest
 
-    sample = None
+    manifest, sample = read_manifest(bundle), None
     if texts is not None:
-        fields = read_manifest(bundle).prompt.places
-        sample = read_texts(texts, fields=fields, labels=False).texts
-    calibrated = trimexport.calibrate(bundle, sample, shares, progress=progress)
+        sample = read_texts(texts, fields=manifest.prompt.places, labels=False).texts
+    if manifest.questions and question is None:
+        _calibrate_all(bundle, manifest, sample, prior, progress, as_json)
+        return
+    calibrated = trimexport.calibrate(bundle, sample, shares, question=question, progress=progress)
     if as_json:
         value = calibrated_as_dict(bundle, calibrated)
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo("\n".join(calibrated_lines(bundle, calibrated)))
+
+
+def _calibrate_all(
+    bundle: Path,
+    manifest: Manifest,
+    texts: Sequence[Input] | None,
+    prior: str | None,
+    progress: ConsoleProgress,
+    as_json: bool,
+) -> None:
+    """Calibrate every question of a bundle."""
+    from trimexport.tuning.bias import calibrate_questions
+    from trimexport.tuning.render import calibrated_as_dict, calibrated_questions_lines
+
+    if prior is not None:
+        names = ", ".join(question.name for question in manifest.questions)
+        raise click.UsageError(
+            f"--prior is of one question's labels; name the question with --question, one of "
+            f"{names}."
+        )
+    each = calibrate_questions(bundle, texts, progress=progress)
+    if as_json:
+        value = {
+            "bundle": str(bundle),
+            "questions": [calibrated_as_dict(bundle, it) for it in each],
+        }
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        click.echo("\n".join(calibrated_questions_lines(bundle, each)))
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold",
     metavar="P|auto",
-    help="From which probability on an independent label is true, or of log-odds the first; auto "
-    "finds the best on DATA.",
+    help="From which probability on a label is true: an independent one, the first of log-odds, or "
+    "the last of a question's two; auto finds the best on DATA.",
 )
 @click.option("--save", is_flag=True, help="Write that threshold into BUNDLE, which answers by it.")
 @click.option(
@@ -71,7 +71,10 @@ def evaluate(
 
     Of independent labels DATA gives each text a list, or several with commas between them. Printed
     are micro and macro F1 and each label's scores, and no page is written. So it is with log-odds
-    where a threshold is given: then the first label is what is looked for.
+    where a threshold is given: then the first label is what is looked for. Of several questions
+    DATA has a column or key for each, called as the question is, and may lack some labels. Printed
+    are each question's accuracy and macro F1, their means and each label's scores, and no page is
+    written.
 
     \b
     Example:
@@ -82,12 +85,19 @@ def evaluate(
     """
     if save and threshold is None:
         raise click.UsageError("--save writes a threshold; give one, or auto, with --threshold.")
-    if threshold is not None or _is_independent(bundle):
+    several, independent = _kind(bundle)
+    if threshold is not None or independent or several:
         given = {"abstain-below": abstain_below, "compare": compare, "output": output}
+        what = "a bundle with one question" if several else "labels of which one is true"
         for name in (name for name, value in given.items() if value is not None):
-            raise click.UsageError(f"--{name} is of labels of which one is true; leave it out.")
+            raise click.UsageError(f"--{name} is of {what}; leave it out.")
         where = columns_of(text_column, label_column, names, columns)
-        _evaluate_independent(bundle, data, where, variant, threshold, save, as_json)
+        if several and save:
+            raise click.UsageError("--save writes one threshold; questions have none in a bundle.")
+        if several:
+            _evaluate_questions(bundle, data, where, variant, threshold, as_json)
+        else:
+            _evaluate_independent(bundle, data, where, variant, threshold, save, as_json)
         return
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     evaluated = trimexport.evaluate(
@@ -112,12 +122,40 @@ def evaluate(
     click.echo(f"{page}")
 
 
-def _is_independent(bundle: Path) -> bool:
-    """Whether a bundle's labels are independent."""
+def _kind(bundle: Path) -> tuple[bool, bool]:
+    """Whether a bundle asks several questions, and whether its labels are independent."""
     from trimexport_runtime import read_manifest
     from trimexport_runtime.bundle import INDEPENDENT
 
-    return read_manifest(bundle).score.kind == INDEPENDENT
+    manifest = read_manifest(bundle)
+    return bool(manifest.questions), manifest.score.kind == INDEPENDENT
+
+
+def _evaluate_questions(
+    bundle: Path,
+    data: Path,
+    columns: Columns | None,
+    variant: str | None,
+    threshold: str | None,
+    as_json: bool,
+) -> None:
+    from trimexport.evaluation.render_questions import text_lines
+    from trimexport.evaluation.several_questions import evaluate_questions
+
+    found = evaluate_questions(
+        bundle,
+        data,
+        columns=columns,
+        variants=() if variant is None else parse_names(variant),
+        threshold=None if threshold in (None, "auto") else _probability(threshold),
+        find=threshold == "auto",
+        progress=ConsoleProgress(),
+    )
+    if as_json:
+        value = {"bundle": str(bundle), "data": str(data), **asdict(found)}
+        click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return
+    click.echo("\n".join(text_lines(found)))
 
 
 def _evaluate_independent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -27,6 +28,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Path(path_type=Path),
     help="Directory of the new bundle.",
 )
+@click.option(
+    "--question",
+    help="Whose head, where BUNDLE asks several.  [default: all that the examples label]",
+)
 @click.option("--test", type=_FILE, help="Texts with labels to score on.  [default: the examples]")
 @click.option(
     "--shots",
@@ -49,6 +54,7 @@ def fit(
     bundle: Path,
     examples: Path,
     output: Path,
+    question: str | None,
     test: Path | None,
     shots: str | None,
     seeds: int,
@@ -64,14 +70,21 @@ def fit(
     The backbone stays as it was exported. The label words' rows are the start, and a regularised
     logistic regression on the last hidden states moves them. Prints accuracy before and after, on
     --test or by cross-validation. The new bundle is fitted on all examples, or on the draw where
-    --shots is one number and --seeds 1.
+    --shots is one number and --seeds 1. Where BUNDLE asks several questions, files have a column or
+    key for each, called as the question is, and may lack some labels.
 
     \b
     Example:
       trimexport fit build/spam --examples train.jsonl --test test.jsonl -o build/spam-fitted
       trimexport fit build/spam --examples train.jsonl --shots 16,64,256 -o build/spam-fitted
     """
-    fitted = trimexport.fit(
+    from trimexport.tuning.fit import REPORT, fit_questions
+    from trimexport.tuning.render import fitted_lines
+    from trimexport_runtime import read_manifest
+
+    several = question is None and read_manifest(bundle).questions
+    run = fit_questions if several else partial(trimexport.fit, question=question)
+    fitted = run(
         bundle,
         output,
         examples,
@@ -82,14 +95,10 @@ def fit(
         force=force,
         progress=ConsoleProgress(),
     )
-
-    from trimexport.tuning.fit import REPORT
-    from trimexport.tuning.render import fitted_lines
-
     if as_json:
         click.echo((output / REPORT).read_text(encoding="utf-8"), nl=False)
     else:
-        click.echo("\n".join(fitted_lines(fitted)))
+        click.echo("\n".join(fitted_lines(fitted if isinstance(fitted, tuple) else (fitted,))))
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -54,6 +54,14 @@ LABEL_LEAD = click.option(
     metavar="SPACES",
     help="What stands between prompt and label, '' for nothing.  [default: by the prompt's end]",
 )
+QUESTION = click.option(
+    "--question",
+    "questions",
+    multiple=True,
+    metavar='NAME="TEXT"',
+    help="A question that stands in the prompt's {question}. Several are answered in one pass, "
+    "each with the --labels.",
+)
 CHAT = click.option(
     "--chat", is_flag=True, help="Make the prompt the user's turn in the model's chat template."
 )
@@ -116,6 +124,16 @@ def names_a_question(command: Callable[..., None]) -> Callable[..., None]:
 
 def names_a_classifier(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a model, what it is asked, and its answers."""
-    named = (VERBALIZE, LABEL_LEAD, SCORE, SCORE_SCALE, SCORE_SHIFT, FEW_SHOT, SHOTS, SEED)
+    named = (
+        QUESTION,
+        VERBALIZE,
+        LABEL_LEAD,
+        SCORE,
+        SCORE_SCALE,
+        SCORE_SHIFT,
+        FEW_SHOT,
+        SHOTS,
+        SEED,
+    )
     inside = functools.reduce(lambda inner, option: option(inner), reversed(named), command)
     return names_a_question(inside)

@@ -23,6 +23,7 @@ from trimexport.spec import (
     parse_verbalizers,
     read_recipe,
 )
+from trimexport.spec.question import parse_questions
 
 _READ: Mapping[str, Callable[[str], Any]] = {
     **dict.fromkeys(("labels", "precision", "tensorrt"), parse_names),
@@ -75,10 +76,12 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     given = {
         name: _READ[name](text) if name in _READ else text
         for name, text in texts.items()
-        if text is not None and text is not False
+        if text is not None and text is not False and text != ()
     }
     if options.get("prompt_file") is not None:
         given["prompt"] = _read_prompt(options["prompt_file"])
+    if texts["questions"]:
+        given["questions"] = parse_questions([unescape(text) for text in texts["questions"]])
     if options.get("verbalize"):
         given["verbalizers"] = parse_verbalizers(options["verbalize"])
     return given
@@ -120,7 +123,8 @@ def _filled(given: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
     own_labels = os.path.isdir(directory) and holds_classifier(directory)
     if labels and not own_labels:
         check_labels(labels, given.get("score", SOFTMAX))
-    if prompt is None and labels and os.path.isdir(directory) and not own_labels:
+    asked = prompt is None and labels and not given.get("questions")
+    if asked and os.path.isdir(directory) and not own_labels:
         prompt = prompt_for(directory, labels)
     if prompt is not None and (model is None or "prompt" not in given):
         named = f"the {NAME} that ships" if model is None else str(directory)

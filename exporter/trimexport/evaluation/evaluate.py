@@ -57,7 +57,7 @@ def evaluate(
     _require_one_label(manifest, bundle)
     labels = manifest.label_names
     sample = labelled_texts(data, labels, columns, manifest.prompt.places)
-    notes = _notes(bundle, manifest, sample)
+    notes = notes_on(bundle, manifest, sample)
     for note in notes:
         progress.say(f"Note: {note}")
     earlier = None if compare is None else read_earlier(compare, sample, labels)
@@ -83,6 +83,12 @@ def evaluate(
 
 def _require_one_label(manifest: Manifest, bundle: Path) -> None:
     """Raise SpecError unless the bundle answers each text with one label of several."""
+    if manifest.questions:
+        raise SpecError(
+            f"{bundle} asks {len(manifest.questions)} questions of a text, and each has labels of "
+            "its own; judge them with `trimexport eval`, or "
+            "trimexport.evaluation.several_questions.evaluate_questions"
+        )
     kind = manifest.score.kind
     if kind == LOGIT:
         raise SpecError(
@@ -96,8 +102,9 @@ def _require_one_label(manifest: Manifest, bundle: Path) -> None:
         )
 
 
-def _notes(bundle: Path, manifest: Manifest, sample: Texts) -> tuple[str, ...]:
-    """What makes the texts a poor measure of the bundle."""
+def notes_on(bundle: Path, manifest: Manifest, sample: Texts) -> tuple[str, ...]:
+    """What makes texts with labels a poor measure of the bundle. Of several questions the manifest
+    is one's view."""
     source, different = sample.source, set(sample.texts)
     notes = []
     if absent := labels_without_texts(sample, manifest.label_names):

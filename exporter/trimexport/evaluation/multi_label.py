@@ -176,10 +176,7 @@ def _scores(
 ) -> MultiLabelScores:
     given = shares >= threshold
     right, asked, said = (each.sum(axis=0) for each in (given & truth, truth, given))
-    labels = tuple(
-        LabelScores(name, _share(hit, out), _share(hit, of), _share(2 * hit, out + of), int(of))
-        for name, hit, of, out in zip(names, right, asked, said, strict=True)
-    )
+    labels = label_scores(names, given, truth)
     seen = [own.f1 for own, any_ in zip(labels, asked + said, strict=True) if any_]
     return MultiLabelScores(
         variant=variant,
@@ -190,6 +187,16 @@ def _scores(
         macro_f1=float(np.mean(seen)) if seen else 0.0,
         labels=labels,
         best_threshold=best,
+    )
+
+
+def label_scores(names: Sequence[str], given: Truth, truth: Truth) -> tuple[LabelScores, ...]:
+    """The scores of labels that texts were given, by those that they have, both bool [texts,
+    labels]."""
+    right, asked, said = (each.sum(axis=0) for each in (given & truth, truth, given))
+    return tuple(
+        LabelScores(name, _share(hit, out), _share(hit, of), _share(2 * hit, out + of), int(of))
+        for name, hit, of, out in zip(names, right, asked, said, strict=True)
     )
 
 

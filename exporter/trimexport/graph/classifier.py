@@ -34,7 +34,8 @@ class CompiledClassifier(nn.Module):
         prefix_length: how many positions the compiled prefix takes.
         lead_ids: tokens written before each text (see `split_prefix`).
         suffix_ids: tokens written after each text.
-        trie: of the labels' tokens, where their first ones do not tell them apart.
+        trie: of the labels' tokens, where their first ones do not tell them apart, or of several
+            questions.
         score: what is made of the labels' logits; None leaves them as they are.
     """
 
@@ -65,15 +66,15 @@ class CompiledClassifier(nn.Module):
         behind = [*suffix_ids, *(() if trie is None else trie.token_ids)]
         self.register_buffer("behind_ids", torch.tensor([behind], dtype=torch.int64))
         # Places after the prompt's last token, of the hidden states that the head reads.
-        picks = [0] * COPIES if trie is None else [1 + place for place in trie.branches]
-        self.register_buffer("picks", torch.tensor(picks))
+        picks = [0] if trie is None else [1 + place for place in trie.branches]
+        self.register_buffer("picks", torch.tensor(picks * COPIES if len(picks) == 1 else picks))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Both int64 [batch, sequence], any padding -> float32 [batch, outputs]."""
         ids, last = self.place(input_ids, attention_mask)
         position = torch.arange(ids.shape[1]).unsqueeze(0)
         seen = (position.unsqueeze(1) <= position.unsqueeze(2)).unsqueeze(1)
-        if self.tree is not None:
+        if self.tree is not None and self.tree.nodes:
             position, seen = self.tree.among(position, seen, last)
         hidden = self.body(
             input_ids=ids,

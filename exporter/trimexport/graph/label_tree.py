@@ -1,4 +1,5 @@
-"""The trie of the labels inside the graph: who sees whom, and scores from logits."""
+"""The tree behind the text inside the graph, of labels that are read whole or of several questions:
+who sees whom, and scores from logits."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _NOWHERE = -1e9  # the logit of a child that a branch does not have
 
 class LabelTree(nn.Module):
     """Tree attention over the trie's nodes, which stand in each row right behind the prompt, and
-    the labels' scores from the logits at its branches.
+    the labels' scores from the logits at its branches: log-probabilities, or logits as they are
+    where the trie says so.
 
     Buffers, N nodes, K branches with at most C children, R rows of the head, S sequences that
     branch D times at most:
@@ -22,12 +24,14 @@ class LabelTree(nn.Module):
         shift: int64 [N + 1], from a node's place in its row to its position.
         options: int64 [K * C], where a branch's children are among its R + 1 logits.
         steps: int64 [D, S], where a sequence's branches are among the K * C + 1 probabilities.
+        unscaled: bool [K, 1], at which branches logits are taken as they are; None at no one.
     """
 
     seen: torch.Tensor
     shift: torch.Tensor
     options: torch.Tensor
     steps: torch.Tensor
+    unscaled: torch.Tensor | None
 
     def __init__(self, trie: Trie) -> None:
         super().__init__()
@@ -39,6 +43,8 @@ class LabelTree(nn.Module):
         options, steps = _tables(trie)
         self.register_buffer("options", options)
         self.register_buffer("steps", steps)
+        taken = [[branch in trie.unscaled] for branch in range(self.branches)]
+        self.register_buffer("unscaled", torch.tensor(taken) if trie.unscaled else None)
 
     def among(
         self, position: torch.Tensor, seen: torch.Tensor, last: torch.Tensor
@@ -63,11 +69,16 @@ class LabelTree(nn.Module):
         return places, torch.logical_and(seen, own.unsqueeze(1))
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """The log-probability of each sequence, float32 [batch, S], from the logits of every row of
-        the head at every branch, float32 [batch, K, R]."""
+        """The score of each sequence, float32 [batch, S], from the logits of every row of the head
+        at every branch, float32 [batch, K, R]; a lone branch may have copies behind it."""
+        if self.branches == 1:
+            logits = logits[:, :1]
         none = torch.full_like(logits[:, :, :1], _NOWHERE)
         own = torch.cat([logits, none], 2).flatten(1).index_select(1, self.options)
-        chosen = own.unflatten(1, (self.branches, -1)).log_softmax(2).flatten(1)
+        own = own.unflatten(1, (self.branches, -1))
+        shares = own.log_softmax(2)
+        chosen = shares if self.unscaled is None else torch.where(self.unscaled, own, shares)
+        chosen = chosen.flatten(1)
         chosen = torch.cat([chosen, torch.zeros_like(chosen[:, :1])], 1)
         taken = chosen.index_select(1, self.steps.flatten()).unflatten(1, self.steps.shape)
         score: torch.Tensor = functools.reduce(torch.add, taken.unbind(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trimexport.errors import SpecError
 from trimexport.memory import release
@@ -11,9 +11,10 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.model.vocabulary import answer_states, likeliest
 from trimexport.planning import Plan
 from trimexport.progress import Progress, Silent
+from trimexport.prompt.verbalizer import Verbalizer
 from trimexport.tables import columns, small_share
 from trimexport_runtime.inputs import problem_of
-from trimexport_runtime.render import visible
+from trimexport_runtime.visible import visible
 
 COUNT = 10  # words that are shown
 
@@ -32,11 +33,12 @@ class NextToken:
 @dataclass(frozen=True)
 class NextWords:
     """A text, the probability of all label tokens together after it, and the tokens of the whole
-    vocabulary that are likeliest there, the likeliest first."""
+    vocabulary that are likeliest there, the likeliest first; which of several questions it was."""
 
     text: str
     label_mass: float
     tokens: tuple[NextToken, ...]
+    question: str | None = None
 
 
 def next_words(
@@ -48,7 +50,11 @@ def next_words(
         SpecError: a fine-tuned classifier, or a text that cannot be tokenised.
     """
     progress = progress or Silent()
-    labels = _label_tokens(planned)
+    if not planned.verbalizers:
+        raise SpecError(
+            f"{planned.spec.model} is a fine-tuned classifier, which says nothing but its labels; "
+            "drop --text"
+        )
     if len(names := planned.prompt.template.required) > 1:
         raise SpecError(
             f"--text is one text, and the prompt takes several: {', '.join(names)}; drop --text, "
@@ -59,6 +65,25 @@ def next_words(
             raise SpecError(f"--text: {problem}")
     release()
     model = LayerwiseModel(planned.checkpoint)
+    if not planned.asked:
+        return _next_words(model, planned, planned.verbalizers[0], texts, progress)
+    found = []
+    for question, verbalizer in zip(planned.asked, planned.verbalizers, strict=True):
+        own = replace(planned, prompt=question.prompt)
+        words = _next_words(model, own, verbalizer, texts, progress)
+        found += [replace(each, question=question.name) for each in words]
+    return tuple(found)
+
+
+def _next_words(
+    model: LayerwiseModel,
+    planned: Plan,
+    verbalizer: Verbalizer,
+    texts: Sequence[str],
+    progress: Progress,
+) -> tuple[NextWords, ...]:
+    """What the model would say after one question."""
+    labels = _label_tokens(verbalizer)
     with progress.bar("the untrimmed model", len(texts)) as tick:
         hidden = answer_states(model, planned, texts, tick)
         best = likeliest(model, hidden, COUNT, list(labels))
@@ -78,18 +103,8 @@ def next_words(
     )
 
 
-def _label_tokens(planned: Plan) -> dict[int, tuple[str, ...]]:
-    """The labels for which a token stands, by token id.
-
-    Raises:
-        SpecError: a fine-tuned classifier, which has no label tokens.
-    """
-    verbalizer = planned.verbalizer
-    if verbalizer is None:
-        raise SpecError(
-            f"{planned.spec.model} is a fine-tuned classifier, which says nothing but its labels; "
-            "drop --text"
-        )
+def _label_tokens(verbalizer: Verbalizer) -> dict[int, tuple[str, ...]]:
+    """The labels for which a token stands, by token id."""
     labels_of: dict[int, tuple[str, ...]] = {}
     for label, words in zip(verbalizer.labels, verbalizer.words, strict=True):
         for word in words:
@@ -110,5 +125,6 @@ def next_words_lines(words: NextWords) -> list[str]:
         for token in words.tokens
     ]
     mass = small_share(words.label_mass)
-    head = f'"{visible(words.text)}": label mass {mass}; the model would say'
+    asked = "" if words.question is None else f"{visible(words.question)}, "
+    head = f'{asked}"{visible(words.text)}": label mass {mass}; the model would say'
     return [head, *(f"  {line}" for line in columns(rows))]

@@ -41,6 +41,8 @@ def _prompt_line(planned: Plan) -> str:
     """The line on the prompt's tokens and the room that they leave."""
     prompt = planned.prompt
     before, after = len(prompt.prefix_ids), len(prompt.suffix_ids)
+    if planned.asked and planned.trie is not None:
+        after += len(planned.trie.token_ids)
     if len(prompt.fields) == 1:
         return (
             f"prompt: {before} tokens before a text and {after} after it, which leaves "
@@ -67,20 +69,20 @@ def _merge_line(merge: Merge | None) -> list[str]:
 def _label_lines(planned: Plan) -> list[str]:
     """A line for each label: its words' tokens, or the row of a fine-tuned classifier; and one on
     the score, if it is no softmax."""
-    verbalizer, kind = planned.verbalizer, planned.score.kind
-    score = [] if kind == SOFTMAX else [f"score: {planned.score.phrase}"]
-    if verbalizer is None:
+    score = [] if planned.score.kind == SOFTMAX else [f"score: {planned.score.phrase}"]
+    if not planned.verbalizers:
         return [*(f"label {name}: row {row}" for row, name in enumerate(planned.labels)), *score]
-    read = None if verbalizer.sequences else 1  # tokens of each word; None is all
-    lines = [
-        f"label {name}: " + ", ".join(_spelled(word, read) for word in group)
-        for name, group in zip(verbalizer.labels, verbalizer.words, strict=True)
+    words = [
+        ", ".join(_spelled(word, None if verbalizer.sequences else 1) for word in group)
+        for verbalizer in planned.verbalizers
+        for group in verbalizer.words
     ]
+    lines = [f"label {name}: {own}" for name, own in zip(planned.labels, words, strict=True)]
     return [*lines, *score]
 
 
 def _spelled(word: LabelWord, read: int | None) -> str:
-    """The first tokens of a word with their ids."""
+    """The first tokens of a word with their ids; None is all."""
     tokens = zip(word.tokens[:read], word.token_ids[:read], strict=True)
     return " ".join(f"{token} ({token_id})" for token, token_id in tokens)
 

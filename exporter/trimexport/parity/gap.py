@@ -10,12 +10,15 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.numerics import Floats
 from trimexport.progress import Progress
 from trimexport.prompt.fine_tuned import without_padding
+from trimexport.prompt.questions import ask, unasked
 from trimexport.prompt.template import join, parse_template
 from trimexport.prompt.text_pair import is_text_pair, pair_ids
 from trimexport.prompt.tokenizer import SourceTokenizer
 from trimexport.records import short
 from trimexport_runtime import Manifest
+from trimexport_runtime.bundle import Question
 from trimexport_runtime.inputs import Input, texts_of
+from trimexport_runtime.questions import slices, views
 
 from .boundary import find_gap_cause
 from .decisions import decisions_of
@@ -24,6 +27,61 @@ from .report import TokenisationGap
 from .warnings import GAP_WARNING
 
 Ids = tuple[int, ...]
+
+
+def measure_gaps(
+    bundle: Path,
+    model: LayerwiseModel,
+    manifest: Manifest,
+    tokenizer: SourceTokenizer,
+    texts: Sequence[Input],
+    uncut: Sequence[Mapping[int, Ids]],
+    logits: Floats,
+    progress: Progress,
+) -> TokenisationGap:
+    """`measure_gap` for every question, added up. The proposed prompt is the one that the question
+    with the largest share needs.
+
+    Args:
+        uncut: as there, for each question.
+        logits: the reference's for `texts`, those of all questions, float64 [texts, outputs].
+    """
+    asked = tuple(map(_written, views(manifest), manifest.questions or (None,)))
+    found = [
+        measure_gap(
+            bundle, model, view, tokenizer, texts, own, logits[:, columns], progress, question
+        )
+        for question, (view, own, columns) in enumerate(
+            zip(asked, uncut, slices(manifest), strict=True)
+        )
+    ]
+    if not manifest.questions:
+        return found[0]
+    worst = max(range(len(found)), key=lambda place: found[place].share)
+    proposal = found[worst].proposal
+    if proposal is not None:
+        template = parse_template(manifest.prompt.template)
+        text = manifest.questions[worst].text
+        proposal = unasked(parse_template(proposal), template, text).source
+    return replace(
+        found[worst],
+        compared=sum(gap.compared for gap in found),
+        different=sum(gap.different for gap in found),
+        flips=sum(gap.flips for gap in found),
+        proposal=proposal,
+        by_question={
+            question.name: gap.share
+            for question, gap in zip(manifest.questions, found, strict=True)
+        },
+    )
+
+
+def _written(view: Manifest, question: Question | None) -> Manifest:
+    """A question's view, with its text in the prompt's template."""
+    if question is None:
+        return view
+    template = ask(parse_template(view.prompt.template), question.text).source
+    return replace(view, prompt=replace(view.prompt, template=template))
 
 
 def measure_gap(
@@ -35,6 +93,7 @@ def measure_gap(
     uncut: Mapping[int, Ids],
     logits: Floats,
     progress: Progress,
+    question: int = 0,
 ) -> TokenisationGap:
     """Compare prompts that are tokenised by segment with the same as joined strings, and run the
     model on the joined ones that differ.
@@ -43,6 +102,7 @@ def measure_gap(
         uncut: the bundle's ids of the whole prompt, by the place of the text, without the texts
             that were cut to the bundle's limit.
         logits: the reference's for `texts`, float64 [texts, outputs].
+        question: which of the bundle's questions this is.
     """
     joined = _joined_ids(model, manifest, tokenizer, texts, uncut)
     different = [place for place, ids in joined.items() if ids != uncut[place]]
@@ -51,7 +111,7 @@ def measure_gap(
     sequences = len(different) * sequences_per_prompt(manifest)
     with progress.bar("texts with a tokenisation gap", sequences) as tick:
         prompts = [joined[place] for place in different]
-        joined_logits = tuned_reference(bundle, model, manifest, prompts, tick).logits
+        joined_logits = tuned_reference(bundle, model, manifest, prompts, tick, question).logits
     gap = TokenisationGap(
         compared=len(joined),
         different=len(different),

@@ -16,6 +16,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
         "texts": len(report.texts),
         "labels": list(report.labels),
         "score": asdict(report.score),
+        "questions": list(report.questions),
         "logit_standard_deviation": report.logit_deviation,
         "margin_standard_deviation": report.margin_deviation,
         "cannot_judge": doubts(report),
@@ -28,6 +29,7 @@ def as_dict(report: ParityReport) -> dict[str, Any]:
             "share": report.gap.share,
             "flips": report.gap.flips,
             "proposed_prompt": report.gap.proposal,
+            "share_by_question": dict(report.gap.by_question),
         },
         "label_mass": None if report.mass is None else asdict(report.mass),
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trimexport.errors import ParityError, SpecError
 from trimexport.model.layerwise import LayerwiseModel
-from trimexport.numerics import Floats, margin_error, margins, softmax
+from trimexport.numerics import Floats, deviation, margin_error, margins, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.tokenizer import SourceTokenizer
 from trimexport.records import one_line, short
@@ -19,12 +19,13 @@ from trimexport.texts import Texts, check_sample, inputs_for, judged
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.questions import views
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 from .backends import TRIMMED, RowInputs, rows, run_row
 from .decisions import Decisions, decisions_of
-from .gap import measure_gap
-from .reference import sequences_per_prompt, tuned_reference
+from .gap import measure_gaps
+from .reference import all_references, all_sequences
 from .report import Disagreement, LabelMass, NotRun, ParityReport, VariantParity
 from .tolerance import TOLERANCES, Tolerance
 
@@ -53,22 +54,23 @@ def measure(
     """
     progress = progress or Silent()
     manifest = read_manifest(bundle)
-    sample = judged(sample, manifest.score)
+    sample = _judged(sample, manifest, progress)
     check_sample(sample, manifest.label_names)
     sample = inputs_for(sample, manifest.prompt.places)
     encoder = TextEncoder.load(bundle, manifest)
     encoded = tuple(encoder.encode(text) for text in sample.texts)
-    prompts = [_prompt_ids(manifest, text) for text in encoded]
-    sequences = len(prompts) * sequences_per_prompt(manifest)
+    prompts = [[_prompt_ids(view, text) for text in encoded] for view in views(manifest)]
+    sequences = len(encoded) * all_sequences(manifest)
     with progress.bar("reference (untrimmed, PyTorch fp32)", sequences) as tick:
-        reference = tuned_reference(bundle, model, manifest, prompts, tick)
+        reference = all_references(bundle, model, manifest, prompts, tick)
     logits, mass, each = reference.logits, reference.mass, decisions_of(manifest)
     require_finite(logits, sample.texts)
     decided = each.of(logits)
     inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
     variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
-    uncut = {place: prompts[place] for place, text in enumerate(encoded) if not text.truncated}
+    uncut = [place for place, text in enumerate(encoded) if not text.truncated]
     texts = sample.texts
+    ids = [{place: own[place] for place in uncut} for own in prompts]
     return ParityReport(
         labels=manifest.label_names,
         texts=texts,
@@ -76,13 +78,24 @@ def measure(
         reference_accuracy=_accuracy(decided, sample.gold, manifest.label_names),
         reference_probabilities=softmax(decided),
         logit_deviation=float(logits.std(axis=0).mean()),
-        margin_deviation=float(margins(decided, decided)[0].std()),
+        margin_deviation=deviation(margins(decided, decided)[0], each.kinds),
         variants=variants,
-        gap=measure_gap(bundle, model, manifest, tokenizer, texts, uncut, logits, progress),
+        gap=measure_gaps(bundle, model, manifest, tokenizer, texts, ids, logits, progress),
         mass=None if mass is None else LabelMass(float(mass.mean()), float(mass.min())),
         not_run=not_run,
         score=manifest.score,
+        questions=tuple(question.name for question in manifest.questions),
     )
+
+
+def _judged(sample: Texts, manifest: Manifest, progress: Progress) -> Texts:
+    """The texts, without right answers where they cannot be those of all that the bundle says."""
+    if sample.gold is not None and manifest.questions:
+        progress.say(
+            "the texts have one label each and the bundle several questions, so no accuracy is "
+            "measured here; `trimexport eval` measures each question's"
+        )
+    return judged(sample, manifest.score, several=bool(manifest.questions))
 
 
 def require_finite(reference: Floats, texts: Sequence[Input]) -> None:
@@ -163,7 +176,7 @@ def _compare(
         mean_logit_difference=float(difference.mean()),
         max_probability_difference=float(np.abs(probabilities - softmax(expected)).max()),
         agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
-        margin_error=margin_error(expected, logits),
+        margin_error=margin_error(expected, logits, each.kinds),
         accuracy=_accuracy(logits, sample.gold, manifest.label_names),
         outside=_outside(difference.max(axis=1), tolerance),
         disagreements=_disagreements(logits, expected, sample.texts, each),

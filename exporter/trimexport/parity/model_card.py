@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
-from trimexport_runtime.bundle import SOFTMAX, Fit
+from trimexport_runtime.bundle import SOFTMAX, Fit, Question
 from trimexport_runtime.inputs import required
 
 from .render import markdown
@@ -18,14 +19,14 @@ pipeline_tag: text-classification
 base_model: {model}
 ---
 
-# {labels}
+# {title}
 
 {what}
 
 | | |
 | --- | --- |
 | labels | {labels} |
-{tokens}{score}| prompt | `{prompt}` |
+{questions}{tokens}{score}| prompt | `{prompt}` |
 | longest text | {limit} |
 | source | `{model}`{revision} |
 {adapter}{notice}
@@ -55,9 +56,13 @@ Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 _HEAD = """\
 ## The head
 
-Fitted on {examples} by logistic regression (C {strength:g}), which got {accuracy:.2%} of them right
-in {folds}-fold cross-validation. `trimexport verify` compares it with the untrimmed model's hidden
-states."""
+{heads}
+
+`trimexport verify` compares it with the untrimmed model's hidden states."""
+
+_FITTED_ON = """\
+{of} on {examples} by logistic regression (C {strength:g}), which got {accuracy:.2%} of them right
+in {folds}-fold cross-validation."""
 
 _ENGINES = """
 ## TensorRT
@@ -86,13 +91,26 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     return _card(manifest, _CUT if _is_cut(manifest) else _FINE_TUNED, measured)
 
 
-def fitted_card(manifest: Manifest, fit: Fit) -> str:
-    """The card of a bundle whose head was fitted, as Markdown."""
+def fitted_card(manifest: Manifest, fits: Mapping[str | None, Fit]) -> str:
+    """The card of a bundle whose head was fitted, as Markdown.
+
+    Args:
+        fits: the new heads by their questions; None is a bundle's only one.
+    """
+    heads = "\n\n".join(_fitted(question, fit) for question, fit in fits.items())
+    return _card(manifest, _FITTED, _HEAD.format(heads=heads))
+
+
+def _fitted(question: str | None, fit: Fit) -> str:
+    """What a head was fitted on."""
     examples = ", ".join(f"{count:,} examples of {label}" for label, count in fit.examples.items())
-    measured = _HEAD.format(
-        examples=examples, strength=fit.strength, accuracy=fit.accuracy, folds=fit.folds
+    return _FITTED_ON.format(
+        of="Fitted" if question is None else f"That of {question} was fitted",
+        examples=examples,
+        strength=fit.strength,
+        accuracy=fit.accuracy,
+        folds=fit.folds,
     )
-    return _card(manifest, _FITTED, measured)
 
 
 def _is_cut(manifest: Manifest) -> bool:
@@ -107,10 +125,13 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         what: the paragraph, with `{model}` and `{architecture}`.
     """
     source, several = manifest.source, len(manifest.prompt.places) > 1
+    labels = ", ".join(manifest.label_names)
     return _CARD.format(
         model=source.model,
         what=what.format(model=source.model, architecture=source.architecture),
-        labels=_cell(", ".join(manifest.label_names)),
+        title=_cell(", ".join(q.name for q in manifest.questions) or labels),
+        labels=_cell(labels),
+        questions=_question_rows(manifest),
         tokens=_token_row(manifest),
         prompt=_cell(repr(manifest.prompt.template)[1:-1]),
         limit=_limit(manifest),
@@ -149,10 +170,28 @@ def _token_row(manifest: Manifest) -> str:
     """The row that names the label tokens, if the head is theirs."""
     if not _is_cut(manifest) or manifest.fit is not None:
         return ""
-    tokens = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
-    if any(label.sequences for label in manifest.labels):
+    if manifest.questions:
+        tokens = "; ".join(f"{each.name}: {_tokens_of(each)}" for each in manifest.questions)
+    elif any(label.sequences for label in manifest.labels):
         tokens = "whole labels, for some begin alike"
+    else:
+        tokens = "; ".join(f"{label.name}: {' '.join(label.tokens)}" for label in manifest.labels)
     return f"| label tokens | {_cell(tokens)} |\n"
+
+
+def _tokens_of(question: Question) -> str:
+    """A question's label tokens."""
+    if any(label.sequences for label in question.labels):
+        return "whole labels"
+    return ", ".join(" ".join(label.tokens) for label in question.labels)
+
+
+def _question_rows(manifest: Manifest) -> str:
+    """A row for each question with what it asks; none where there are none."""
+    return "".join(
+        f"| question {_cell(question.name)} | {_cell(question.text)} |\n"
+        for question in manifest.questions
+    )
 
 
 def _score_row(manifest: Manifest) -> str:

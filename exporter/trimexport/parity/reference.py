@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trimexport.bundle.question_heads import read_question_head
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import read_head
 from trimexport.graph.classifier import combine_words
@@ -20,6 +21,7 @@ from trimexport.model.layerwise import LayerwiseModel, Reference
 from trimexport.prompt.label_trie import Trie, make_trie
 from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import LOG_ODDS
+from trimexport_runtime.questions import views
 
 Number = TypeVar("Number", np.float32, np.float64)
 
@@ -163,12 +165,15 @@ def tuned_reference(
     manifest: Manifest,
     prompts: Sequence[tuple[int, ...]],
     tick: Callable[[int], None] = lambda done: None,
+    question: int = 0,
 ) -> LabelReference:
     """`label_reference`, with the bias or the fitted head that the bundle was given since it was
     built. A fitted head reads the untrimmed model's last hidden states and has no label mass.
 
     Args:
+        manifest: of a bundle with one question, or of a question's view.
         prompts, tick: as in `label_reference`.
+        question: which of the bundle's questions this is.
     """
     bias = bias_of(manifest)
     if manifest.fit is None:
@@ -176,8 +181,41 @@ def tuned_reference(
         trimmed = untuned.trimmed + bias.astype(np.float32)
         return LabelReference(untuned.logits + bias, untuned.mass, trimmed)
     hidden = model.hidden_states(prompts, tick)
-    logits = fitted_logits(bundle, manifest, hidden.numpy()) + bias.astype(np.float32)
+    logits = fitted_logits(bundle, manifest, hidden.numpy(), question) + bias.astype(np.float32)
     return LabelReference(logits.astype(np.float64), None, logits)
+
+
+def all_references(
+    bundle: Path,
+    model: LayerwiseModel,
+    manifest: Manifest,
+    prompts: Sequence[Sequence[tuple[int, ...]]],
+    tick: Callable[[int], None] = lambda done: None,
+) -> LabelReference:
+    """`tuned_reference` for each question, the logits one question after the other: the untrimmed
+    model is asked each about every text, as if it were the only one. The label mass is the mean
+    over the questions.
+
+    Args:
+        prompts: the token ids of each text with each question, by question.
+        tick: as in `label_reference`; there are as many sequences as `all_sequences` says for each
+            text.
+    """
+    found = [
+        tuned_reference(bundle, model, view, own, tick, question)
+        for question, (view, own) in enumerate(zip(views(manifest), prompts, strict=True))
+    ]
+    masses = [reference.mass for reference in found if reference.mass is not None]
+    return LabelReference(
+        logits=np.concatenate([reference.logits for reference in found], axis=1),
+        mass=np.mean(masses, axis=0) if masses else None,
+        trimmed=np.concatenate([reference.trimmed for reference in found], axis=1),
+    )
+
+
+def all_sequences(manifest: Manifest) -> int:
+    """How many sequences the reference runs for each text: those of every question."""
+    return sum(map(sequences_per_prompt, views(manifest)))
 
 
 def bias_of(manifest: Manifest) -> npt.NDArray[np.float64]:
@@ -187,9 +225,10 @@ def bias_of(manifest: Manifest) -> npt.NDArray[np.float64]:
 
 
 def fitted_logits(
-    bundle: Path, manifest: Manifest, hidden: npt.NDArray[np.float32]
+    bundle: Path, manifest: Manifest, hidden: npt.NDArray[np.float32], question: int = 0
 ) -> npt.NDArray[np.float32]:
-    """The logits of a bundle's fitted head for hidden states [n, hidden], float32 [n, labels]. The
-    head is the same in every graph."""
-    head = read_head(load_graph(bundle / manifest.variants[0].graph))
+    """The logits of a fitted head for hidden states [n, hidden], float32 [n, labels]: of one of the
+    questions, or of the only one. The head is the same in every graph."""
+    graph = load_graph(bundle / manifest.variants[0].graph)
+    head = read_question_head(graph, question) or read_head(graph)
     return hidden @ head.weight.T + head.bias

@@ -59,9 +59,11 @@ def facts(report: ParityReport) -> list[str]:
     plain = report.score.kind == SOFTMAX
     lines = [
         *([] if plain else [f"score: {report.score.phrase}; logits are compared behind it"]),
+        *_questions(report),
         f"texts: {count}; standard deviation of a logit over them: {report.logit_deviation:.2f}, "
         f"of the margin: {report.margin_deviation:.2f}",
-        f"tokenisation gap: {gap.different} of {gap.compared} texts ({gap.share:.2%}) are "
+        f"tokenisation gap: {gap.different} of {gap.compared} "
+        f"{'texts with questions' if report.questions else 'texts'} ({gap.share:.2%}) are "
         f"tokenised differently as one joined string, {gap.flips} answers change"
         + (" (above 1 %: see the docs on prompts)" if gap.share > GAP_WARNING else "")
         + (f"; {shell_prompt(gap.proposal)} avoids it" if gap.proposal is not None else ""),
@@ -94,6 +96,16 @@ def facts(report: ParityReport) -> list[str]:
         if hidden > 0:
             lines.append(f"{variant.title}: {hidden} more disagreements are in the JSON report")
     return [*lines, *(row.sentence for row in report.not_run)]
+
+
+def _questions(report: ParityReport) -> list[str]:
+    """The line that says how several questions are counted."""
+    if not report.questions:
+        return []
+    return [
+        f"{len(report.questions)} questions, which the untrimmed model was asked one by one: "
+        "agreement and margin error are over all answers"
+    ]
 
 
 def _row(variant: VariantParity) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ mass says how much of the whole vocabulary's probability the label tokens hold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trimexport.evaluation.intervals import exact, of_ratio
@@ -126,6 +127,7 @@ class TokenisationGap:
     If the share is above GAP_WARNING, `proposal` is the source of a template without the gap, if
     one was found, and `at_prefix` says that the part before the text fuses with it. `fixed` says
     that the user cannot change the prompt: it is a chat template's or a fine-tuned classifier's.
+    Of several questions, each text is compared once with each; `by_question` has their shares.
     """
 
     compared: int
@@ -135,6 +137,7 @@ class TokenisationGap:
     proposal: str | None = None
     at_prefix: bool = False
     fixed: bool = False
+    by_question: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -157,7 +160,7 @@ class ParityReport:
     [texts, labels] unless labels are independent or a logit stands for one (see `decisions`);
     `logit_deviation` is the standard deviation over the texts of the reference's logits, averaged
     over the labels, `margin_deviation` that of the margin between its two best labels; `mass` is
-    None for a fine-tuned classifier."""
+    None for a fine-tuned classifier. Several `questions` are as many decisions on each text."""
 
     labels: tuple[str, ...]
     texts: tuple[Input, ...]
@@ -171,6 +174,7 @@ class ParityReport:
     mass: LabelMass | None
     not_run: tuple[NotRun, ...] = ()
     score: Score = field(default_factory=Score)
+    questions: tuple[str, ...] = ()
 
     @property
     def within(self) -> bool:

@@ -27,7 +27,7 @@ def warnings(report: ParityReport) -> list[str]:
         lines.append(
             f"warning: {gap.share:.1%} of the texts are tokenised differently when prompt and text "
             f"are one string ({gap.flips} of {gap.compared} answers change), for example "
-            f"{gap.example}; {_remedy(gap)}"
+            f"{gap.example}{worst_question(gap)}; {_remedy(gap)}"
         )
     if has_low_mass(report):
         assert report.mass is not None
@@ -39,6 +39,14 @@ def warnings(report: ParityReport) -> list[str]:
     if (doubt := doubts(report)) is not None:
         lines.append(f"warning: {doubt}")
     return lines
+
+
+def worst_question(gap: TokenisationGap) -> str:
+    """Which of several questions has the largest gap, in words behind a comma."""
+    if not gap.by_question:
+        return ""
+    name = max(gap.by_question, key=gap.by_question.__getitem__)
+    return f', most of them ({gap.by_question[name]:.1%}) with question "{name}"'
 
 
 def has_low_mass(report: ParityReport) -> bool:
@@ -54,15 +62,10 @@ def doubts(report: ParityReport) -> str | None:
     if all(variant.tolerance.margin_error is None for variant in report.variants):
         return None
     reasons = []
-    answers = Counter(report.reference_probabilities.argmax(1).tolist())
-    ((label, most),) = answers.most_common(1)
     if has_low_mass(report):
         reasons.append("the labels hold too little of the model's probability")
-    if most > ALIKE * sum(answers.values()) and report.score.sigmoid:
-        reasons.append(
-            f"the untrimmed model answers {_option(report, label)!r} to {most:,} of "
-            f"{_asked(report)}"
-        )
+    if (alike := _alike(report)) is not None:
+        reasons.append(alike)
     if report.margin_deviation < LEAST_MARGIN:
         reasons.append(
             f"the margin between its two best labels hardly varies (standard deviation "
@@ -74,6 +77,22 @@ def doubts(report: ParityReport) -> str | None:
         f"these texts cannot judge the quantised variants: {', and '.join(reasons)}; give texts "
         "of the task with --texts, behind a prompt that the model answers"
     )
+
+
+def _alike(report: ParityReport) -> str | None:
+    """That the untrimmed model answers nearly all texts alike, or each question on its own; None
+    where it does not."""
+    if not report.score.sigmoid:
+        return None
+    kinds = max(len(report.questions), 1)
+    answers = report.reference_probabilities.argmax(1).reshape(-1, kinds).T.tolist()
+    commonest = [Counter(own).most_common(1)[0] for own in answers]
+    if any(most <= ALIKE * len(answers[0]) for _, most in commonest):
+        return None
+    if report.questions:
+        return "the untrimmed model answers every question with one label for nearly all texts"
+    ((label, most),) = commonest
+    return f"the untrimmed model answers {_option(report, label)!r} to {most:,} of {_asked(report)}"
 
 
 def _option(report: ParityReport, place: int) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trimexport.errors import CheckpointError, SpecError, UnsupportedError
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.spec import SOFTMAX, BuildSpec
 from trimexport_runtime.score import INDEPENDENT, LOGIT, Score
 
+from .prompt_ids import PromptIds, tokenise_prompt
+from .template import PromptTemplate
+from .text_pair import tokenise_trained
 from .tokenizer import SourceTokenizer
+from .tokenizer_choice import check_known
 from .verbalizer import check_labels
 
 _PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
@@ -121,3 +126,17 @@ def padding_notes(
         "in it, transformers reads the answer before it and the bundle at it; name a special token "
         "as pad_token_id in config.json",
     )
+
+
+def tokenise_for(
+    template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
+) -> PromptIds:
+    """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
+    trained on whole strings, and no padding, because it answers at the last token before that."""
+    classifier = checkpoint.is_classifier
+    prompt = (tokenise_trained if classifier else tokenise_prompt)(template, tokenizer)
+    check_known(prompt, tokenizer, checkpoint)
+    if not classifier:
+        return prompt
+    kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
+    return replace(prompt, suffix_ids=kept)

@@ -30,7 +30,7 @@ class Trie:
     are the places whose next token is read: the root, and every node where sequences part. `rows`
     are, for each branch, the tokens of its children, none if it has one child only; one after the
     other they are the rows of the trimmed head. `paths` are, for each sequence, the indices of its
-    rows.
+    rows. `unscaled` are the indices of branches whose rows' logits are taken as they are.
     """
 
     token_ids: tuple[int, ...]
@@ -38,6 +38,7 @@ class Trie:
     branches: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
     paths: tuple[tuple[int, ...], ...]
+    unscaled: frozenset[int] = frozenset()
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -59,6 +59,13 @@ class Verbalizer:
         return make_trie(list(itertools.chain(*self.sequences))) if self.sequences else None
 
     @property
+    def scored(self) -> tuple[tuple[int, ...], ...]:
+        """What is read of each word, label by label: its first token, or whole sequences."""
+        if self.sequences:
+            return tuple(itertools.chain(*self.sequences))
+        return tuple(word.token_ids[:1] for words in self.words for word in words)
+
+    @property
     def token_ids(self) -> tuple[int, ...]:
         """The rows of the output layer that are kept: label by label and word by word, or branch
         by branch of the trie."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trimexport.atomic import check_place, write_files
 from trimexport.errors import OutputError
-from trimexport_runtime.render import visible
+from trimexport_runtime.visible import visible
 
 if TYPE_CHECKING:  # a place is refused without loading PyTorch
     from .suggest import Suggestion

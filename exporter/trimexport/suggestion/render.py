@@ -7,7 +7,7 @@ from typing import Any
 
 from trimexport.numerics import LOW_MASS
 from trimexport.tables import columns, small_share
-from trimexport_runtime.render import visible
+from trimexport_runtime.visible import visible
 
 from .candidates import FORM, MODEL, NAME, SYNONYM
 from .suggest import Choice, Suggestion, Word

@@ -6,7 +6,7 @@ No PyTorch: the logits are the runtime's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from trimexport.records import Record, as_inputs
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.bundle import Calibration
 from trimexport_runtime.inputs import Input, required
+from trimexport_runtime.questions import view_of, views
 
-from .bias_methods import CONTENT_FREE, even_out, match_prior
+from .bias_methods import CONTENT_FREE, check_prior, even_out, match_prior
+from .per_question import bias_of_all, questions_of, tuned
 from .softmax_only import require_softmax
 
 CALIBRATION = (
@@ -49,7 +51,7 @@ class Calibrated:
     `before` and `after` are the labels' mean probabilities over the texts, float64 [labels],
     without a bias and with this one; `changed` is how many answers the bias changes. `residual` is
     the most that a label's share differs from the prior, None without one; `engines` names the
-    variants whose TensorRT engine is gone.
+    variants whose TensorRT engine is gone. All is of one `question`, where the bundle has several.
     """
 
     manifest: Manifest
@@ -59,6 +61,12 @@ class Calibrated:
     changed: int
     residual: float | None
     engines: tuple[str, ...]
+    question: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels whose logits the bias moves."""
+        return view_of(self.manifest, self.question)[0].label_names
 
 
 def calibrate(
@@ -66,6 +74,7 @@ def calibrate(
     texts: Sequence[Input] | None = None,
     prior: Mapping[str, float] | None = None,
     *,
+    question: str | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
     """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
@@ -74,17 +83,40 @@ def calibrate(
         texts: texts of the task; None takes texts that say nothing, for each field that has to be
             given.
         prior: the share of each label among the texts, where it is known.
+        question: which question's labels, where the bundle has several; the others stay as they
+            are.
 
     Raises:
         SpecError: there is no text, or the prior does not give each of these labels its share, or
             comes without texts; the bundle's score is no softmax.
         OutputError: the bundle cannot be written; it is as it was.
-        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
+            question is none of the bundle's, or not named.
     """
-    progress = progress or Silent()
+    view_of(read_manifest(bundle), question)
+    (calibrated,) = _calibrate(bundle, [question], texts, prior, progress or Silent())
+    return calibrated
+
+
+def calibrate_questions(
+    bundle: Path, texts: Sequence[Input] | None = None, *, progress: Progress | None = None
+) -> tuple[Calibrated, ...]:
+    """`calibrate` for every question of a bundle, on the same texts."""
+    questions = questions_of(read_manifest(bundle), None)
+    return _calibrate(bundle, questions, texts, None, progress or Silent())
+
+
+def _calibrate(
+    bundle: Path,
+    questions: Sequence[str | None],
+    texts: Sequence[Input] | None,
+    prior: Mapping[str, float] | None,
+    progress: Progress,
+) -> tuple[Calibrated, ...]:
     manifest = read_manifest(bundle)
     require_softmax(manifest, bundle, CALIBRATION)
-    shares = None if prior is None else check_prior(prior, manifest.label_names)
+    chosen = [view_of(manifest, question) for question in questions]
+    shares = None if prior is None else check_prior(prior, chosen[0][0].label_names)
     if prior is not None and texts is None:
         raise SpecError("a prior is the labels' shares among texts; give texts too")
     if texts is not None and not texts:
@@ -92,51 +124,82 @@ def calibrate(
     check_bundle(bundle, manifest, progress)
     asked = _content_free(manifest) if texts is None else tuple(texts)
     logits, variant = _plain_logits(bundle, manifest, asked, progress)
-    residual = None
+    method = "content-free" if texts is None else "batch" if prior is None else "prior"
+    found = [_bias_for(logits[:, part], shares) for _, part in chosen]
+    made = [
+        Calibration(
+            method=method,
+            texts=len(asked),
+            bias=tuple(bias.tolist()),
+            prior=None if prior is None else dict(prior),
+            variant=variant,
+        )
+        for bias, _ in found
+    ]
+    changed = manifest
+    for question, calibration in zip(questions, made, strict=True):
+        changed = tuned(changed, question, calibration=calibration)
+    changed = _write(bundle, manifest, changed, progress)
+    engines = _dropped_engines(bundle, manifest, progress)
+    results = []
+    for question, (_, part), calibration, (bias, residual) in zip(
+        questions, chosen, made, found, strict=True
+    ):
+        own = logits[:, part]
+        moved = own + bias
+        results.append(
+            Calibrated(
+                manifest=changed,
+                calibration=calibration,
+                before=softmax(own).mean(axis=0),
+                after=softmax(moved).mean(axis=0),
+                changed=int((own.argmax(axis=1) != moved.argmax(axis=1)).sum()),
+                residual=residual,
+                engines=engines,
+                question=question,
+            )
+        )
+    return tuple(results)
+
+
+def _bias_for(logits: Floats, shares: Floats | None) -> tuple[Floats, float | None]:
+    """The bias for a question's logits, float64 [labels] as it is added, in float32; and how far
+    the shares that were asked for are missed."""
     if shares is None:
-        bias = even_out(logits)
+        bias, residual = even_out(logits), None
     else:
         matched = match_prior(logits, shares)
         bias, residual = matched.bias, matched.residual
-    bias = bias.astype(np.float32).astype(np.float64)  # as it is added
-    calibration = Calibration(
-        method="content-free" if texts is None else "batch" if prior is None else "prior",
-        texts=len(asked),
-        bias=tuple(bias.tolist()),
-        prior=None if prior is None else dict(prior),
-        variant=variant,
-    )
-    moved = logits + bias
-    changed = _write(bundle, manifest, calibration, progress)
-    return Calibrated(
-        manifest=changed,
-        calibration=calibration,
-        before=softmax(logits).mean(axis=0),
-        after=softmax(moved).mean(axis=0),
-        changed=int((logits.argmax(axis=1) != moved.argmax(axis=1)).sum()),
-        residual=residual,
-        engines=_dropped_engines(bundle, manifest, progress),
-    )
+    return bias.astype(np.float32).astype(np.float64), residual
 
 
-def undo_calibration(bundle: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
+def undo_calibration(
+    bundle: Path, *, question: str | None = None, progress: Progress | None = None
+) -> tuple[str, ...]:
     """Take the bias away, so that the graphs of `bundle` are those from before. Returns the names
     of the variants whose TensorRT engine is gone.
+
+    Args:
+        question: take away that of one question alone; None takes all.
 
     Raises:
         SpecError: the bundle has no bias.
         OutputError: the bundle cannot be written; it is as it was.
-        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such question.
     """
     progress = progress or Silent()
-    manifest = read_manifest(bundle)
-    if manifest.calibration is None:
+    manifest = changed = read_manifest(bundle)
+    questions = questions_of(manifest, question)
+    if all(view_of(manifest, it)[0].calibration is None for it in questions):
+        of = "" if question is None else f" of the question {question!r}"
         raise SpecError(
-            f"{bundle} has no calibration to undo; `trimexport calibrate {bundle} --texts FILE` "
-            "would add one"
+            f"{bundle} has no calibration{of} to undo; `trimexport calibrate {bundle} --texts "
+            "FILE` would add one"
         )
+    for it in questions:
+        changed = tuned(changed, it, calibration=None)
     check_bundle(bundle, manifest, progress)
-    _write(bundle, manifest, None, progress)
+    _write(bundle, manifest, changed, progress)
     return _dropped_engines(bundle, manifest, progress)
 
 
@@ -151,41 +214,11 @@ def _dropped_engines(bundle: Path, manifest: Manifest, progress: Progress) -> tu
     return names
 
 
-def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
-    """The shares of a prior in the labels' order, float64 [labels].
-
-    Raises:
-        SpecError: the prior names what is no label or leaves a label out, a share is not between 0
-            and 1, or the sum is not 1.
-    """
-    names = ", ".join(labels)
-    if unknown := [name for name in prior if name not in labels]:
-        raise SpecError(
-            f"the prior names {', '.join(map(repr, unknown))}, the bundle's labels are {names}; "
-            "give each of these its share"
-        )
-    if absent := [label for label in labels if label not in prior]:
-        raise SpecError(
-            f"the prior says nothing of {', '.join(map(repr, absent))}; give every label its "
-            f"share: {names}"
-        )
-    shares = np.array([prior[label] for label in labels], dtype=np.float64)
-    for label, share in zip(labels, shares.tolist(), strict=True):
-        if not 0 < share < 1:
-            raise SpecError(
-                f"the prior of {label!r} is {share:g}; give a share above 0 and below 1, for no "
-                "bias makes a label certain or impossible"
-            )
-    if abs(shares.sum() - 1) > 1e-6:
-        raise SpecError(f"the prior's shares sum to {shares.sum():.6g}; make them sum to 1")
-    return np.asarray(shares / shares.sum())
-
-
 def _content_free(manifest: Manifest) -> tuple[Input, ...]:
     """Texts that say nothing, each in all fields that have to be given. A bundle without a prompt
     cannot take the empty one."""
     prompt = manifest.prompt
-    around = prompt.prefix_ids or prompt.suffix_ids
+    around = prompt.prefix_ids or prompt.suffix_ids or manifest.questions
     texts = [text for text in CONTENT_FREE if text or around]
     names = required(prompt.places)
     return as_inputs((Record(dict.fromkeys(names, text)) for text in texts), prompt.places)
@@ -203,23 +236,22 @@ def _plain_logits(
             parts.append(classifier.logits(texts[start : start + _CHUNK]))
             tick(len(parts[-1]))
     logits = np.concatenate(parts).astype(np.float64)
-    if manifest.calibration is not None:
-        logits -= np.array(manifest.calibration.bias)
+    if (bias := bias_of_all(manifest)) is not None:
+        logits -= bias
     return logits, classifier.variant.name
 
 
-def _write(
-    bundle: Path, manifest: Manifest, calibration: Calibration | None, progress: Progress
-) -> Manifest:
-    """Replace the bundle by itself with another bias, or with none."""
-    change = remove_bias if calibration is None else partial(add_bias, bias=calibration.bias)
+def _write(bundle: Path, manifest: Manifest, changed: Manifest, progress: Progress) -> Manifest:
+    """Replace the bundle by itself with the bias of another manifest, or with none. Returns that
+    manifest with the new files."""
+    bias = bias_of_all(changed)
+    change = remove_bias if bias is None else partial(add_bias, bias=bias.tolist())
     remedy = "copy the bundle to where there is room and you may write"
     with (
         progress.bar("writing the graphs", 1) as tick,
         staged(bundle, force=True, remedy=remedy) as work,
     ):
-        changed = rewrite(bundle, work, manifest, change, link_file)
-        changed = replace(changed, calibration=calibration)
+        changed = rewrite(bundle, work, changed, change, link_file)
         _write_card(bundle, work, changed)
         carry_over(bundle, work, manifest)
         write_manifest(changed, work)
@@ -236,18 +268,24 @@ def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
     # Its encoding may be any: what is not UTF-8 stays as it is.
     lines = card.read_bytes().decode("utf-8", "surrogateescape").splitlines(keepends=True)
     text = "".join(line for line in lines if not line.startswith(_MARK)).rstrip("\n") + "\n"
-    if manifest.calibration is not None:
-        text += f"\n{_MARK} Calibrated: {describe(manifest)}.\n"
+    if described := describe(manifest):
+        text += f"\n{_MARK} Calibrated: {described}.\n"
     (work / CARD).write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def describe(manifest: Manifest) -> str:
-    """The calibration in a line, empty if there is none."""
-    calibration = manifest.calibration
+    """The calibration in a line, that of each question which has one; empty if there is none."""
+    names = [f"{question.name}: " for question in manifest.questions] or [""]
+    each = zip(names, views(manifest), strict=True)
+    return "; ".join(f"{name}{said}" for name, view in each if (said := _described(view)))
+
+
+def _described(view: Manifest) -> str:
+    calibration = view.calibration
     if calibration is None:
         return ""
     biases = ", ".join(
         f"{label} {bias:+.3f}"
-        for label, bias in zip(manifest.label_names, calibration.bias, strict=True)
+        for label, bias in zip(view.label_names, calibration.bias, strict=True)
     )
     return f"{calibration.method} on {calibration.texts:,} texts, logits moved by {biases}"

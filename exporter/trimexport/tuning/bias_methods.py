@@ -5,10 +5,12 @@ Each bias is centred: a constant added to all logits changes no probability.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from trimexport.errors import SpecError
 from trimexport.numerics import Floats, softmax
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
@@ -96,3 +98,33 @@ def _log_mean_probabilities(logits: Floats) -> Floats:
 def _log_normaliser(logits: Floats) -> Floats:
     most = logits.max(axis=1)
     return np.asarray(most + np.log(np.exp(logits - most[:, None]).sum(axis=1)))
+
+
+def check_prior(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
+    """The shares of a prior in the labels' order, float64 [labels].
+
+    Raises:
+        SpecError: the prior names what is no label or leaves a label out, a share is not between 0
+            and 1, or the sum is not 1.
+    """
+    names = ", ".join(labels)
+    if unknown := [name for name in prior if name not in labels]:
+        raise SpecError(
+            f"the prior names {', '.join(map(repr, unknown))}, the bundle's labels are {names}; "
+            "give each of these its share"
+        )
+    if absent := [label for label in labels if label not in prior]:
+        raise SpecError(
+            f"the prior says nothing of {', '.join(map(repr, absent))}; give every label its "
+            f"share: {names}"
+        )
+    shares = np.array([prior[label] for label in labels], dtype=np.float64)
+    for label, share in zip(labels, shares.tolist(), strict=True):
+        if not 0 < share < 1:
+            raise SpecError(
+                f"the prior of {label!r} is {share:g}; give a share above 0 and below 1, for no "
+                "bias makes a label certain or impossible"
+            )
+    if abs(shares.sum() - 1) > 1e-6:
+        raise SpecError(f"the prior's shares sum to {shares.sum():.6g}; make them sum to 1")
+    return np.asarray(shares / shares.sum())

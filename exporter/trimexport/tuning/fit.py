@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx
 
 from trimexport.atomic import check_output, staged
+from trimexport.bundle.question_heads import put_question_head
 from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
-from trimexport.bundle.written_head import Head, put_head
-from trimexport.evaluation.known_texts import (
-    LEARNED,
-    learned_from,
-    shown_as_examples,
-    write_learned,
-)
+from trimexport.bundle.written_graph import add_bias, remove_bias
+from trimexport.bundle.written_head import put_head
+from trimexport.errors import SpecError
+from trimexport.evaluation.known_texts import LEARNED, write_learned
 from trimexport.evaluation.libraries import require_libraries
-from trimexport.evaluation.metrics import Scores
+from trimexport.evaluation.question_labels import QuestionLabels, read_question_labels
 from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts
 from trimexport_runtime import Manifest, read_manifest
-from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
+from trimexport_runtime.questions import view_of
 
-from .examples import Material, counts, digest, prepare, require_shots
-from .hidden_states import read_states
-from .regression import FittedHead
+from .fit_one import Found, Task, find_head, make_task, points_of, report_of
+from .per_question import bias_of_all, tuned
 from .softmax_only import require_softmax
-from .trials import Answers, Compared, CurvePoint, Trial, curve, fit_all, run_trials
+from .trials import Compared, Trial
 
 REPORT = "reports/fit.json"
 FITTING = (
@@ -46,7 +43,7 @@ FITTING = (
 class Fitted:
     """A new bundle with a fitted head: its directory and manifest, how the head compares, the
     trials with draws, and notes on the texts. `on_test` says that it was scored on texts of a test,
-    not on examples."""
+    not on examples. All is of one `question`, where the bundle has several."""
 
     directory: Path
     manifest: Manifest
@@ -54,6 +51,7 @@ class Fitted:
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
     on_test: bool
+    question: str | None = None
 
 
 def fit(
@@ -61,6 +59,7 @@ def fit(
     output: Path,
     examples: Path | Texts,
     *,
+    question: str | None = None,
     test: Path | Texts | None = None,
     columns: Columns | None = None,
     shots: Sequence[int] = (),
@@ -73,7 +72,10 @@ def fit(
     Args:
         output: the new bundle's directory; it appears whole or not at all.
         examples: texts with labels, or a `.jsonl`, `.csv` or `.parquet` of them.
-        test: the same, to score on; None scores by cross-validation, and draws on what they leave.
+        question: which question's head, where the bundle has several; the answers to the others
+            stay as they are. Files then have its labels in a column that is called as it is.
+        test: the same as `examples`, to score on; None scores by cross-validation, and draws on
+            what they leave.
         columns: where the files have texts and labels; None takes `text` and `label`.
         shots: how many examples of each label to try, with `seeds` draws of each number. The bundle
             is fitted on all examples all the same, unless it is one number and one seed.
@@ -84,173 +86,157 @@ def fit(
         SpecError: texts that cannot be read or have other labels, too few examples of a label, or a
             bundle whose score is no softmax.
         OutputError: `output` exists or cannot be written.
-        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
+        trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
+            question is none of the bundle's, or not named.
     """
+    manifest = _manifest(bundle, output, force)
+    view_of(manifest, question)
+    given = _texts(manifest, question, examples, columns)
+    others = None if test is None else _texts(manifest, question, test, columns)
+    task = make_task(bundle, manifest, question, given, others, shots)
+    (fitted,) = _fit(bundle, output, manifest, [task], shots, seeds, force, progress or Silent())
+    return fitted
+
+
+def fit_questions(
+    bundle: Path,
+    output: Path,
+    examples: Path,
+    *,
+    test: Path | None = None,
+    columns: Columns | None = None,
+    shots: Sequence[int] = (),
+    seeds: int = 5,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Fitted, ...]:
+    """`fit` for every question of which the examples have labels, into one new bundle. A question
+    of which the test has none is scored on its examples."""
+    manifest = _manifest(bundle, output, force)
+    given = read_question_labels(examples, manifest, columns)
+    others = None if test is None else read_question_labels(test, manifest, columns)
+    tasks = [
+        make_task(bundle, manifest, name, given.of(name), _of(others, name), shots)
+        for name in given.gold
+    ]
+    return _fit(bundle, output, manifest, tasks, shots, seeds, force, progress or Silent())
+
+
+def _manifest(bundle: Path, output: Path, force: bool) -> Manifest:
+    """The manifest of a bundle that can be fitted, into a place that can be written."""
     require_libraries("fitting")
-    progress = progress or Silent()
     check_output(output, force)
     manifest = read_manifest(bundle)
     require_softmax(manifest, bundle, FITTING)
-    labels, fields = manifest.label_names, manifest.prompt.places
-    material = prepare(
-        labelled_texts(examples, labels, columns, fields),
-        None if test is None else labelled_texts(test, labels, columns, fields),
-        labels,
-    )
-    notes = (*material.notes, *_shown(bundle, manifest, material))
-    for note in notes:
+    return manifest
+
+
+def _of(labels: QuestionLabels | None, question: str) -> Texts | None:
+    """The texts that have a label of a question, None where there are none."""
+    return None if labels is None or question not in labels.gold else labels.of(question)
+
+
+def _texts(
+    manifest: Manifest, question: str | None, given: Path | Texts, columns: Columns | None
+) -> Texts:
+    """Texts with labels of one question.
+
+    Raises:
+        SpecError: as `labelled_texts` and `read_question_labels`, or no text has such a label.
+    """
+    if question is None or isinstance(given, Texts):
+        labels = view_of(manifest, question)[0].label_names
+        return labelled_texts(given, labels, columns, manifest.prompt.places)
+    own = _of(read_question_labels(given, manifest, columns), question)
+    if own is None:
+        raise SpecError(
+            f"{given} has no label of the question {question!r}; give it a column or key of that "
+            "name"
+        )
+    return own
+
+
+def _fit(
+    bundle: Path,
+    output: Path,
+    manifest: Manifest,
+    tasks: Sequence[Task],
+    shots: Sequence[int],
+    seeds: int,
+    force: bool,
+    progress: Progress,
+) -> tuple[Fitted, ...]:
+    """Fit the head of each task, and write the bundle with all of them."""
+    for note in (note for task in tasks for note in task.notes):
         progress.say(f"note: {note}")
-    if shots:
-        require_shots(material, labels, shots)
     check_bundle(bundle, manifest, progress)
     variant = choose(manifest)
-    answers, rows = _read(bundle, manifest, variant, material, progress)
-    trials = _run_trials(answers, shots, seeds, progress) if shots else ()
-    drawn = trials[0] if len(trials) == 1 else None
-    if drawn is None:
-        head, compared = _fit_all(answers, progress)
-    else:
-        head, compared = drawn.head, drawn.compared
-    learned = material.examples if drawn is None else drawn.drawn
-    record = _record(learned, head, drawn, variant, labels)
-    report = _report(bundle, output, record, compared, trials)
+    found = [find_head(bundle, manifest, variant, task, shots, seeds, progress) for task in tasks]
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
-        changed = _write(bundle, work, manifest, head.head, rows, record)
-        _write_reports(work, report, curve(trials))
-        write_learned(learned.texts, bundle / LEARNED, work / LEARNED)
+        changed = _write(bundle, work, manifest, found)
+        _write_reports(work, {"bundle": str(bundle), "output": str(output)}, found)
+        learned = tuple(text for it in found for text in it.learned.texts)
+        write_learned(learned, bundle / LEARNED, work / LEARNED)
         tick(1)
-    return Fitted(output, changed, compared, trials, notes, on_test=test is not None)
-
-
-def _shown(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
-    """Notes on scored texts that the bundle knows with their labels: by its prompt, or by a head
-    that was fitted before."""
-    scored = set((material.test or material.examples).texts)
-    known = {
-        "stand in the bundle's prompt": shown_as_examples(manifest.prompt, scored),
-        "are what the bundle's head was fitted on before": learned_from(bundle / LEARNED, scored),
-    }
-    return [
-        f"{len(texts):,} texts that are scored {what}; judge it by others"
-        for what, texts in known.items()
-        if texts
-    ]
-
-
-def _fit_all(answers: Answers, progress: Progress) -> tuple[FittedHead, Compared]:
-    with progress.bar(f"fitting on {len(answers.hidden):,} examples", 1) as tick:
-        result = fit_all(answers)
-        tick(1)
-    return result
-
-
-def _run_trials(
-    answers: Answers, shots: Sequence[int], seeds: int, progress: Progress
-) -> tuple[Trial, ...]:
-    with progress.bar("fitting on draws", len(shots) * seeds) as tick:
-        return run_trials(answers, shots, seeds, tick)
-
-
-def _read(
-    bundle: Path, manifest: Manifest, variant: Variant, material: Material, progress: Progress
-) -> tuple[Answers, int]:
-    """Hidden states and logits of every text, and how many rows the graph computes for each."""
-    test = () if material.test is None else material.test.texts
-    count = len(material.examples.texts)
-    texts = (*material.examples.texts, *test)
-    states = read_states(bundle, manifest, variant, texts, progress)
-    hidden, logits = states.hidden.astype(np.float64), states.logits.astype(np.float64)
-    if manifest.calibration is not None:
-        logits -= np.array(manifest.calibration.bias)
-    answers = Answers(
-        material=material,
-        hidden=hidden[:count],
-        logits=logits[:count],
-        test_hidden=hidden[count:] if test else None,
-        test_logits=logits[count:] if test else None,
-        start=states.head,
-        labels=manifest.label_names,
-    )
-    return answers, states.rows
-
-
-def _record(
-    learned: Texts, head: FittedHead, drawn: Trial | None, variant: Variant, labels: Sequence[str]
-) -> Fit:
-    """What the manifest says of the fit."""
-    right = head.held_out.argmax(axis=1) == learned.places(labels)
-    return Fit(
-        examples=counts(learned, labels),
-        examples_sha256=digest(learned),
-        shots=None if drawn is None else drawn.shots,
-        seed=None if drawn is None else drawn.seed,
-        strength=head.strength,
-        accuracy=float(right.mean()),
-        folds=head.folds,
-        variant=variant.name,
+    return tuple(
+        Fitted(
+            output,
+            changed,
+            it.compared,
+            it.trials,
+            it.task.notes,
+            on_test=it.task.material.test is not None,
+            question=it.task.question,
+        )
+        for it in found
     )
 
 
-def _write(
-    bundle: Path, work: Path, manifest: Manifest, head: Head, rows: int, record: Fit
-) -> Manifest:
-    """The bundle with the head, and without what was measured of the old one."""
-    changed = rewrite(bundle, work, manifest, partial(put_head, head=head, rows=rows), copy_file)
+def _write(bundle: Path, work: Path, manifest: Manifest, found: Sequence[Found]) -> Manifest:
+    """The bundle with the heads, and without what was measured of the old ones."""
+    changed = replace(manifest, label_mass=None)
+    for it in found:
+        changed = tuned(changed, it.task.question, fit=it.record, calibration=None)
+    if manifest.questions:
+        change = partial(_put_heads, before=manifest, after=changed, found=found)
+    else:
+        change = partial(put_head, head=found[0].head.head, rows=found[0].rows)
+    changed = rewrite(bundle, work, changed, change, copy_file)
     changed = replace(
-        changed,
-        variants=tuple(replace(variant, parity=None) for variant in changed.variants),
-        label_mass=None,
-        calibration=None,
-        fit=record,
+        changed, variants=tuple(replace(variant, parity=None) for variant in changed.variants)
     )
-    (work / CARD).write_text(fitted_card(changed, record), encoding="utf-8")
+    fits = {it.task.question: it.record for it in found}
+    (work / CARD).write_text(fitted_card(changed, fits), encoding="utf-8")
     write_manifest(changed, work)
     return changed
 
 
-def _write_reports(work: Path, report: dict[str, Any], points: Sequence[CurvePoint]) -> None:
+def _put_heads(
+    model: onnx.ModelProto, before: Manifest, after: Manifest, found: Sequence[Found]
+) -> None:
+    """Let the logits of questions be those of other heads. What calibration added to the other
+    questions' stays."""
+    names = [question.name for question in before.questions]
+    remove_bias(model)
+    for it in found:
+        put_question_head(model, it.head.head, before, names.index(str(it.task.question)))
+    if (bias := bias_of_all(after)) is not None:
+        add_bias(model, bias.tolist())
+
+
+def _write_reports(work: Path, named: Mapping[str, Any], found: Sequence[Found]) -> None:
+    """Write what was fitted as JSON, of several questions by their names; and the curve of a single
+    one."""
+    if found[0].task.question is None:
+        report = {**named, **report_of(found[0])}
+    else:
+        report = {**named, "questions": {it.task.question: report_of(it) for it in found}}
     target = work / REPORT
     target.parent.mkdir()
     target.write_text(
         json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
     )
-    if points:
+    if len(found) == 1 and (points := points_of(found[0])):
         from .curve_plot import draw_curve  # here, for it needs matplotlib
 
         draw_curve(points, target)
-
-
-def _report(
-    bundle: Path, output: Path, record: Fit, compared: Compared, trials: Sequence[Trial]
-) -> dict[str, Any]:
-    """The fit as JSON can hold it."""
-    return {
-        "bundle": str(bundle),
-        "output": str(output),
-        "fit": asdict(record),
-        "scored_texts": compared.fitted.texts,
-        **_scores(compared),
-        "curve": [asdict(point) for point in curve(trials)],
-        "trials": [
-            {
-                "shots": trial.shots,
-                "seed": trial.seed,
-                "strength": trial.head.strength,
-                "scored_texts": trial.compared.fitted.texts,
-                **_scores(trial.compared),
-            }
-            for trial in trials
-        ],
-    }
-
-
-def _scores(compared: Compared) -> dict[str, Any]:
-    value: dict[str, Any] = {"majority": compared.majority}
-    for name in ("zero_shot", "calibrated", "fitted"):
-        scores: Scores = getattr(compared, name)
-        value[name] = {
-            "accuracy": scores.accuracy,
-            "interval": list(scores.interval),
-            "macro_f1": scores.macro_f1,
-        }
-    return value

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 
 from trimexport.bundle.part_by_part import feed_of
+from trimexport.bundle.question_heads import read_question_head, tree_of_bundle
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
@@ -34,7 +36,7 @@ class States:
 
     `hidden` is what its head reads at each text's answer, float32 [texts, hidden]; `logits` are as
     the bundle gives them, float32 [texts, labels]; `head` is the head itself; `rows` is how many
-    rows of hidden states the graph computes for each text, of which the first is its answer's.
+    rows of hidden states the graph computes for each text.
     """
 
     hidden: Rows
@@ -44,9 +46,17 @@ class States:
 
 
 def read_states(
-    bundle: Path, manifest: Manifest, variant: Variant, texts: Sequence[Input], progress: Progress
+    bundle: Path,
+    manifest: Manifest,
+    variant: Variant,
+    texts: Sequence[Input],
+    progress: Progress,
+    question: str | None = None,
 ) -> States:
     """Run texts through a variant, batched as the runtime does it.
+
+    Args:
+        question: whose answer's place and head are meant, where the bundle has several.
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph.
@@ -56,7 +66,8 @@ def read_states(
     encoder = TextEncoder.load(bundle, manifest)
     encoded = [_encode(encoder, text) for text in texts]
     model = load_graph(bundle / variant.graph)
-    head, name = read_head(model), give_hidden(model)
+    place, head = _place_and_head(model, manifest, question)
+    name = give_hidden(model)
     session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
@@ -67,12 +78,24 @@ def read_states(
             feed = feed_of([encoded[index].ids for index in batch])
             states, logits[batch] = session.run([name, OUTPUT], feed)
             rows = len(states) // len(batch)
-            hidden[batch] = states[::rows]
+            hidden[batch] = states[place::rows]
             tick(len(batch))
     wrong = np.flatnonzero(~np.isfinite(hidden).all(axis=1) | ~np.isfinite(logits).all(axis=1))
     if len(wrong):
         raise InputError(f"the text {short(texts[wrong[0]])}: {no_number(variant)}")
     return States(hidden, logits, head, rows)
+
+
+def _place_and_head(
+    model: onnx.ModelProto, manifest: Manifest, question: str | None
+) -> tuple[int, Head]:
+    """Which of a text's rows of hidden states is the answer's, and the head that reads it: the one
+    that was fitted to the question before, or that of all label words."""
+    if question is None:
+        return 0, read_head(model)
+    place = [each.name for each in manifest.questions].index(question)
+    fitted = read_question_head(model, place)
+    return tree_of_bundle(manifest).answers[place], read_head(model) if fitted is None else fitted
 
 
 def _encode(encoder: TextEncoder, text: Input) -> Encoded:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from trimexport_runtime.questions import view_of
 
 from .bias import Calibrated
 from .fit import Fitted
@@ -12,9 +16,19 @@ from .trials import curve
 
 def calibrated_lines(bundle: Path, calibrated: Calibrated) -> list[str]:
     """A calibration as a table for a terminal."""
+    return [*_calibrated_table(calibrated), f"{bundle}: calibrated; --undo takes the bias away"]
+
+
+def calibrated_questions_lines(bundle: Path, each: Sequence[Calibrated]) -> list[str]:
+    """The calibrations of several questions, a table for each."""
+    tables = [[f"{it.question}:", *_calibrated_table(it), ""] for it in each]
+    return [*chain(*tables), f"{bundle}: calibrated; --undo takes the biases away"]
+
+
+def _calibrated_table(calibrated: Calibrated) -> list[str]:
     calibration = calibrated.calibration
     rows = zip(
-        calibrated.manifest.label_names,
+        calibrated.labels,
         calibration.bias,
         calibrated.before.tolist(),
         calibrated.after.tolist(),
@@ -29,14 +43,15 @@ def calibrated_lines(bundle: Path, calibrated: Calibrated) -> list[str]:
     ]
     if calibrated.residual is not None:
         lines.append(f"the prior is met to within {calibrated.residual:.1e}")
-    return [*lines, f"{bundle}: calibrated; --undo takes the bias away"]
+    return lines
 
 
 def calibrated_as_dict(bundle: Path, calibrated: Calibrated) -> dict[str, Any]:
     """A calibration as JSON can hold it."""
-    labels, calibration = calibrated.manifest.label_names, calibrated.calibration
+    labels, calibration = calibrated.labels, calibrated.calibration
     return {
         "bundle": str(bundle),
+        **({} if calibrated.question is None else {"question": calibrated.question}),
         "method": calibration.method,
         "texts": calibration.texts,
         "variant": calibration.variant,
@@ -50,9 +65,16 @@ def calibrated_as_dict(bundle: Path, calibrated: Calibrated) -> dict[str, Any]:
     }
 
 
-def fitted_lines(fitted: Fitted) -> list[str]:
-    """A fit as tables for a terminal."""
-    record, compared, output = fitted.manifest.fit, fitted.compared, fitted.directory
+def fitted_lines(each: Sequence[Fitted]) -> list[str]:
+    """Fits of one bundle as tables for a terminal."""
+    output = each[0].directory
+    tables = [[*_fitted_table(fitted), ""] for fitted in each]
+    return [*chain(*tables), f"{output}: measure its parity with `trimexport verify {output}`"]
+
+
+def _fitted_table(fitted: Fitted) -> list[str]:
+    """One question's fit."""
+    record, compared = view_of(fitted.manifest, fitted.question)[0].fit, fitted.compared
     assert record is not None, "a fitted bundle's manifest says so"
     learned = ", ".join(f"{label} {count:,}" for label, count in record.examples.items())
     left = "what the draw left" if record.shots else "held out in turn"
@@ -62,7 +84,9 @@ def fitted_lines(fitted: Fitted) -> list[str]:
         "batch-calibrated": compared.calibrated,
         "fitted": compared.fitted,
     }
+    of = [] if fitted.question is None else [f"{fitted.question}:"]
     return [
+        *of,
         f"{compared.fitted.texts:,} texts ({scored}), {compared.majority:.2%} of them of one label",
         "",
         f"{'':<18} {'accuracy':>9} {'macro F1':>9}",
@@ -71,8 +95,6 @@ def fitted_lines(fitted: Fitted) -> list[str]:
         f"fitted on {learned}; C {record.strength:g}, "
         f"{record.accuracy:.2%} right in {record.folds}-fold cross-validation",
         *_curve_lines(fitted),
-        "",
-        f"{output}: measure its parity with `trimexport verify {output}`",
     ]
 
 

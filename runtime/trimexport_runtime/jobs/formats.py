@@ -4,10 +4,13 @@
 
 Where the prompt has several fields, a column for each stands in the place of `text`. Behind
 `tokens` stands `score` where the bundle gives one number, and `labels`, those that are true with
-commas between them, where labels are independent.
+commas between them, where labels are independent. Where the bundle asks several questions, two
+columns for each, `QUESTION` for the label and `QUESTION_probability`, stand in the place of those
+from `label` to `truncated`.
 
 A record without an answer has its `error` and nothing from `label` on. In .jsonl the probabilities
-are one object, `probabilities`, as `classify --json` prints them. Each format writes a part by
+are one object, `probabilities`, and the answers to questions another, `answers`, as
+`classify --json` prints them. Each format writes a part by
 itself and joins parts, in bounded memory.
 """
 
@@ -19,13 +22,15 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from trimexport_runtime.bundle import INDEPENDENT, Manifest
 from trimexport_runtime.errors import InputError
 from trimexport_runtime.parquet import pyarrow
-from trimexport_runtime.render import prediction_dict, text_keys, texts_dict
+from trimexport_runtime.render import prediction_dict
+from trimexport_runtime.result_keys import question_columns, text_keys, texts_dict
 
 from .parts import Row
 
@@ -62,9 +67,17 @@ def format_of(output: Path) -> Format:
 
 def names(manifest: Manifest) -> list[str]:
     """The names of the columns of .csv and .parquet."""
+    texts = text_keys(manifest.prompt.places).values()
+    answer = [*_answered(manifest), "truncated", "tokens", *_scored(manifest)]
+    return ["file", "line", *texts, *answer, "error"]
+
+
+def _answered(manifest: Manifest) -> list[str]:
+    """The columns of labels and probabilities."""
+    if manifest.questions:
+        return list(chain.from_iterable(question_columns(manifest)))
     each = [f"probability_{label}" for label in manifest.label_names]
-    answer = ["label", "probability", *each, "truncated", "tokens", *_scored(manifest)]
-    return ["file", "line", *text_keys(manifest.prompt.places).values(), *answer, "error"]
+    return ["label", "probability", *each]
 
 
 def _scored(manifest: Manifest) -> list[str]:
@@ -80,9 +93,13 @@ def values(row: Row, manifest: Manifest) -> list[Any]:
     texts = {} if row.text is None else texts_dict(manifest.prompt.places, row.text)
     record = [row.file, row.line, *(texts.get(key) for key in keys.values())]
     if answer is None:
-        empty = len(manifest.labels) + 4 + len(_scored(manifest))
+        empty = len(_answered(manifest)) + 2 + len(_scored(manifest))
         return [*record, *[None] * empty, row.error]
-    chosen = (answer.label, answer.probability, *answer.probabilities)
+    chosen: tuple[Any, ...] = (answer.label, answer.probability, *answer.probabilities)
+    if manifest.questions:
+        chosen = tuple(
+            chain.from_iterable((it.label, it.probability) for it in answer.answers.values())
+        )
     scored = {"score": answer.score, "labels": ",".join(answer.labels)}
     more = (scored[name] for name in _scored(manifest))
     return [*record, *chosen, answer.truncated, answer.tokens, *more, None]
@@ -97,7 +114,7 @@ def _json_line(row: Row, manifest: Manifest) -> bytes:
     if row.text is not None:
         value |= texts_dict(manifest.prompt.places, row.text)
     if row.prediction is not None:
-        value |= prediction_dict(row.prediction, manifest.label_names, manifest.score)
+        value |= prediction_dict(row.prediction, manifest)
     else:
         value["error"] = row.error
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -124,6 +141,8 @@ def _schema(arrow: Any, manifest: Manifest) -> Any:
     text, real = arrow.string(), arrow.float64()
     kinds = {"line": arrow.int64(), "truncated": arrow.bool_(), "tokens": arrow.int64()}
     reals = {"probability", *(f"probability_{label}" for label in manifest.label_names)}
+    if manifest.questions:
+        reals = {share for _, share in question_columns(manifest)}
     if "score" in _scored(manifest):
         reals.add("score")
     return arrow.schema(

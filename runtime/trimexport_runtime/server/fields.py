@@ -1,12 +1,14 @@
 """The fields of a request's JSON object: which there may be, and those that are true or false; and
-the tensors of a prompt's fields."""
+the tensors of a prompt's fields and of a bundle's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from trimexport_runtime.manifest import Field
+from trimexport_runtime.manifest import Field, Manifest
+from trimexport_runtime.questions import views
+from trimexport_runtime.render_questions import question_keys
 
 from .refusals import Refusal, shown
 
@@ -15,6 +17,22 @@ def tensors(fields: Sequence[Field]) -> dict[str, Field]:
     """The fields of a prompt by the names of their tensors in the Open Inference Protocol: `text`
     where there is one, else their own."""
     return {"text" if len(fields) == 1 else field.name: field for field in fields}
+
+
+def output_names(manifest: Manifest) -> list[tuple[str, str]]:
+    """The names of the tensors of the label and of the labels' probabilities in that protocol; of
+    several questions two for each."""
+    if not manifest.questions:
+        return [("label", "probabilities")]
+    return question_keys([it.name for it in manifest.questions], (), "_probabilities")
+
+
+def outputs(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """The names of all of these, with the size of a row of numbers; labels have none."""
+    found: dict[str, tuple[int, ...]] = {}
+    for (label, share), view in zip(output_names(manifest), views(manifest), strict=True):
+        found |= {label: (), share: (len(view.labels),)}
+    return found
 
 
 def check_fields(body: dict[str, Any], names: Collection[str], advice: str = "") -> None:

@@ -15,7 +15,7 @@ from . import plain, tei, v2
 from .exchange import Exchange
 from .openapi import description, page
 from .routes import Route
-from .schemas import CLASSIFIED, INFERRED, OBJECT, PREDICTED, infer, predict, texts
+from .schemas import CLASSIFIED, OBJECT, PREDICTED, infer, inferred, predict, texts
 from .score_handlers import ScoreHandlers
 from .service import Model, Service
 
@@ -31,7 +31,8 @@ class Handlers:
     def routes(self) -> tuple[Route, ...]:
         """Every route of the server; those that are described come in the description's order."""
         models = self._service.models.values()
-        prompts = [model.classifier.manifest.prompt.places for model in models]
+        manifests = [model.classifier.manifest for model in models]
+        prompts = [manifest.prompt.places for manifest in manifests]
         taking = "Whether the server takes requests."
         described = (
             Route(
@@ -64,7 +65,7 @@ class Handlers:
             ),
             Route(
                 "POST", "/v2/models/{name}/infer", self.infer,
-                "Classify, in that protocol.", infer(prompts), INFERRED,
+                "Classify, in that protocol.", infer(manifests), inferred(manifests),
             ),
         )  # fmt: skip
         aliases = (  # a bundle has one version, so these are the routes without it
@@ -99,8 +100,7 @@ class Handlers:
         """Classify in the Open Inference Protocol."""
         model = self._service.model(request.path_params["name"])
         header = request.headers.get(v2.HEADER)
-        fields = model.classifier.manifest.prompt.places
-        asked = v2.read(await self._exchange.body(request), header, fields)
+        asked = v2.read(await self._exchange.body(request), header, model.classifier.manifest)
         classified = await self._exchange.classify(request, model, asked.texts, asked.truncate)
         reply = v2.answer(asked, model, classified)
         if reply.header is None:
@@ -158,6 +158,10 @@ def _about(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "labels": classifier.labels,
+        "questions": [
+            {"name": it.name, "text": it.text, "labels": [label.name for label in it.labels]}
+            for it in manifest.questions
+        ],
         "variant": variant.name,
         "outside_tolerance": variant.outside_tolerance,
         "taken_over": None if variant.taken_over is None else asdict(variant.taken_over),

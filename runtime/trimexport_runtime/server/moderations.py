@@ -1,11 +1,14 @@
-"""`POST /v1/moderations`, with the requests and answers of OpenAI. Categories are labels.
+"""`POST /v1/moderations`, with the requests and answers of OpenAI. Categories are labels, or
+questions where there are several.
 
 https://platform.openai.com/docs/api-reference/moderations
 """
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +79,17 @@ def _texts(given: Any) -> list[str]:
 
 def _result(manifest: Manifest, prediction: Prediction) -> dict[str, Any]:
     """One text's categories: of independent labels all, of a score its first, and of labels that
-    exclude each other all but the last, which is the harmless one."""
+    exclude each other all but the last, which is the harmless one. Of several questions each is
+    one, and its first label the harmless one."""
     score, labels = manifest.score, manifest.label_names
     by_label = dict(zip(labels, prediction.probabilities, strict=False))
-    if score.kind == SOFTMAX:
+    if manifest.questions:
+        harmless = {it.name: it.labels[0].name for it in manifest.questions}
+        answers = prediction.answers
+        names = tuple(answers)
+        found = {name: answers[name].label != harmless[name] for name in names}
+        by_label = {name: _harm(answers[name].probabilities) for name in names}
+    elif score.kind == SOFTMAX:
         names = labels[:-1]
         found = {name: name == prediction.label for name in names}
     else:
@@ -91,3 +101,8 @@ def _result(manifest: Manifest, prediction: Prediction) -> dict[str, Any]:
         "category_scores": {name: by_label[name] for name in names},
         "category_applied_input_types": {name: ["text"] for name in names},
     }
+
+
+def _harm(probabilities: Sequence[float]) -> float:
+    """The probability of all labels but the first; of two labels the last's, to the bit."""
+    return math.fsum(probabilities[1:])

@@ -48,10 +48,10 @@ def _example(fields: Sequence[Field]) -> str:
 
 def answer(model: Model, classified: Classified) -> dict[str, Any]:
     """Predictions in the order of the texts, and what computed them."""
-    labels, score = model.classifier.labels, model.classifier.manifest.score
+    manifest = model.classifier.manifest
     return {
         "model": model.name,
         "variant": model.classifier.variant.name,
         "provider": model.classifier.provider,
-        "predictions": [prediction_dict(item, labels, score) for item in classified.predictions],
+        "predictions": [prediction_dict(item, manifest) for item in classified.predictions],
     }

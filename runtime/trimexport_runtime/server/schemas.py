@@ -7,9 +7,9 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from trimexport_runtime.inputs import required
-from trimexport_runtime.manifest import Field
+from trimexport_runtime.manifest import Field, Manifest
 
-from .fields import tensors
+from .fields import outputs, tensors
 
 Schema: TypeAlias = dict[str, Any]
 Prompts: TypeAlias = Sequence[Sequence[Field]]
@@ -62,9 +62,9 @@ def predict(prompts: Prompts) -> Schema:
     }
 
 
-def infer(prompts: Prompts) -> Schema:
-    """The body of the Open Inference Protocol for bundles whose prompts have these fields."""
-    named = [tensors(fields) for fields in prompts]
+def infer(manifests: Sequence[Manifest]) -> Schema:
+    """The body of the Open Inference Protocol for these bundles."""
+    named = [tensors(manifest.prompt.places) for manifest in manifests]
     example = {"datatype": "BYTES", "shape": [1], "data": ["a film"]}
     return {
         "type": "object",
@@ -96,14 +96,75 @@ def infer(prompts: Prompts) -> Schema:
                 "items": {
                     "type": "object",
                     "required": ["name"],
-                    "properties": {"name": {"enum": ["label", "probabilities"]}},
+                    "properties": {"name": {"enum": _outputs(manifests)}},
                 },
             },
         },
     }
 
 
+def inferred(manifests: Sequence[Manifest]) -> Schema:
+    """The answer of that protocol."""
+    return {
+        "type": "object",
+        "required": ["model_name", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "datatype", "shape", "data"],
+                    "properties": {
+                        "name": {"enum": _outputs(manifests)},
+                        "datatype": {"enum": ["BYTES", "FP64", "FP32"]},
+                        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                        "data": {"type": "array", "items": {"type": ["string", "number"]}},
+                    },
+                },
+            },
+        },
+    }
+
+
+def _outputs(manifests: Sequence[Manifest]) -> list[str]:
+    """The names of all outputs of these bundles, each once."""
+    return list(dict.fromkeys(chain.from_iterable(map(outputs, manifests))))
+
+
 _SHARE = {"type": "number"}  # from 0 to 1, but of a score without a sigmoid any
+_LABELLED: Schema = {
+    "label": {"type": "string"},
+    "probability": _SHARE,
+    "probabilities": {"type": "object", "additionalProperties": _SHARE},
+}
+_READ: Schema = {"truncated": {"type": "boolean"}, "tokens": {"type": "integer", "minimum": 0}}
+_ANSWER: Schema = {
+    "type": "object",
+    "required": [*_LABELLED, *_READ],
+    "properties": {
+        **_LABELLED,
+        "score": {"type": "number"},
+        "labels": {"type": "array", "items": {"type": "string"}},
+        **_READ,
+    },
+}
+_ANSWERS: Schema = {  # to several questions, by their names
+    "type": "object",
+    "required": ["answers", *_READ],
+    "properties": {
+        "answers": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": list(_LABELLED),
+                "properties": _LABELLED,
+            },
+        },
+        **_READ,
+    },
+}
 CLASSIFIED: Schema = {
     "type": "object",
     "required": ["model", "variant", "provider", "predictions"],
@@ -113,19 +174,7 @@ CLASSIFIED: Schema = {
         "provider": {"type": "string"},
         "predictions": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["label", "probability", "probabilities", "truncated", "tokens"],
-                "properties": {
-                    "label": {"type": "string"},
-                    "probability": _SHARE,
-                    "probabilities": {"type": "object", "additionalProperties": _SHARE},
-                    "score": {"type": "number"},
-                    "labels": {"type": "array", "items": {"type": "string"}},
-                    "truncated": {"type": "boolean"},
-                    "tokens": {"type": "integer", "minimum": 0},
-                },
-            },
+            "items": {"oneOf": [_ANSWER, _ANSWERS]},
         },
     },
 }
@@ -138,25 +187,4 @@ _SCORES = {
     },
 }
 PREDICTED: Schema = {"oneOf": [_SCORES, {"type": "array", "items": _SCORES}]}
-INFERRED: Schema = {
-    "type": "object",
-    "required": ["model_name", "outputs"],
-    "properties": {
-        "model_name": {"type": "string"},
-        "id": {"type": "string"},
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["name", "datatype", "shape", "data"],
-                "properties": {
-                    "name": {"enum": ["label", "probabilities"]},
-                    "datatype": {"enum": ["BYTES", "FP64", "FP32"]},
-                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-                    "data": {"type": "array", "items": {"type": ["string", "number"]}},
-                },
-            },
-        },
-    },
-}
 OBJECT: Schema = {"type": "object"}

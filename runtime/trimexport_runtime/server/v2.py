@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from trimexport_runtime.inputs import Input, problem_of
-from trimexport_runtime.manifest import Field
+from trimexport_runtime.manifest import Field, Manifest
+from trimexport_runtime.prediction import Prediction
 
 from .body import parse
-from .fields import flag, tensors
+from .fields import flag, output_names, outputs, tensors
 from .refusals import Refusal, shown
 from .service import Classified, Model
 
 UNKNOWN = ("classification", "shared_memory_region")  # parameters that change what a tensor is
-OUTPUTS = ("label", "probabilities")
 HEADER = "inference-header-content-length"
 
 
@@ -57,15 +57,15 @@ def server_metadata(version: str) -> dict[str, Any]:
 
 def model_metadata(model: Model) -> dict[str, Any]:
     """`GET /v2/models/NAME`."""
-    labels, fields = len(model.classifier.labels), model.classifier.manifest.prompt.places
+    manifest = model.classifier.manifest
     return {
         "name": model.name,
         "versions": ["1"],
         "platform": "trimexport",
-        "inputs": [_about(*item) for item in tensors(fields).items()],
+        "inputs": [_about(*item) for item in tensors(manifest.prompt.places).items()],
         "outputs": [
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, labels]},
+            {"name": name, "datatype": "FP32" if width else "BYTES", "shape": [-1, *width]}
+            for name, width in outputs(manifest).items()
         ],
     }
 
@@ -76,25 +76,25 @@ def _about(name: str, field: Field) -> dict[str, Any]:
     return tensor if field.default is None else {**tensor, "optional": True}
 
 
-def read(body: bytes, header: str | None, fields: Sequence[Field]) -> Request:
-    """The request in a body to a bundle whose prompt has these fields. Its first `header` bytes are
-    JSON where that is given.
+def read(body: bytes, header: str | None, manifest: Manifest) -> Request:
+    """The request in a body to a bundle. Its first `header` bytes are JSON where that is given.
 
     Raises:
-        Refusal: it is not of this protocol, or of an input that the bundle does not have.
+        Refusal: it is not of this protocol, or of an input or output that the bundle does not have.
     """
     length = len(body) if header is None else _length(header, len(body))
     asked = parse(body[:length])
     if not isinstance(asked, dict) or not isinstance(asked.get("inputs"), list):
         raise Refusal("bad_input", "the body must be an object with a list of inputs")
     parameters = _object(asked, "parameters")
-    names, binary = _outputs(asked, flag(parameters, "binary_data_output"))
+    known = tuple(outputs(manifest))
+    names, binary = _outputs(asked, known, flag(parameters, "binary_data_output"))
     name = asked.get("id")
     if name is not None and problem_of(name):
         raise Refusal("bad_input", "id must be a string of characters")
     return Request(
         id=name,
-        texts=_inputs(asked["inputs"], body[length:], fields),
+        texts=_inputs(asked["inputs"], body[length:], manifest.prompt.places),
         truncate=flag(parameters, "truncate"),
         outputs=names,
         binary=binary,
@@ -103,14 +103,8 @@ def read(body: bytes, header: str | None, fields: Sequence[Field]) -> Request:
 
 def answer(request: Request, model: Model, classified: Classified) -> Reply:
     """The outputs that were asked for."""
-    labels = [prediction.label for prediction in classified.predictions]
-    shares = [prediction.probabilities for prediction in classified.predictions]
-    rows = np.array(shares, dtype="<f4")
-    made: dict[str, tuple[str, list[int], Any, bytes]] = {
-        "label": ("BYTES", [len(labels)], labels, _packed(labels)),
-        "probabilities": ("FP32", list(rows.shape), rows.ravel().tolist(), rows.tobytes()),
-    }
-    outputs, behind = [], b""
+    made = _tensors(model.classifier.manifest, classified.predictions)
+    listed, behind = [], b""
     for name in request.outputs:
         kind, shape, data, raw = made[name]
         output: dict[str, Any] = {"name": name, "datatype": kind, "shape": shape}
@@ -119,12 +113,28 @@ def answer(request: Request, model: Model, classified: Classified) -> Reply:
             behind += raw
         else:
             output["data"] = data
-        outputs.append(output)
-    value: dict[str, Any] = {"model_name": model.name, "model_version": "1", "outputs": outputs}
+        listed.append(output)
+    value: dict[str, Any] = {"model_name": model.name, "model_version": "1", "outputs": listed}
     if request.id is not None:
         value["id"] = request.id
     head = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return Reply(head + behind, len(head) if request.binary else None)
+
+
+def _tensors(
+    manifest: Manifest, predictions: Sequence[Prediction]
+) -> dict[str, tuple[str, list[int], Any, bytes]]:
+    """Each output's datatype, shape, list of values and bytes."""
+    made: dict[str, tuple[str, list[int], Any, bytes]] = {}
+    each: list[Sequence[Prediction]] = [predictions]
+    if manifest.questions:
+        each = [[it.answers[own.name] for it in predictions] for own in manifest.questions]
+    for (label, share), answers in zip(output_names(manifest), each, strict=True):
+        labels = [answer.label for answer in answers]
+        rows = np.array([answer.probabilities for answer in answers], dtype="<f4")
+        made[label] = ("BYTES", [len(labels)], labels, _packed(labels))
+        made[share] = ("FP32", list(rows.shape), rows.ravel().tolist(), rows.tobytes())
+    return made
 
 
 def _length(header: str, size: int) -> int:
@@ -146,16 +156,18 @@ def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
     return inner
 
 
-def _outputs(asked: dict[str, Any], binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
+def _outputs(
+    asked: dict[str, Any], known: Sequence[str], binary: bool
+) -> tuple[tuple[str, ...], frozenset[str]]:
     """The names of the outputs that are wanted (all, unless some are named), and of those of them
     that are wanted as bytes. `binary` holds for an output that does not say."""
     wanted = asked.get("outputs")
     if wanted is None or wanted == []:
-        wanted = [{"name": name} for name in OUTPUTS]
+        wanted = [{"name": name} for name in known]
     if not isinstance(wanted, list) or not all(
-        isinstance(output, dict) and output.get("name") in OUTPUTS for output in wanted
+        isinstance(output, dict) and output.get("name") in known for output in wanted
     ):
-        raise Refusal("bad_input", f"outputs must be named, of {', '.join(OUTPUTS)}")
+        raise Refusal("bad_input", f"outputs must be named, of {', '.join(known)}")
     names = tuple(dict.fromkeys(output["name"] for output in wanted))
     as_bytes = set()
     for output in wanted:

@@ -12,7 +12,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from .errors import SpecError
+from trimexport.errors import SpecError
+
+from .question import QuestionSpec, check_questions, is_questions, read_questions
+from .toml_values import is_text, is_texts, is_words, read_words
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
@@ -55,6 +58,8 @@ class BuildSpec:
             has its own.
         score_scale: what log-odds or the logit are multiplied with.
         score_shift: what is added to them then.
+        questions: what is asked about each text, each in the prompt's `{question}`; none where the
+            prompt asks one thing only. Those without labels have the build's.
     """
 
     model: str
@@ -78,6 +83,7 @@ class BuildSpec:
     score: str = SOFTMAX
     score_scale: float = 1.0
     score_shift: float = 0.0
+    questions: tuple[QuestionSpec, ...] = ()
 
     def __post_init__(self) -> None:
         _check_names("precision", self.precision, PRECISIONS)
@@ -95,6 +101,7 @@ class BuildSpec:
             raise SpecError("a system turn is given without --chat, whose template writes it")
         self._check_shots()
         self._check_score()
+        check_questions(self.questions, self.score, SOFTMAX)
         for label, words in self.verbalizers.items():
             if not words:
                 raise SpecError(
@@ -227,37 +234,24 @@ class _Kind:
     read: Callable[[Any], Any] = lambda value: value
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_words(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_text(v) or _is_texts(v) for v in value.values())
-
-
-def _read_words(value: Mapping[str, str | list[str]]) -> dict[str, tuple[str, ...]]:
-    return {
-        label: (words,) if isinstance(words, str) else tuple(words)
-        for label, words in value.items()
-    }
-
-
 def _kinds() -> dict[str, _Kind]:
     """How a recipe writes each field of a spec, by the type of the field. A field that may be None
     is written as the type it may have besides, and left out for None."""
     by_type = {
-        str: _Kind(_is_text, "a string"),
-        Path: _Kind(_is_text, "a string", Path),
+        str: _Kind(is_text, "a string"),
+        Path: _Kind(is_text, "a string", Path),
         bool: _Kind(lambda value: isinstance(value, bool), "true or false"),
         int: _Kind(lambda value: type(value) is int, "a whole number"),
         float: _Kind(lambda value: type(value) in (int, float), "a number", float),
-        tuple[str, ...]: _Kind(_is_texts, "a list of strings", tuple),
+        tuple[str, ...]: _Kind(is_texts, "a list of strings", tuple),
         Mapping[str, tuple[str, ...]]: _Kind(
-            _is_words, 'a table such as {positive = ["good", "great"]}', _read_words
+            is_words, 'a table such as {positive = ["good", "great"]}', read_words
+        ),
+        tuple[QuestionSpec, ...]: _Kind(
+            is_questions,
+            'a table of questions such as {toxic = "Is it insulting?"}, or of tables with text, '
+            "labels and verbalizers",
+            read_questions,
         ),
     }
     hints = get_type_hints(BuildSpec)
