@@ -271,7 +271,7 @@ def _text_limit(setting: Setting, trie: Trie | None = None) -> int:
     spec, checkpoint, prompt = setting.spec, setting.checkpoint, setting.prompt
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
     deepest = max(trie.depths, default=0) if trie else 0
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + deepest
+    around = checkpoint.virtual_tokens + len(prompt.prefix_ids) + len(prompt.suffix_ids) + deepest
     taken = around + len(fixed_ids(prompt, setting.text_tokenizer))
     if total - taken < 1:
         asked = ", with the longest of its questions," if setting.asked else ""

@@ -123,6 +123,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         *(question_rows(manifest) if manifest.questions else _label_rows(manifest)),
         *_score_rows(manifest.score),
         ("prompt", visible(prompt.template)),
+        *([("", f"{prompt.virtual_tokens:,} virtual tokens first")] * bool(prompt.virtual_tokens)),
         ("", _around(manifest)),
         *_field_rows(manifest),
         *_source_rows(manifest),

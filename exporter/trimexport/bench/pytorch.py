@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, DynamicCache
 
 from trimexport.graph.classifier import combine_words
 from trimexport.parity.reference import bias_of, fitted_logits, scored, sequence_scores, trie_of
@@ -27,6 +27,7 @@ from trimexport.source.empty_model import (
 )
 from trimexport.source.families import family_of, is_classifier, reference_attention
 from trimexport.source.gguf_place import is_gguf
+from trimexport.source.trained_prompt import TrainedPrompt
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.inputs import Input
@@ -50,8 +51,7 @@ class Untrimmed:
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = _load(kind, Path(model), getattr(torch, dtype)).eval()
-        if adapter is not None:
-            _merge(self._model, Path(model), Path(adapter))
+        self._prompt = None if adapter is None else _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[Input]) -> list[str]:
@@ -102,32 +102,48 @@ class Untrimmed:
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The output layer's logits at each row's last token, [rows, vocabulary]."""
-        given = _padded(rows)
-        logits: torch.Tensor = self._model(**given, logits_to_keep=1).logits[:, -1]
+        logits: torch.Tensor = self._model(**self._given(rows), logits_to_keep=1).logits[:, -1]
         return logits.float()
 
     def _hidden(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The last hidden state at each row's last token, [rows, hidden]."""
-        states: torch.Tensor = body_of(self._model)(**_padded(rows)).last_hidden_state[:, -1]
+        states: torch.Tensor = body_of(self._model)(**self._given(rows)).last_hidden_state[:, -1]
         return states
 
+    def _given(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """What the model reads of rows of ids, and of a trained prompt before them."""
+        ids, mask = _padded(rows)
+        trained = self._prompt
+        if trained is not None:
+            mask = torch.cat([mask.new_ones(len(ids), trained.tokens), mask], 1)
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        given = {"attention_mask": mask, "position_ids": places, "use_cache": False}
+        if trained is None:
+            return {**given, "input_ids": ids}
+        if not trained.has_keys:
+            own = self._model.get_input_embeddings()(ids)
+            before = trained.embeddings().to(own.dtype).expand(len(ids), -1, -1)
+            return {**given, "inputs_embeds": torch.cat([before, own], 1)}
+        cache = DynamicCache()
+        for layer, kept in enumerate(trained.keys_and_values()):
+            keys, values = (
+                each.to(self._model.dtype).expand(len(ids), -1, -1, -1) for each in kept
+            )
+            cache.update(keys, values, layer)
+        behind = places[:, trained.tokens :]
+        return {**given, "input_ids": ids, "position_ids": behind, "past_key_values": cache}
 
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """What a model takes for rows of ids, which are padded to the left, so that their last tokens
-    stand last."""
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids, padded to the left, so that their last tokens stand last; and the mask of what
+    is no padding. Both int64 [rows, T]."""
     width = max(map(len, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.int64)  # padding is masked
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):
         ids[place, width - len(row) :] = torch.tensor(row)
         mask[place, width - len(row) :] = 1
-    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "position_ids": position_ids,
-        "use_cache": False,
-    }
+    return ids, mask
 
 
 def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:
@@ -144,9 +160,9 @@ def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def _merge(model: Any, directory: Path, adapter: Path) -> None:
+def _merge(model: Any, directory: Path, adapter: Path) -> TrainedPrompt | None:
     """Write the values that a build reads for the parameters that an adapter changes into the
-    model."""
+    model. Returns the adapter's prompt, if it is one."""
     checkpoint = merge_adapter(
         open_checkpoint(directory, str(directory), None), adapter, str(adapter)
     )
@@ -158,3 +174,4 @@ def _merge(model: Any, directory: Path, adapter: Path) -> None:
             parameter.copy_(checkpoint.read(own))
             left.remove(own)
     assert not left, f"the model has no {', '.join(sorted(left))}"
+    return checkpoint.trained_prompt

@@ -43,15 +43,18 @@ def _prompt_line(planned: Plan) -> str:
     before, after = len(prompt.prefix_ids), len(prompt.suffix_ids)
     if planned.asked and planned.trie is not None:
         after += len(planned.trie.token_ids)
+    virtual = planned.checkpoint.virtual_tokens
+    trained = f"{virtual} virtual tokens and " if virtual else ""
     if len(prompt.fields) == 1:
         return (
-            f"prompt: {before} tokens before a text and {after} after it, which leaves "
+            f"prompt: {trained}{before} tokens before a text and {after} after it, which leaves "
             f"{planned.limit} for the text"
         )
     between = sum(len(field.before) for field in prompt.fields)
+    names = ", ".join(field.name for field in prompt.fields)
     return (
-        f"prompt: {before} tokens before the fields, {between} between and {after} after them, "
-        f"which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
+        f"prompt: {trained}{before} tokens before the fields, {between} between and {after} after "
+        f"them, which leaves {planned.limit - between} for {names}"
     )
 
 
@@ -59,6 +62,10 @@ def _merge_line(merge: Merge | None) -> list[str]:
     """The line on what an adapter changes, if there is one."""
     if merge is None:
         return []
+    if merge.trained is not None:
+        return [
+            f"with the adapter {merge.adapter}: {merge.trained}, {merge.replaced} tensors replaced"
+        ]
     ranks = ", ".join(map(str, merge.ranks)) or "0"
     return [
         f"with the adapter {merge.adapter}: {merge.matrices} matrices changed by rank {ranks}, "

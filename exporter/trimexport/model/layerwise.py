@@ -7,16 +7,12 @@ graph, and the reference that every variant is compared with.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import DynamicCache
-from transformers.pytorch_utils import Conv1D
 
 from trimexport.errors import CheckpointError, ExportError
 from trimexport.source.checkpoint import Checkpoint
@@ -30,8 +26,10 @@ from trimexport.source.empty_model import (
 from trimexport.source.families import finish_of, reference_attention
 
 from .head import TrimmedHead, finished, trim_head
-from .shared_prefix import SharedPrefix, common_prefix
+from .shared_prefix import SharedPrefix, common_prefix, share
 from .streamed import Weights, blocks_of, stream, stream_embedding
+from .virtual_tokens import read_first
+from .watched_inputs import last_places, watched
 
 TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 VOCABULARY_BLOCK = 8_192
@@ -45,6 +43,11 @@ class PrefixCache:
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        """P, how many positions the prefix takes."""
+        return self.keys[0].shape[1] if self.keys else 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Reference:
 
 
 class LayerwiseModel:
-    """A skeleton whose layers load themselves from a checkpoint while they run."""
+    """A skeleton whose layers load themselves from a checkpoint while they run. Where the
+    checkpoint has a trained prompt, the model reads its virtual tokens before all others."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -79,8 +83,9 @@ class LayerwiseModel:
 
     @torch.no_grad()
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
-        """Run the prefix once and keep every layer's keys and values."""
-        layers: list[Any] = list(self._read_prefix(prefix_ids, DynamicCache()).layers)
+        """Run the prefix once and keep every layer's keys and values, those of virtual tokens
+        first."""
+        layers: list[Any] = list(self._read_prefix(prefix_ids).layers)
         cache = PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
@@ -116,20 +121,21 @@ class LayerwiseModel:
         """What the output layer reads after each sequence: float32 [n, hidden]. Arguments as in
         `reference`.
 
-        What all sequences begin with is read once, and the model keeps its keys and values, as it
-        does when it generates. The shortest and the longest sequence are read whole besides.
+        What all sequences begin with is read once, virtual tokens included, and the model keeps its
+        keys and values, as it does when it generates. The shortest and the longest sequence are
+        read whole besides.
 
         Raises:
             ExportError: that makes a difference, so the model's cache is not to be trusted.
         """
         shared = common_prefix(sequences)
-        cache = self._read_prefix(shared, SharedPrefix())
+        cache = self._read_prefix(shared)
         rests = [sequence[len(shared) :] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         for group in _passes(rests):
             states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
-        if shared:
+        if rests and cache.get_seq_length():
             lengths = [len(rest) for rest in rests]
             some = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
             self._check_cache([sequences[i] for i in some], states[some])
@@ -186,8 +192,9 @@ class LayerwiseModel:
 
         Args:
             sequences: whole prompts as token ids, of which the first `skip` are the same.
-            skip: how many positions at the beginning are left out: the compiled prefix's, which the
-                graph does not compute. First tokens are often unlike all others.
+            skip: how many ids at the beginning are left out, as virtual tokens are: the compiled
+                prefix's, which the graph does not compute. First tokens are often unlike all
+                others.
             see: called with the name of a parameter within the body, with `body.` before it, and
                 with its inputs, float32 [positions, inputs].
             progress: called with the number of sequences done since the last call.
@@ -195,54 +202,41 @@ class LayerwiseModel:
                 others; None shows none of them.
         """
         shared = list(sequences[0][:skip]) if sequences else []
-        with self._watched(see, len(shared) if prompt_from is None else prompt_from):
-            cache = self._read_prefix(shared, SharedPrefix())
+        shown = 0 if prompt_from is None else max(0, len(shared) - prompt_from)
+        with watched(self.body, see, lambda read: last_places(read, shown)):
+            cache = self._read_prefix(shared)
         rests = [sequence[skip:] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
-        with self._watched(see, 0):
+        with watched(self.body, see, self._real_places):
             for group in _passes(rests):
                 states[group] = self._last_hidden([rests[i] for i in group], cache)
                 progress(len(group))
         return states
 
-    @contextmanager
-    def _watched(self, see: Callable[[str, torch.Tensor], None], first: int) -> Iterator[None]:
-        """Call `see` with what the matrices in the layers read meanwhile, from the place `first` of
-        each row on."""
-
-        def look(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            (read,) = inputs
-            place = torch.arange(read.shape[1])
-            real = (first <= place) & (place < self._lengths[self._rows].unsqueeze(1))
-            if bool(real.any()):
-                see(name, read[real])
-
-        hooks = [
-            module.register_forward_pre_hook(functools.partial(look, f"body.{name}.weight"))
-            for name, module in self.body.named_modules()
-            if isinstance(module, nn.Linear | Conv1D)
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _real_places(self, read: torch.Tensor) -> torch.Tensor:
+        """Which places of the rows that are in a layer now, [rows, T, ...], are no padding: bool
+        [rows, T]."""
+        return torch.arange(read.shape[1]) < self._lengths[self._rows].unsqueeze(1)
 
     def _now(self, rows: slice) -> None:
         """Take note of the rows that are in a layer now."""
         self._rows = rows
 
-    def _read_prefix(self, ids: Sequence[int], cache: DynamicCache) -> DynamicCache:
-        """Read ids that others follow; `cache` takes every layer's keys and values of them."""
-        if ids:
-            self._lengths = torch.tensor([len(ids)])
-            self.body(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True)
-        return cache
+    def _read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
+        """Every layer's keys and values of what others follow: virtual tokens and `ids`."""
+        cache = DynamicCache()
+        self._read_first(ids, cache)
+        return share(cache)
+
+    def _read_first(self, ids: Sequence[int], cache: DynamicCache) -> torch.Tensor:
+        """`virtual_tokens.read_first` of this model."""
+        trained = self.checkpoint.trained_prompt
+        return read_first(self.model, self.body, trained, ids, cache)
 
     def _check_cache(self, sequences: Sequence[Sequence[int]], states: torch.Tensor) -> None:
         """Raise ExportError unless whole sequences end in `states`, float32 [n, hidden], too."""
         for sequence, state in zip(sequences, states, strict=True):
-            whole = self._last_hidden([sequence], SharedPrefix())[0]
+            whole = self._read_first(sequence, DynamicCache())[0, -1]
             apart = float((whole - state).norm() / whole.norm())
             if not apart < CLOSE:
                 raise ExportError(

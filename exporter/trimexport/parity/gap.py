@@ -138,9 +138,9 @@ def _joined_ids(
     """The ids of prompt and text as one string, by the place of the text, without the strings that
     are longer than the model's context."""
     template = parse_template(manifest.prompt.template)
-    rendered, classifier = manifest.prompt.rendered, model.checkpoint.is_classifier
-    trie = trie_of(manifest)
-    room = model.checkpoint.context - (max(trie.depths) if trie else 0)
+    checkpoint, rendered = model.checkpoint, manifest.prompt.rendered
+    classifier, trie = checkpoint.is_classifier, trie_of(manifest)
+    room = checkpoint.context - checkpoint.virtual_tokens - (max(trie.depths) if trie else 0)
     joined = {}
     for place in uncut:
         given = texts_of(manifest.prompt.places, texts[place])
@@ -149,7 +149,9 @@ def _joined_ids(
         else:
             start = tokenizer.encode_start(join(template, given), rendered=rendered)
             end = tokenizer.end_ids if classifier else ()
-        ids = (*start, *without_padding(end, model.checkpoint.config.pad_token_id))
+        if checkpoint.answers_before_padding:
+            end = without_padding(end, checkpoint.config.pad_token_id)
+        ids = (*start, *end)
         if len(ids) <= room:
             joined[place] = ids
     return joined

@@ -121,6 +121,8 @@ def padding_notes(
     special = {token["id"] for token in added if token["special"]}
     if pad is None or suffix_ids or pad in special or tokenizer.whole.id_to_token(pad) is None:
         return ()
+    if not checkpoint.answers_before_padding:
+        return ()
     return (
         f'the padding token "{tokenizer.token(pad)}" ({pad}) is no special one: where a text ends '
         "in it, transformers reads the answer before it and the bundle at it; name a special token "
@@ -132,11 +134,11 @@ def tokenise_for(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
 ) -> PromptIds:
     """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
-    trained on whole strings, and no padding, because it answers at the last token before that."""
+    trained on whole strings, and no padding where it answers at the last token before that."""
     classifier = checkpoint.is_classifier
     prompt = (tokenise_trained if classifier else tokenise_prompt)(template, tokenizer)
     check_known(prompt, tokenizer, checkpoint)
-    if not classifier:
+    if not checkpoint.answers_before_padding:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
     return replace(prompt, suffix_ids=kept)
