@@ -266,11 +266,11 @@ def _tokenise(
     template: PromptTemplate, tokenizer: SourceTokenizer, checkpoint: Checkpoint
 ) -> PromptIds:
     """The ids of the template. Those of a fine-tuned classifier include end tokens, because it was
-    trained on whole strings, and no padding, because it answers at the last token before that."""
-    classifier = checkpoint.is_classifier
-    prompt = (tokenise_trained if classifier else tokenise_prompt)(template, tokenizer)
+    trained on whole strings, and no padding where it answers at the last token before that."""
+    tokenise = tokenise_trained if checkpoint.is_classifier else tokenise_prompt
+    prompt = tokenise(template, tokenizer)
     check_known(prompt, tokenizer, checkpoint)
-    if not classifier:
+    if not checkpoint.answers_before_padding:
         return prompt
     kept = without_padding(prompt.suffix_ids, checkpoint.config.pad_token_id)
     return replace(prompt, suffix_ids=kept)
@@ -291,7 +291,8 @@ def _text_limit(
     """
     total = min(checkpoint.context, spec.max_tokens or checkpoint.context)
     trie = None if verbalizer is None else verbalizer.trie
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + (max(trie.depths) if trie else 0)
+    around = checkpoint.virtual_tokens + len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    around += max(trie.depths) if trie else 0
     taken = around + len(fixed_ids(prompt, tokenizer))
     if total - taken < 1:
         raise SpecError(

@@ -163,6 +163,7 @@ def _prompt(planned: Plan) -> Prompt:
         rendered=planned.prompt.template.rendered,
         examples=tuple(map(text_sha256, planned.prompt.examples)),
         fields=() if fields == (Field("text"),) else fields,
+        virtual_tokens=planned.checkpoint.virtual_tokens,
     )
 
 

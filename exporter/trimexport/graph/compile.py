@@ -42,7 +42,7 @@ def compile_graphs(
     graphs = {}
     with progress.bar("tracing", len(attentions)) as tick:
         for attention in attentions:
-            graph = _trace(planned, model, prefix, len(prefix_ids), lead, attention)
+            graph = _trace(planned, model, prefix, lead, attention)
             passes.clean(graph)
             passes.optimise(graph)
             graphs[attention] = graph
@@ -54,7 +54,6 @@ def _trace(
     planned: Plan,
     model: LayerwiseModel,
     prefix: PrefixCache,
-    prefix_length: int,
     lead: tuple[int, ...],
     attention: str,
 ) -> ir.Model:
@@ -68,7 +67,7 @@ def _trace(
         body,
         head,
         planned.group_sizes,
-        prefix_length,
+        prefix.length,
         lead,
         suffix,
         planned.trie,

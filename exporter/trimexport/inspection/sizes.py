@@ -130,4 +130,11 @@ def _prefix_bytes(planned: Plan, layers: int) -> int:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 4 * 2 * layers * int(kv_heads) * int(width) * len(compiled)
+    return (
+        4
+        * 2
+        * layers
+        * int(kv_heads)
+        * int(width)
+        * (planned.checkpoint.virtual_tokens + len(compiled))
+    )

@@ -30,8 +30,9 @@ from trimexport.source.empty_model import (
 from trimexport.source.families import finish_of, reference_attention
 
 from .head import TrimmedHead, finished, trim_head
-from .shared_prefix import SharedPrefix, common_prefix
+from .shared_prefix import SharedPrefix, common_prefix, share
 from .streamed import Weights, blocks_of, stream, stream_embedding
+from .virtual_tokens import read_first
 
 TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 VOCABULARY_BLOCK = 8_192
@@ -45,6 +46,11 @@ class PrefixCache:
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        """P, how many positions the prefix takes."""
+        return self.keys[0].shape[1] if self.keys else 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Reference:
 
 
 class LayerwiseModel:
-    """A skeleton whose layers load themselves from a checkpoint while they run."""
+    """A skeleton whose layers load themselves from a checkpoint while they run. Where the
+    checkpoint has a trained prompt, the model reads its virtual tokens before all others."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -72,6 +79,8 @@ class LayerwiseModel:
         self.head_name = module_name(self.model, output_layer(self.model))
         # Of the sequences that go through the layers, and those of them that are in one now.
         self._lengths, self._rows = torch.zeros(0, dtype=torch.int64), slice(0)
+        trained = checkpoint.trained_prompt
+        self._read_before = 0 if trained is None else trained.tokens_read
         weights = Weights(self.model, checkpoint, self.names)
         stream_embedding(weights)
         for module in blocks_of(self.model, self.body):
@@ -79,8 +88,9 @@ class LayerwiseModel:
 
     @torch.no_grad()
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
-        """Run the prefix once and keep every layer's keys and values."""
-        layers: list[Any] = list(self._read_prefix(prefix_ids, DynamicCache()).layers)
+        """Run the prefix once and keep every layer's keys and values, those of virtual tokens
+        first."""
+        layers: list[Any] = list(self._read_prefix(prefix_ids).layers)
         cache = PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
@@ -116,20 +126,21 @@ class LayerwiseModel:
         """What the output layer reads after each sequence: float32 [n, hidden]. Arguments as in
         `reference`.
 
-        What all sequences begin with is read once, and the model keeps its keys and values, as it
-        does when it generates. The shortest and the longest sequence are read whole besides.
+        What all sequences begin with is read once, virtual tokens included, and the model keeps its
+        keys and values, as it does when it generates. The shortest and the longest sequence are
+        read whole besides.
 
         Raises:
             ExportError: that makes a difference, so the model's cache is not to be trusted.
         """
         shared = common_prefix(sequences)
-        cache = self._read_prefix(shared, SharedPrefix())
+        cache = self._read_prefix(shared)
         rests = [sequence[len(shared) :] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         for group in _passes(rests):
             states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
-        if shared:
+        if cache.get_seq_length():
             lengths = [len(rest) for rest in rests]
             some = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
             self._check_cache([sequences[i] for i in some], states[some])
@@ -186,8 +197,9 @@ class LayerwiseModel:
 
         Args:
             sequences: whole prompts as token ids, of which the first `skip` are the same.
-            skip: how many positions at the beginning are left out: the compiled prefix's, which the
-                graph does not compute. First tokens are often unlike all others.
+            skip: how many ids at the beginning are left out, as virtual tokens are: the compiled
+                prefix's, which the graph does not compute. First tokens are often unlike all
+                others.
             see: called with the name of a parameter within the body, with `body.` before it, and
                 with its inputs, float32 [positions, inputs].
             progress: called with the number of sequences done since the last call.
@@ -195,8 +207,9 @@ class LayerwiseModel:
                 others; None shows none of them.
         """
         shared = list(sequences[0][:skip]) if sequences else []
-        with self._watched(see, len(shared) if prompt_from is None else prompt_from):
-            cache = self._read_prefix(shared, SharedPrefix())
+        first = len(shared) if prompt_from is None else prompt_from
+        with self._watched(see, self._read_before + first):
+            cache = self._read_prefix(shared)
         rests = [sequence[skip:] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         with self._watched(see, 0):
@@ -232,17 +245,22 @@ class LayerwiseModel:
         """Take note of the rows that are in a layer now."""
         self._rows = rows
 
-    def _read_prefix(self, ids: Sequence[int], cache: DynamicCache) -> DynamicCache:
-        """Read ids that others follow; `cache` takes every layer's keys and values of them."""
-        if ids:
-            self._lengths = torch.tensor([len(ids)])
-            self.body(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True)
-        return cache
+    def _read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
+        """Every layer's keys and values of what others follow: virtual tokens and `ids`."""
+        cache = DynamicCache()
+        self._read_first(ids, cache)
+        return share(cache)
+
+    def _read_first(self, ids: Sequence[int], cache: DynamicCache) -> torch.Tensor:
+        """`virtual_tokens.read_first` of this model."""
+        self._lengths = torch.tensor([self._read_before + len(ids)])
+        trained = self.checkpoint.trained_prompt
+        return read_first(self.model, self.body, trained, ids, cache)
 
     def _check_cache(self, sequences: Sequence[Sequence[int]], states: torch.Tensor) -> None:
         """Raise ExportError unless whole sequences end in `states`, float32 [n, hidden], too."""
         for sequence, state in zip(sequences, states, strict=True):
-            whole = self._last_hidden([sequence], SharedPrefix())[0]
+            whole = self._read_first(sequence, DynamicCache())[0, -1]
             apart = float((whole - state).norm() / whole.norm())
             if not apart < CLOSE:
                 raise ExportError(

@@ -33,6 +33,15 @@ class SharedPrefix(DynamicCache):
         return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
 
 
+def share(cache: DynamicCache) -> SharedPrefix:
+    """What one row left in a cache, for others to go on from."""
+    shared = SharedPrefix()
+    layers: list[Any] = list(cache.layers)
+    for place, layer in enumerate(layers):
+        shared.update(layer.keys, layer.values, place)
+    return shared
+
+
 def common_prefix(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The ids that all of several sequences begin with, at least one of each being left; none of a
     single sequence."""

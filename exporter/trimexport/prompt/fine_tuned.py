@@ -116,6 +116,8 @@ def padding_notes(
     special = {token["id"] for token in added if token["special"]}
     if pad is None or suffix_ids or pad in special or tokenizer.whole.id_to_token(pad) is None:
         return ()
+    if not checkpoint.answers_before_padding:
+        return ()
     return (
         f'the padding token "{tokenizer.token(pad)}" ({pad}) is no special one: where a text ends '
         "in it, transformers reads the answer before it and the bundle at it; name a special token "

@@ -1,4 +1,4 @@
-"""The settings in a LoRA adapter's adapter_config.json that matter to merging it.
+"""The settings in an adapter's adapter_config.json, and those of LoRA that matter to merging it.
 
 If a setting were overlooked, the merge would be wrong and look right, because the reference reads
 the same merged weights. So an adapter is refused unless all its settings are known to leave
@@ -17,29 +17,33 @@ from typing import Any
 from trimexport.errors import CheckpointError, UnsupportedError
 
 from .json_file import read_json_object
+from .trained_prompt import TRAINED_PROMPTS
 
 CONFIG = "adapter_config.json"
 MERGE = (
     "merge it with peft (PeftModel.merge_and_unload), save the model and its tokenizer, and give "
     "that directory with --model"
 )
-# Settings that do not change the merge: they name the model, or are for training or loading.
-_HARMLESS = {
+# Settings of every kind of adapter, which name the model and what was done with it.
+NAMING = {
     "auto_mapping",
     "base_model_name_or_path",
     "revision",
     "task_type",
     "inference_mode",
     "peft_version",
+    "modules_to_save",
+    "runtime_config",
+}
+# Settings that do not change the merge besides: they are for training or loading.
+_HARMLESS = NAMING | {
     "target_modules",
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
-    "modules_to_save",
     "lora_dropout",
     "ensure_weight_tying",
     "megatron_core",
-    "runtime_config",
     "qalora_group_size",
     "loftq_config",
     "eva_config",
@@ -99,19 +103,19 @@ class AdapterConfig:
         return float(alpha / (rank**0.5 if self.stabilised else rank))
 
 
-def read_adapter_config(directory: Path) -> AdapterConfig:
-    """Read adapter_config.json of `directory`.
+def read_adapter_config(raw: Mapping[str, Any], directory: Path) -> AdapterConfig:
+    """The settings of a LoRA adapter in `directory`, of what its adapter_config.json says.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the strength is missing or is none.
         UnsupportedError: the adapter is no LoRA, or does more than W + s B A.
     """
-    raw = _read(directory)
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise UnsupportedError(
             f"the adapter {directory} is of the kind {kind} (peft_type in {CONFIG}); LORA can be "
-            f"merged here; if peft can merge it, {MERGE}"
+            f"merged here, and {', '.join(TRAINED_PROMPTS)} put before the prompt; if peft can "
+            f"merge it, {MERGE}"
         )
     for key, value in raw.items():
         if key not in _HARMLESS | _READ and value not in (None, False, {}, []):
@@ -136,8 +140,12 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
         ) from None
 
 
-def _read(directory: Path) -> dict[str, Any]:
-    """The contents of adapter_config.json."""
+def read_settings(directory: Path) -> dict[str, Any]:
+    """The contents of adapter_config.json.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     try:
         return read_json_object(directory / CONFIG, "copy the adapter again")
     except FileNotFoundError:

@@ -37,6 +37,7 @@ from .gguf_place import is_gguf
 from .json_file import read_json_object
 from .low_rank import Adapter
 from .tensor_files import TensorEntry, check_sizes, read_entry, read_header, require_finite
+from .trained_prompt import TrainedPrompt
 from .weight_files import weight_files
 
 _TRANSFORMERS = int(transformers.__version__.partition(".")[0])
@@ -81,7 +82,26 @@ class Checkpoint:
         files = {entry.file for entry in self.tensors.values()}
         if self.adapter is not None:
             files |= {change.a.file for change in self.adapter.changes.values()}
+        if self.trained_prompt is not None:
+            files.add(self.trained_prompt.entry.file)
         return frozenset(files)
+
+    @property
+    def trained_prompt(self) -> TrainedPrompt | None:
+        """The adapter's prompt, which the model reads before every other."""
+        return None if self.adapter is None else self.adapter.prompt
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions the trained prompt takes."""
+        return 0 if self.trained_prompt is None else self.trained_prompt.tokens
+
+    @property
+    def answers_before_padding(self) -> bool:
+        """Whether transformers takes the answer at the last token that is not the padding token. It
+        does of a classifier, unless it is given trained embeddings, where it knows no ids."""
+        trained = self.trained_prompt
+        return self.is_classifier and (trained is None or trained.has_keys)
 
     @property
     def context(self) -> int:

@@ -1,4 +1,5 @@
-"""The changes that a LoRA adapter makes to a checkpoint's tensors, read when they are needed."""
+"""What an adapter changes of a checkpoint: LoRA's changes of tensors, which are read when they are
+needed, tensors in place of others, and a trained prompt."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from trimexport.errors import CheckpointError
 
 from .adapter_config import CONFIG
 from .tensor_files import TensorEntry, read_entry
+from .trained_prompt import TrainedPrompt
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -41,7 +43,8 @@ class Adapter:
 
     `name` is the adapter's name in the manifest: a hub id, or the directory. `base` is the name
     that its configuration gives for the model that it was trained on. `changes` are to be added to
-    the parameters of these names, and the tensors in `whole` take their places.
+    the parameters of these names, and the tensors in `whole` take their places. `prompt` stands
+    before every prompt.
     """
 
     directory: Path
@@ -49,6 +52,7 @@ class Adapter:
     base: str | None
     changes: Mapping[str, LowRank]
     whole: Mapping[str, TensorEntry]
+    prompt: TrainedPrompt | None = None
 
     @property
     def parameters(self) -> frozenset[str]:
