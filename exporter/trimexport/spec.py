@@ -44,8 +44,8 @@ class BuildSpec:
         notice: terms that the bundle has to carry, besides what is known of the model.
         chat: the prompt is the user's turn in the tokenizer's chat template.
         system: what the system turn says before the user's; None is no such turn.
-        adapter: directory or hub id of a LoRA adapter in peft's format, which is merged into the
-            model; None is the model as it is.
+        adapter: directory or hub id of an adapter in peft's format: LoRA, which is merged into the
+            model, or a trained prompt, which stands before the prompt; None is the model as it is.
         tokenizer: directory or file of the tokenizer; None is the model's own.
         few_shot: a file of texts with labels, of which examples are written into the prompt.
         shots: how many examples of each label.

@@ -154,6 +154,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         ),
         *_score_rows(manifest.score),
         ("prompt", visible(prompt.template)),
+        *([("", f"{prompt.virtual_tokens:,} virtual tokens first")] * bool(prompt.virtual_tokens)),
         ("", f"prefix {len(prompt.prefix_ids):,} tokens, suffix {len(prompt.suffix_ids):,}"),
         *_field_rows(manifest),
         *_source_rows(manifest),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, DynamicCache
 
 from trimexport.graph.classifier import combine_words
 from trimexport.parity.reference import bias_of, fitted_logits, scored, sequence_scores, trie_of
@@ -27,6 +27,7 @@ from trimexport.source.empty_model import (
 )
 from trimexport.source.families import family_of, is_classifier, reference_attention
 from trimexport.source.gguf_place import is_gguf
+from trimexport.source.trained_prompt import TrainedPrompt
 from trimexport_runtime import read_manifest
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 from trimexport_runtime.inputs import Input
@@ -51,8 +52,7 @@ class Untrimmed:
         self._fine_tuned = is_classifier(self._manifest.source.architecture)
         kind: Any = AutoModelForSequenceClassification if self._fine_tuned else AutoModelForCausalLM
         self._model = _load(kind, Path(model), getattr(torch, dtype)).eval()
-        if adapter is not None:
-            _merge(self._model, Path(model), Path(adapter))
+        self._prompt = None if adapter is None else _merge(self._model, Path(model), Path(adapter))
 
     @torch.inference_mode()
     def labels(self, texts: Sequence[Input]) -> list[str]:
@@ -95,16 +95,36 @@ class Untrimmed:
         for place, row in enumerate(rows):
             ids[place, width - len(row) :] = torch.tensor(row)
             mask[place, width - len(row) :] = 1
-        position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-        given = {"attention_mask": mask, "position_ids": position_ids, "use_cache": False}
+        given = self._given(ids, mask)
         if self._fine_tuned or self._manifest.fit is not None:
-            hidden = body_of(self._model)(input_ids=ids, **given).last_hidden_state[:, -1]
+            hidden = body_of(self._model)(**given).last_hidden_state[:, -1]
             if self._manifest.fit is not None:
                 fitted = fitted_logits(self._bundle, self._manifest, hidden.float().numpy())
                 return torch.from_numpy(fitted)
             return output_layer(self._model)(hidden)  # type: ignore[no-any-return]
-        logits: torch.Tensor = self._model(input_ids=ids, logits_to_keep=1, **given).logits[:, -1]
+        logits: torch.Tensor = self._model(logits_to_keep=1, **given).logits[:, -1]
         return logits.float()
+
+    def _given(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
+        """What the model reads of rows of ids, int64 [rows, T], and of a trained prompt before
+        them. `mask` is 0 where there is padding."""
+        trained, rows = self._prompt, len(ids)
+        if trained is not None:
+            mask = torch.cat([mask.new_ones(rows, trained.tokens), mask], 1)
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        given = {"attention_mask": mask, "position_ids": places, "use_cache": False}
+        if trained is None:
+            return {**given, "input_ids": ids}
+        if not trained.has_keys:
+            own = self._model.get_input_embeddings()(ids)
+            before = trained.embeddings().to(own.dtype).expand(rows, -1, -1)
+            return {**given, "inputs_embeds": torch.cat([before, own], 1)}
+        cache = DynamicCache()
+        for layer, kept in enumerate(trained.keys_and_values()):
+            keys, values = (each.to(self._model.dtype).expand(rows, -1, -1, -1) for each in kept)
+            cache.update(keys, values, layer)
+        behind = places[:, trained.tokens :]
+        return {**given, "input_ids": ids, "position_ids": behind, "past_key_values": cache}
 
 
 def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:
@@ -121,9 +141,9 @@ def _load(kind: Any, model: Path, dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def _merge(model: Any, directory: Path, adapter: Path) -> None:
+def _merge(model: Any, directory: Path, adapter: Path) -> TrainedPrompt | None:
     """Write the values that a build reads for the parameters that an adapter changes into the
-    model."""
+    model. Returns the adapter's prompt, if it is one."""
     checkpoint = merge_adapter(
         open_checkpoint(directory, str(directory), None), adapter, str(adapter)
     )
@@ -135,3 +155,4 @@ def _merge(model: Any, directory: Path, adapter: Path) -> None:
             parameter.copy_(checkpoint.read(own))
             left.remove(own)
     assert not left, f"the model has no {', '.join(sorted(left))}"
+    return checkpoint.trained_prompt

@@ -16,7 +16,7 @@ REVISION = click.option("--revision", help="Branch, tag or commit of a hub id.")
 ADAPTER = click.option(
     "--adapter",
     metavar="DIR",
-    help="A LoRA adapter in peft's format that is merged into the model: a directory or hub id.",
+    help="An adapter in peft's format, LoRA or a trained prompt: a directory or hub id.",
 )
 TOKENIZER = click.option(
     "--tokenizer",

@@ -36,12 +36,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Merge:
-    """An adapter's changes: how many matrices, by which ranks, and how many tensors it replaces."""
+    """An adapter's changes: how many matrices, by which ranks, and how many tensors it replaces;
+    `trained` is peft's name of the method by which its virtual tokens were trained."""
 
     adapter: str
     matrices: int
     ranks: tuple[int, ...]
     replaced: int
+    trained: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _parts(
 
 def _merge(adapter: Adapter) -> Merge:
     ranks = sorted({change.a.shape[0] for change in adapter.changes.values()})
-    return Merge(adapter.name, len(adapter.changes), tuple(ranks), len(adapter.whole))
+    trained = None if adapter.prompt is None else adapter.prompt.kind
+    return Merge(adapter.name, len(adapter.changes), tuple(ranks), len(adapter.whole), trained)
 
 
 def _prefix_bytes(planned: Plan, layers: int) -> int:

@@ -41,14 +41,16 @@ def _prompt_line(planned: Plan) -> str:
     """The line on the prompt's tokens and the room that they leave."""
     prompt = planned.prompt
     before, after = len(prompt.prefix_ids), len(prompt.suffix_ids)
+    virtual = planned.checkpoint.virtual_tokens
+    trained = f"{virtual} virtual tokens and " if virtual else ""
     if len(prompt.fields) == 1:
         return (
-            f"prompt: {before} tokens before a text and {after} after it, which leaves "
+            f"prompt: {trained}{before} tokens before a text and {after} after it, which leaves "
             f"{planned.limit} for the text"
         )
     between = sum(len(field.before) for field in prompt.fields)
     return (
-        f"prompt: {before} tokens before the fields, {between} between and {after} after them, "
+        f"prompt: {trained}{before} tokens before the fields, {between} between and {after} after them, "
         f"which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
     )
 
@@ -57,6 +59,10 @@ def _merge_line(merge: Merge | None) -> list[str]:
     """The line on what an adapter changes, if there is one."""
     if merge is None:
         return []
+    if merge.trained is not None:
+        return [
+            f"with the adapter {merge.adapter}: {merge.trained}, {merge.replaced} tensors replaced"
+        ]
     ranks = ", ".join(map(str, merge.ranks)) or "0"
     return [
         f"with the adapter {merge.adapter}: {merge.matrices} matrices changed by rank {ranks}, "

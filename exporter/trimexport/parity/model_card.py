@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trimexport.tensorrt.trtexec import trtexec_commands
 from trimexport_runtime import Manifest
-from trimexport_runtime.bundle import SOFTMAX, Fit
+from trimexport_runtime.bundle import SOFTMAX, Fit, Prompt
 from trimexport_runtime.inputs import required
 
 from .render import markdown
@@ -117,7 +117,9 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         example=_example(manifest),
         between=", or those of all fields and what stands between them" * several,
         revision=f" at revision `{source.revision}`" if source.revision else "",
-        adapter=f"| adapter | {_adapter(source.adapter)} |\n" if source.adapter else "",
+        adapter=f"| adapter | {_adapter(source.adapter, manifest.prompt)} |\n"
+        if source.adapter
+        else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
         count=manifest.outputs,
         score=_score_row(manifest),
@@ -161,9 +163,11 @@ def _score_row(manifest: Manifest) -> str:
     return "" if score.kind == SOFTMAX else f"| score | {score.phrase} |\n"
 
 
-def _adapter(name: str) -> str:
-    """The name of the LoRA adapter: its hub id, or its directory without the path."""
-    return f"`{_cell(Path(name).name if Path(name).is_absolute() else name)}` (LoRA, merged)"
+def _adapter(name: str, prompt: Prompt) -> str:
+    """The name of the adapter, its hub id or its directory without the path, and what it is."""
+    virtual = prompt.virtual_tokens
+    what = f"{virtual} trained virtual tokens before the prompt" if virtual else "LoRA, merged"
+    return f"`{_cell(Path(name).name if Path(name).is_absolute() else name)}` ({what})"
 
 
 def _engines(manifest: Manifest) -> str:
