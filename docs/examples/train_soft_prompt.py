@@ -125,7 +125,7 @@ def train_epochs(model: Any, rows: list[Row], words: list[int], rate: float) -> 
         for given, ends, labels in batches(order.sample(rows, len(rows))):
             found = label_logits(model, given, ends, words)
             loss = torch.nn.functional.cross_entropy(found, labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
