@@ -140,7 +140,7 @@ class LayerwiseModel:
         for group in _passes(rests):
             states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
-        if cache.get_seq_length():
+        if rests and cache.get_seq_length():
             lengths = [len(rest) for rest in rests]
             some = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
             self._check_cache([sequences[i] for i in some], states[some])
