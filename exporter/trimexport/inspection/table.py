@@ -50,8 +50,8 @@ def _prompt_line(planned: Plan) -> str:
         )
     between = sum(len(field.before) for field in prompt.fields)
     return (
-        f"prompt: {trained}{before} tokens before the fields, {between} between and {after} after them, "
-        f"which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
+        f"prompt: {trained}{before} tokens before the fields, {between} between and {after} after "
+        f"them, which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
     )
 
 
