@@ -49,9 +49,10 @@ def _prompt_line(planned: Plan) -> str:
             f"{planned.limit} for the text"
         )
     between = sum(len(field.before) for field in prompt.fields)
+    names = ", ".join(field.name for field in prompt.fields)
     return (
         f"prompt: {trained}{before} tokens before the fields, {between} between and {after} after "
-        f"them, which leaves {planned.limit - between} for {', '.join(it.name for it in prompt.fields)}"
+        f"them, which leaves {planned.limit - between} for {names}"
     )
 
 
