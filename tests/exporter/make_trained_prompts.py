@@ -9,6 +9,7 @@ move.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -21,23 +22,25 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 
 def main() -> None:
+    opened: dict[str, Any] = {}
     for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines():
         job = json.loads(line)
         classifier = job["config"]["task_type"] == "SEQ_CLS"
-        kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-        model = peft.get_peft_model(
-            opened(kind, job), getattr(peft, job["method"])(**job["config"])
-        )
+        if job["base"] not in opened:
+            opened[job["base"]] = base_of(job["base"], classifier)
+        base = opened[job["base"]]
+        config = getattr(peft, job["method"])(**job["config"])
+        model = peft.get_peft_model(copy.deepcopy(base), config)
         fill(model)
         model.save_pretrained(job["adapter"])
-        again = peft.PeftModel.from_pretrained(opened(kind, job), job["adapter"]).eval()
+        again = peft.PeftModel.from_pretrained(copy.deepcopy(base), job["adapter"]).eval()
         save_file({"logits": answers(again, job["sequences"], classifier)}, job["logits"])
 
 
-def opened(kind: Any, job: dict[str, Any]) -> Any:
-    """The base; sdpa leaves out Gemma 2's soft-cap of the attention."""
-    options = {"dtype": torch.float32, "attn_implementation": "eager"}
-    return kind.from_pretrained(job["base"], **options)
+def base_of(directory: str, classifier: bool) -> Any:
+    """The model alone; sdpa leaves out Gemma 2's soft-cap of the attention."""
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    return kind.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
 
 
 @torch.no_grad()

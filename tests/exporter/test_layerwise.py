@@ -40,7 +40,7 @@ def test_reference_is_the_full_forward(
 ) -> None:
     """However the work is cut into steps and blocks of the vocabulary."""
     monkeypatch.setattr(streamed, "TOKENS_PER_STEP", tokens_per_step)
-    monkeypatch.setattr(layerwise, "TOKENS_PER_PASS", 70)
+    monkeypatch.setattr(streamed, "TOKENS_PER_PASS", 70)
     monkeypatch.setattr(layerwise, "VOCABULARY_BLOCK", 999)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     seen: list[int] = []

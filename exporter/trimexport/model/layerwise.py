@@ -31,10 +31,9 @@ from trimexport.source.families import finish_of, reference_attention
 
 from .head import TrimmedHead, finished, trim_head
 from .shared_prefix import SharedPrefix, common_prefix, share
-from .streamed import Weights, blocks_of, stream, stream_embedding
+from .streamed import Weights, blocks_of, passes, stream, stream_embedding
 from .virtual_tokens import read_first
 
-TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 VOCABULARY_BLOCK = 8_192
 ROWS_PER_HEAD = 1_024  # that a block of the vocabulary is multiplied with at once
 CLOSE = 1e-3  # how far states may be apart, by the norm, of sequences that are read whole too
@@ -126,9 +125,8 @@ class LayerwiseModel:
         """What the output layer reads after each sequence: float32 [n, hidden]. Arguments as in
         `reference`.
 
-        What all sequences begin with is read once, virtual tokens included, and the model keeps its
-        keys and values, as it does when it generates. The shortest and the longest sequence are
-        read whole besides.
+        What all sequences begin with is read once, and the model keeps its keys and values, as it
+        does when it generates. The shortest and the longest sequence are read whole besides.
 
         Raises:
             ExportError: that makes a difference, so the model's cache is not to be trusted.
@@ -137,7 +135,7 @@ class LayerwiseModel:
         cache = self._read_prefix(shared)
         rests = [sequence[len(shared) :] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
-        for group in _passes(rests):
+        for group in passes(rests):
             states[group] = self._last_hidden([rests[i] for i in group], cache)
             progress(len(group))
         if rests and cache.get_seq_length():
@@ -198,8 +196,7 @@ class LayerwiseModel:
         Args:
             sequences: whole prompts as token ids, of which the first `skip` are the same.
             skip: how many ids at the beginning are left out, as virtual tokens are: the compiled
-                prefix's, which the graph does not compute. First tokens are often unlike all
-                others.
+                prefix's, which the graph does not compute. First tokens are unlike all others.
             see: called with the name of a parameter within the body, with `body.` before it, and
                 with its inputs, float32 [positions, inputs].
             progress: called with the number of sequences done since the last call.
@@ -213,7 +210,7 @@ class LayerwiseModel:
         rests = [sequence[skip:] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         with self._watched(see, 0):
-            for group in _passes(rests):
+            for group in passes(rests):
                 states[group] = self._last_hidden([rests[i] for i in group], cache)
                 progress(len(group))
         return states
@@ -254,8 +251,7 @@ class LayerwiseModel:
     def _read_first(self, ids: Sequence[int], cache: DynamicCache) -> torch.Tensor:
         """`virtual_tokens.read_first` of this model."""
         self._lengths = torch.tensor([self._read_before + len(ids)])
-        trained = self.checkpoint.trained_prompt
-        return read_first(self.model, self.body, trained, ids, cache)
+        return read_first(self.model, self.body, self.checkpoint.trained_prompt, ids, cache)
 
     def _check_cache(self, sequences: Sequence[Sequence[int]], states: torch.Tensor) -> None:
         """Raise ExportError unless whole sequences end in `states`, float32 [n, hidden], too."""
@@ -312,16 +308,3 @@ class LayerwiseModel:
             here = (wanted >= start) & (wanted < start + logits.shape[1])
             gathered[:, here] = logits[:, wanted[here] - start]
         return gathered, normaliser
-
-
-def _passes(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """The places of sequences, the short ones first, in groups whose padded size stays under the
-    budget."""
-    group: list[int] = []
-    for index in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
-        if group and (len(group) + 1) * len(sequences[index]) > TOKENS_PER_PASS:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group

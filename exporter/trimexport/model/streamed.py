@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from trimexport.source.empty_model import layers_of, module_name, set_tensor
 
 from .shared_prefix import SharedPrefix
 
+TOKENS_PER_PASS = 16_384  # that go through the layers in one pass over the checkpoint
 TOKENS_PER_STEP = 512  # that go through a layer at once
 KEYS_PER_STEP = 16_384  # that a layer looks at at once, those of a shared prefix among them
 
@@ -111,3 +112,16 @@ def _kept_keys(options: Mapping[str, Any]) -> int:
     """How many keys a layer that is called with `options` finds in its cache."""
     caches = [value for value in options.values() if isinstance(value, SharedPrefix)]
     return caches[0].get_seq_length() if caches else 0
+
+
+def passes(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The places of sequences, the short ones first, in groups whose padded size stays under the
+    budget."""
+    group: list[int] = []
+    for index in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
+        if group and (len(group) + 1) * len(sequences[index]) > TOKENS_PER_PASS:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
