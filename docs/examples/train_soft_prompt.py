@@ -27,7 +27,7 @@ BEFORE, BEHIND = "Review:", "\nSentiment:"  # of PROMPT = "Review: {text}\nSenti
 START = "Say whether this review of a film is positive or negative."  # becomes virtual tokens
 VIRTUAL = 12
 SHOTS = 64  # of each label to train on, and as many to choose by
-EPOCHS = 10
+EPOCHS = 5
 BATCH = 8
 RATES = (3e-3, 1e-2)
 LONGEST = 48  # tokens of a text
