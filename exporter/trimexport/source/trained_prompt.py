@@ -41,6 +41,11 @@ class TrainedPrompt:
         """Whether keys and values were trained, and not embeddings."""
         return self.kind == PREFIX_TUNING
 
+    @property
+    def tokens_read(self) -> int:
+        """How many virtual tokens the layers read: all, or none where they have keys already."""
+        return 0 if self.has_keys else self.tokens
+
     def embeddings(self) -> torch.Tensor:
         """What the model reads in place of its embeddings of ids, float32 [1, tokens, hidden]."""
         return read_entry(self.entry, EMBEDDINGS).unsqueeze(0)
