@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import families
 import tiny
 from trimexport import BuildSpec, QuestionSpec, SpecError, Texts, plan, read_recipe
+from trimexport.bench.pytorch import Untrimmed
 from trimexport.bundle.part_by_part import feed_of
 from trimexport.bundle.question_heads import (
     put_question_head,
@@ -32,6 +33,9 @@ from trimexport.inspection.next_words import next_words, next_words_lines
 from trimexport.inspection.sizes import inspect_plan
 from trimexport.inspection.table import inspection_table
 from trimexport.parity.decisions import decisions_of
+from trimexport.parity.render import table
+from trimexport.parity.warnings import doubts, warnings
+from trimexport.progress import Silent
 from trimexport.prompt.question_tree import Ending, make_question_tree
 from trimexport.prompt.questions import ask, unasked
 from trimexport.prompt.template import parse_template
@@ -235,9 +239,9 @@ def test_the_command_line(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_inspection() -> None:
     planned = plan(asked(questions=(SPAM, replace(MOOD, labels=("very bad", "very good")))))
-    table = inspection_table(inspect_plan(planned), planned)
-    assert "label spam: no: ▁no (" in table
-    assert "label mood: very good: ▁very (" in table
+    shown = inspection_table(inspect_plan(planned), planned)
+    assert "label spam: no: ▁no (" in shown
+    assert "label mood: very good: ▁very (" in shown
     first, second = next_words(planned, ["a fine film"])
     assert (first.question, second.question) == ("spam", "mood")
     assert next_words_lines(first)[0].startswith('spam, "a fine film": label mass ')
@@ -274,6 +278,47 @@ def test_what_is_said_of_the_bundle(questions: Path) -> None:
     assert "\n# spam, mood\n" in card
     assert "| question spam | Does it advertise? |" in card
     assert "2 questions, which the untrimmed model was asked one by one" in card
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_what_is_warned_of(questions: Path) -> None:
+    """Of labels that texts have, of the question with the largest gap, and of texts that are all
+    answered alike."""
+    said = Said()
+    gold = ("no",) * len(tiny.TEXTS)
+    report = verify(questions, sample=Texts(tiny.TEXTS, gold=gold), progress=said)
+    assert any("the texts have one label each and the bundle several" in it for it in said.lines)
+    assert report.reference_accuracy is None
+    gap = replace(report.gap, different=4, by_question={"spam": 0.1, "mood": 0.7}, proposal=None)
+    lines = warnings(replace(report, gap=gap))
+    assert any('most of them (70.0%) with question "mood"' in line for line in lines)
+    assert "4 of 10 texts with questions (40.00%) are tokenised differently" in table(
+        replace(report, gap=gap)
+    )
+
+    shares = np.tile([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1]], (len(tiny.TEXTS), 1))
+    (variant,) = report.variants
+    judged = replace(variant, tolerance=replace(variant.tolerance, margin_error=0.1))
+    alike = replace(report, reference_probabilities=shares, variants=(judged,))
+    assert "answers every question with one label for nearly all texts" in str(doubts(alike))
+    shares[1::4] = [[0.1, 0.2, 0.7]]
+    assert "answers every question" not in str(doubts(alike))
+
+
+def test_pytorch_is_asked_one_by_one(questions: Path) -> None:
+    manifest, logits = read_manifest(questions), Classifier.load(questions).logits(tiny.TEXTS)
+    untrimmed = Untrimmed(str(questions), str(tiny.tiny_model()), "float32", None)
+    best = [own.start + logits[:, own].argmax(1) for own in slices(manifest)]
+    assert untrimmed.labels(tiny.TEXTS) == [
+        "; ".join(manifest.label_names[place] for place in row) for row in zip(*best, strict=True)
+    ]
 
 
 def test_a_fitted_head_of_one_question(questions: Path) -> None:
