@@ -276,6 +276,7 @@ def test_what_is_said_of_the_bundle(questions: Path) -> None:
     assert list(report.gap.by_question) == ["spam", "mood"]
     card = (questions / "README.md").read_text(encoding="utf-8")
     assert "\n# spam, mood\n" in card
+    assert "a softmax is of one question's alone" in card
     assert "| question spam | Does it advertise? |" in card
     assert "2 questions, which the untrimmed model was asked one by one" in card
 
