@@ -275,9 +275,8 @@ def label_of(path: Path, line: Line, column: str) -> str:
 
 
 def judged(sample: Texts, score: Score, several: bool = False) -> Texts:
-    """The texts, without right answers where the score has none to be one of: a single label's
-    logit, and independent labels, of which a text may have several; and where there are `several`
-    questions, each with its own."""
+    """The texts, without right answers where one label a text does not say them: a single label's
+    logit, independent labels, and `several` questions."""
     if sample.gold is None or (score.kind in (SOFTMAX, LOG_ODDS) and not several):
         return sample
     return Texts(sample.texts, source=sample.source)

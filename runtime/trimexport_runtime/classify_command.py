@@ -106,6 +106,9 @@ def classify(
     probabilities, truncated, tokens, and the variant and provider that computed it. Lines that
     cannot be read are reported by their number; the others are answered, and the exit status is 1.
 
+    Where a bundle asks several questions, a cell with the answer to each stands in the place of
+    label and probability, and with --json an object of answers.
+
     With -o the results go into a file, in parts that are kept as they are done: however large the
     input, memory is not, and after a kill --resume goes on without losing or doubling a row.
 

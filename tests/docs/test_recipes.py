@@ -35,6 +35,7 @@ def test_each_task_has_its_recipes() -> None:
         "banking77-gemma-2b",
         "bge-reranker-v2-gemma",
         "granite-guardian-3.1-2b",
+        "guard-policies-gemma3-270m",
         "llama-guard-3-1b",
         "mxbai-rerank-base-v2",
         "nli-gemma3-270m",
@@ -61,6 +62,9 @@ def test_a_recipe_names_a_build_completely(path: Path) -> None:
     assert parse_template(spec.prompt).suffix.startswith("\n")
     if path.stem.startswith("banking77"):  # its labels stand for themselves
         assert len(spec.labels) == 77
+        return
+    if spec.questions:  # their labels are the build's
+        assert set(spec.verbalizers) == set(spec.labels or ())
         return
     task = path.stem.split("-")[0]
     assert spec.labels == (PAIRS[task][0] if task in PAIRS else LABELS[task])
@@ -93,7 +97,16 @@ def test_pairs_of_which_the_longer_text_is_cut(task: str) -> None:
     assert not planned.prompt.leads_differ
 
 
-@pytest.mark.parametrize("task", [*LABELS, *PAIRS])
+def test_the_policies_are_questions_of_one_pass() -> None:
+    """The recipe's prompt on a model that ships."""
+    spec = read_recipe(MODELS / "guard-policies-gemma3-270m.toml")
+    planned = plan(replace(spec, model=str(MODELS / "gemma-mini"), tokenizer=None))
+    assert planned.questions is not None
+    assert len(planned.questions.answers) == 4
+    assert [it.name for it in spec.questions] == ["harassment", "hate", "dangerous", "sexual"]
+
+
+@pytest.mark.parametrize("task", [*LABELS, *PAIRS, "guard-policies"])
 def test_gemma3_270m_is_looked_for_where_it_is_fetched_to(task: str) -> None:
     path = MODELS / f"{task}-gemma3-270m.toml"
     written = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -168,6 +168,18 @@ def test_where_a_margin_error_is_undefined() -> None:
     assert margin_error(alike + np.eye(5, 2), alike + np.eye(5, 2)) == 0.0
 
 
+def test_a_margin_error_leaves_out_what_lies_between_questions() -> None:
+    """Two questions whose margins are far apart are not easier to answer than one."""
+    rng = np.random.default_rng(2)
+    near, far = rng.normal(size=(40, 2)), rng.normal(size=(40, 2)) + np.array([50.0, 0.0])
+    noise = rng.normal(size=(80, 2)) / 10
+    both = np.stack([near, far], axis=1).reshape(80, 2)
+    alone = [margin_error(own, own + noise[at::2]) for at, own in enumerate((near, far))]
+    found = margin_error(both, both + noise, kinds=2)
+    assert min(alone) <= found <= max(alone)
+    assert margin_error(both, both + noise) < found / 5
+
+
 def test_a_shift_of_all_margins_is_seen_by_the_labels_and_not_by_the_margin_error() -> None:
     reference = np.random.default_rng(1).normal(size=(32, 2))
     assert margin_error(reference, reference + np.array([3.0, 0.0])) == pytest.approx(0, abs=1e-12)

@@ -119,7 +119,7 @@ def test_on_the_command_line(questions: Path, tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == "fp32 (CPUExecutionProvider), 6 texts"
     assert [line.split()[0] for line in lines[2:6]] == ["question", "spam", "mood", "mean"]
-    assert sum("yes from 0.500000 on" in line for line in lines) == 1
+    assert sum(line.startswith("  from 0.500000 on") for line in lines) == 1
     value = json.loads(run(questions, path, "--json").stdout)
     (variant,) = value["variants"]
     assert [own["question"] for own in variant["questions"]] == ["spam", "mood"]

@@ -188,6 +188,7 @@ def test_json_holds_what_the_table_shows() -> None:
         "share": 0.0,
         "flips": 0,
         "proposed_prompt": None,
+        "share_by_question": {},
     }
     assert found["label_mass"] == {"mean": 0.97, "least": 0.91}
 

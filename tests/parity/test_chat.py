@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from models import TEXTS, Untrimmed, gemma, save, tokenizer_definition, without_one
 from tiny import edit_json
-from trimexport import BuildSpec, SpecError, build, plan
+from trimexport import BuildSpec, QuestionSpec, SpecError, build, plan
 from trimexport.planning import Plan
 from trimexport.prompt.chat import wrap_in_chat
 from trimexport.prompt.few_shot import choose_shots
@@ -282,3 +282,25 @@ def test_fields_in_a_user_s_turn(chat_model: Callable[[str], Path]) -> None:
     template = found.prompt.template
     assert join(template, ["Answer.", "a good film", "dull"]) == whole
     assert parse_template(template.source).fields == template.fields
+
+
+def test_questions_in_the_users_turn(chat_model: Callable[[str], Path]) -> None:
+    """Each question's ids are the chat template's of the turn with its text."""
+    directory = chat_model(GEMMA)
+    questions = (QuestionSpec("a", "Is it {so}?"), QuestionSpec("b", "Is it dull?"))
+    prompt = "Text: {text}\n\n{question} Say it:"
+    found = planned(directory, prompt, questions=questions)
+    judge = AutoTokenizer.from_pretrained(directory)
+    tokenizer = Tokenizer.from_str(json.dumps(found.text_tokenizer))
+    text = tokenizer.encode("a fine text", add_special_tokens=False).ids
+    for question, asked in zip(questions, found.asked, strict=True):
+        said = f"Text: a fine text\n\n{question.text} Say it:"
+        expected = judge.apply_chat_template(
+            [{"role": "user", "content": said}], add_generation_prompt=True, return_dict=False
+        )
+        ids = [*found.prompt.prefix_ids, *text, *asked.prompt.suffix_ids]
+        assert ids == list(expected)
+    again = parse_template(found.prompt.template.source)
+    assert [field.name for field in again.fields] == ["text", "question"]
+    assert found.questions is not None
+    assert found.questions.trie.token_ids

@@ -55,7 +55,7 @@ def _label_lines(own: QuestionScores) -> list[str]:
         it = last.scores
         lines.append(
             ROW.format(
-                f"  {it.label} from {last.threshold:.6f} on",
+                f"  from {last.threshold:.6f} on",
                 f"{it.precision:.1%}",
                 f"{it.recall:.1%}",
                 f"{it.f1:.1%}",

@@ -41,7 +41,7 @@ print(classifier.classify([{example}]))
 
 `onnx/model.onnx` takes `input_ids` and `attention_mask` (int64 [batch, sequence], a text's own
 tokens{between}) and gives `logits` (float32 [batch, {count}]), so any client of an ordinary
-sequence classifier can run it with the tokenizer beside it.
+sequence classifier can run it with the tokenizer beside it.{apart}
 
 {measured}
 {engines}"""
@@ -52,6 +52,10 @@ _PARITY = """\
 Each variant against the untrimmed model in PyTorch float32, on {texts} texts.
 
 {table}"""
+
+_APART = """
+They are the labels' of one question after the other, and a softmax is of one question's alone: a
+client that takes it over all of them shows other probabilities."""
 
 _HEAD = """\
 ## The head
@@ -143,6 +147,7 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         else "",
         notice=f"| terms | {_cell(source.notice)} |\n" if source.notice else "",
         count=manifest.outputs,
+        apart=_APART if manifest.questions else "",
         score=_score_row(manifest),
         measured=measured,
         engines=_engines(manifest),

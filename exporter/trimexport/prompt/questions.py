@@ -181,9 +181,10 @@ def question_notes(
     asked: Sequence[AskedQuestion], verbalizers: Sequence[Verbalizer]
 ) -> tuple[str, ...]:
     """Lines for the user on the cost of the questions, and on the words of their labels."""
-    trie = tree_of(asked, verbalizers).trie
+    tree = tree_of(asked, verbalizers)
+    behind = len(tree.trunk) + len(tree.trie.token_ids)
     return (
-        f"{len(asked)} questions in one pass: {len(trie.token_ids)} tokens behind each text",
+        f"{len(asked)} questions in one pass: {behind} tokens behind each text",
         *(
             f'question "{question.name}": {note}'
             for question, verbalizer in zip(asked, verbalizers, strict=True)

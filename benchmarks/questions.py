@@ -1,0 +1,113 @@
+"""What several questions in one pass cost, beside one question alone.
+
+    python benchmarks/questions.py CHECKPOINT --questions 8 --tokens 12 --text-tokens 128
+
+Two bundles of one checkpoint are built, of one question and of several, each of so many tokens of
+its own. Every round classifies one text of so many tokens with the one bundle and then with the
+other; medians over the rounds are printed, and the median of one round's ratios. As many passes as
+there are questions would take that many times one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+from trimexport import BuildSpec, QuestionSpec, Texts, build, plan
+from trimexport.bundle.question_heads import tree_of_bundle
+from trimexport_runtime import Classifier, read_manifest
+from trimexport_runtime.tokenize import Encoded
+
+PROMPT = "Text: {text}\n\n{question}\nAnswer:"
+WORDS = (
+    *("insult", "advertise", "praise", "threaten", "complain", "ask", "promise", "explain", "warn"),
+    *("joke", "lie", "boast", "thank", "apologise", "order", "invite"),
+)
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
+@click.option("--questions", "count", default=8, show_default=True)
+@click.option("--tokens", default=12, show_default=True, help="Of each question, with its end.")
+@click.option("--text-tokens", default=128, show_default=True)
+@click.option("--labels", default="no,yes", show_default=True)
+@click.option("--precision", default="int8", show_default=True)
+@click.option("--rounds", default=21, show_default=True)
+def main(
+    checkpoint: Path,
+    count: int,
+    tokens: int,
+    text_tokens: int,
+    labels: str,
+    precision: str,
+    rounds: int,
+) -> None:
+    """Compare one question and several, asked of CHECKPOINT."""
+    spec = BuildSpec(
+        model=str(checkpoint),
+        labels=tuple(labels.split(",")),
+        prompt=PROMPT,
+        precision=(precision,),
+    )
+    asked = tuple(question_of(spec, word, tokens) for word in WORDS[:count])
+    with tempfile.TemporaryDirectory() as room:
+        loaded = [
+            _built(spec, questions, Path(room) / name)
+            for name, questions in (("one", asked[:1]), ("several", asked))
+        ]
+        ids = np.random.default_rng(0).integers(300, 400, text_tokens)
+        text = Encoded(ids.astype(np.int64), False)
+        for classifier in loaded:
+            classifier.run([text])
+        found = [[_milliseconds(classifier, text) for classifier in loaded] for _ in range(rounds)]
+    one, several = (statistics.median(side) for side in zip(*found, strict=True))
+    ratio = statistics.median(many / few for few, many in found)
+    click.echo(
+        f"{text_tokens} tokens of text, {precision}: one question {one:.2f} ms, {count} questions "
+        f"{several:.2f} ms; ratio {ratio:.2f}"
+    )
+
+
+def question_of(spec: BuildSpec, word: str, tokens: int) -> QuestionSpec:
+    """A question whose suffix is so many tokens, by repeating a word at its end.
+
+    Raises:
+        click.ClickException: there is none of so few tokens.
+    """
+    text = f"Does it {word}"
+    while True:
+        question = QuestionSpec(word, text + "?")
+        planned = plan(BuildSpec(**{**vars(spec), "questions": (question,)}))
+        found = len(planned.asked[0].prompt.suffix_ids)
+        if found == tokens:
+            return question
+        if found > tokens:
+            raise click.ClickException(f"{question.text!r} is {found} tokens with what ends it")
+        text += " so"
+
+
+def _built(spec: BuildSpec, questions: Sequence[QuestionSpec], bundle: Path) -> Classifier:
+    """The bundle of some questions, loaded; its texts only have to be some."""
+    options = {**vars(spec), "questions": tuple(questions)}
+    build(BuildSpec(**options), bundle, sample=Texts(("some text",)), keep=spec.precision)
+    manifest = read_manifest(bundle)
+    tree = tree_of_bundle(manifest)
+    behind = len(tree.trunk) + len(tree.trie.token_ids)
+    click.echo(f"{len(questions)} questions: {behind} tokens behind the text")
+    return Classifier.load(bundle)
+
+
+def _milliseconds(classifier: Classifier, text: Encoded) -> float:
+    began = time.perf_counter()
+    classifier.run([text])
+    return 1000 * (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
