@@ -33,9 +33,10 @@ from .prompt.tokenizer_choice import check_known, known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, check_labels, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint, read_config
-from .source.families import family_of, is_classifier, notice_for
+from .source.families import family_of, is_classifier
 from .source.hub import locate_adapter, locate_config, locate_model
-from .source.prompts_file import notice_of, prompt_for
+from .source.notices import notices
+from .source.prompts_file import prompt_for
 from .spec import BuildSpec, parse_truncate
 
 
@@ -140,7 +141,7 @@ def plan(spec: BuildSpec) -> Plan:
         labels=labels,
         verbalizer=verbalizer,
         score=score,
-        notice=_notice(spec, checkpoint),
+        notice=notices(checkpoint, spec.notice),
     )
 
 
@@ -162,7 +163,11 @@ def set_up(spec: BuildSpec) -> Setting:
     Raises:
         SpecError, CheckpointError: as `plan`.
     """
-    written = parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    return set_up_prompt(spec, parse_template(_prompt(spec, locate_config(spec.model, spec.revision))))
+
+
+def set_up_prompt(spec: BuildSpec, written: PromptTemplate) -> Setting:
+    """`set_up` with this prompt, whatever the spec's is."""
     template = replace(written, lead=spec.label_lead)
     _check_fields(template, spec)
     shots = choose_shots(spec)
@@ -298,11 +303,3 @@ def _text_limit(
             + (" or raise --max-tokens" if total < checkpoint.context else "")
         )
     return total - around
-
-
-def _notice(spec: BuildSpec, checkpoint: Checkpoint) -> str | None:
-    """The notices of the spec, of the checkpoint's card and of the model's family, as one text;
-    None where there is none."""
-    known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
-    notices = dict.fromkeys((spec.notice, notice_of(checkpoint.directory), known))
-    return " ".join(notice.rstrip(".") + "." for notice in notices if notice) or None
