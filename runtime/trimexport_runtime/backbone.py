@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from .backbone_manifest import BackboneManifest, read_backbone_manifest
 from .backends import DEFAULT
+from .bundle import Manifest, read_manifest
 from .choice import choose
 from .classifier import Classifier
 from .errors import BackendError, BundleError, PackError
 from .integrity import check_files
-from .manifest import Variant
+from .manifest import Variant, variant_of
 from .pack import Pack, load_pack, read_pack
 from .tokenize import Vocabulary
 
@@ -105,7 +106,7 @@ class Backbone:
         manifest = described.manifest
         classifier = Classifier(
             manifest,
-            manifest.variant(self.variant.name),
+            variant_of(manifest.variants, self.variant.name, f"pack {path}"),
             self._vocabulary.encoder(manifest),
             self._graph.backend(arrays, manifest.outputs, path),
         )
@@ -145,6 +146,15 @@ def task_pack(path: Path, backbone: Path) -> Pack:
     pack = read_pack(path)
     check_fits(pack, backbone, manifest)
     return pack
+
+
+def manifest_of_either(directory: Path, task: Path | None) -> Manifest:
+    """The manifest of a bundle, or that of a task on the backbone in a directory.
+
+    Raises:
+        BundleError: as `read_manifest` or `task_pack`.
+    """
+    return read_manifest(directory) if task is None else task_pack(task, directory).manifest
 
 
 def check_fits(pack: Pack, directory: Path, manifest: BackboneManifest) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from .bundle import read_manifest
+from .backbone import manifest_of_either
 from .classifier import Classifier
 from .files import BadLine, Line
 from .options import answers_texts
@@ -85,6 +85,7 @@ def classify(
     file: Path | None,
     column: str | None,
     columns: dict[str, str],
+    task: Path | None,
     as_json: bool,
     variant: str | None,
     backend: str,
@@ -124,9 +125,9 @@ def classify(
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
         check_given(given)
-        lines = records(given, read_manifest(bundle).prompt.places)
+        lines = records(given, manifest_of_either(bundle, task).prompt.places)
         prepare_stdout(as_json)
-        classifier = load(bundle, variant, backend, threads)
+        classifier = load(bundle, task, variant, backend, threads)
         _print(classifier, lines, as_json, numbered=file is not None or texts == ("-",))
         return
     if file is None or texts or pair:
@@ -142,6 +143,7 @@ def classify(
             bundle,
             file,
             output,
+            task,
             column,
             columns,
             variant,
