@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .backbone_manifest import BackboneManifest, read_backbone_manifest
-from .backends import DEFAULT
+from .backends import DEFAULT, check_runs_packs
 from .bundle import Manifest, read_manifest
 from .choice import choose
 from .classifier import Classifier
@@ -74,6 +74,7 @@ class Backbone:
 
         path = Path(directory)
         manifest = read_backbone_manifest(path)
+        check_runs_packs(backend)
         chosen = choose(manifest, variant, backend)
         if token_budget is not None and token_budget < 1:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")

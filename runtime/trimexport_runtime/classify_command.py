@@ -118,6 +118,7 @@ def classify(
       trimexport-run classify build/sentiment --file reviews/ -o labels.parquet --resume
       trimexport-run classify build/relevance --pair "who wrote it" "It was written by Ann."
       trimexport-run classify build/relevance --file pairs.csv --columns query=q,document=passage
+      trimexport-run classify build/backbone --task tasks/spam.pack "you won a prize"
     """
     given = Given(texts, pair, file, column, columns)
     if output is None:
