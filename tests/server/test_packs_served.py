@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import toy_backbones as toy
-from conftest import Serve, Server
+from server.conftest import Serve, Server
 from toy_backbones import task_arrays, write_pack
 from trimexport_runtime import Backbone, BundleError, Classifier
 from trimexport_runtime.server.packs import Changes, PackFolder
