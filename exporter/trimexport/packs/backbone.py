@@ -112,9 +112,7 @@ def plan_bare(spec: BuildSpec) -> Plan:
     return Plan(**vars(setting), labels=(), verbalizer=None, score=Score(), notice=notice)
 
 
-def _calibration_texts(
-    spec: BuildSpec, given: Texts | None, progress: Progress
-) -> Texts | None:
+def _calibration_texts(spec: BuildSpec, given: Texts | None, progress: Progress) -> Texts | None:
     """The texts by which variants are calibrated; None where no variant is.
 
     Raises:
