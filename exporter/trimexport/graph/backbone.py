@@ -33,7 +33,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
-        self.finish = tuple(finish)
+        self.finish = finish
         self.layers = tuple(layers)
         self.hidden = hidden
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         places = (last + given["picks"]).clamp(min=0)
         index = places.unsqueeze(2).expand(-1, -1, hidden.shape[2])
         rows = hidden.gather(1, index)
-        return outputs(_logits(rows, given, Finish(*self.finish)), given)
+        return outputs(_logits(rows, given, self.finish), given)
 
     def _run(
         self, ids: torch.Tensor, seen: torch.Tensor, position: torch.Tensor, given: Arrays

@@ -120,7 +120,7 @@ def _calibration_texts(spec: BuildSpec, given: Texts | None, progress: Progress)
     """
     names = [name for name in spec.precision if SCHEMES[name].calibrated]
     if given is None:
-        return Texts(calibration_texts()) if names else None
+        return Texts(tuple(calibration_texts())) if names else None
     if not names:
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 
 from trimexport.bundle.correction import expected_states, mean_error
 from trimexport.bundle.files import manifest_of
@@ -118,13 +117,15 @@ def _proved(
     progress: Progress,
 ) -> Packed:
     """Write the pack `part` with keys and values in float16, or where a variant is outside its
-    tolerance with them in float32.
+    tolerance with them in float32. In float32 they are for a variant in float32 from the first:
+    their rounding would be the largest error that it has.
 
     Raises:
         ParityError: a variant is outside its tolerance with both.
     """
     manifest = task_manifest(planned, known)
-    for half in (True, False):
+    exact = any(it.precision == "fp32" for it in known.variants)
+    for half in (False,) if exact else (True, False):
         kept = {name: _stored(name, array, half) for name, array in arrays.items()}
         write_pack(part, known.sha256, manifest, kept)
         found = measure(backbone, model, planned.tokenizer, sample, progress, pack=part)
