@@ -163,7 +163,9 @@ def set_up(spec: BuildSpec) -> Setting:
     Raises:
         SpecError, CheckpointError: as `plan`.
     """
-    return set_up_prompt(spec, parse_template(_prompt(spec, locate_config(spec.model, spec.revision))))
+    return set_up_prompt(
+        spec, parse_template(_prompt(spec, locate_config(spec.model, spec.revision)))
+    )
 
 
 def set_up_prompt(spec: BuildSpec, written: PromptTemplate) -> Setting:

@@ -148,6 +148,15 @@ def first_manifest(
     """
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
+    return manifest_of(
+        planned, variants, tuple(bundle_file(work, name, hashes.get(name)) for name in names)
+    )
+
+
+def manifest_of(
+    planned: Plan, variants: tuple[Variant, ...], files: tuple[BundleFile, ...]
+) -> Manifest:
+    """The manifest of what a plan says, with these variants and files."""
     prompt, score = prompt_of(planned), planned.score
     return Manifest(
         format_version=format_for(prompt, score),
@@ -157,7 +166,7 @@ def first_manifest(
         pad_token_id=planned.tokenizer.pad_token_id,
         source=source_of(planned),
         variants=variants,
-        files=tuple(bundle_file(work, name, hashes.get(name)) for name in names),
+        files=files,
         tool_versions=tool_versions(),
         score=score,
     )

@@ -17,6 +17,7 @@ from .console import Commands
 from .evaluate import evaluate
 from .fit import fit
 from .inspect import inspect
+from .pack import pack
 from .suggest import suggest
 from .verify import verify
 
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (build, verify, inspect, bench, evaluate, calibrate, fit, suggest):
+for command in (build, pack, verify, inspect, bench, evaluate, calibrate, fit, suggest):
     main.add_command(command)

@@ -13,7 +13,7 @@ from trimexport.source.empty_model import attention_of, layers_of
 from trimexport.source.families import Finish
 
 from .label_tree import NOWHERE, among
-from .task_inputs import TEXT, Taken, task_inputs
+from .task_inputs import CORRECTION, TEXT, Taken, task_inputs
 
 Arrays = Mapping[str, torch.Tensor]
 
@@ -33,7 +33,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
-        self.finish = tuple(finish)
+        self.finish = finish
         self.layers = tuple(layers)
         self.hidden = hidden
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         places = (last + given["picks"]).clamp(min=0)
         index = places.unsqueeze(2).expand(-1, -1, hidden.shape[2])
         rows = hidden.gather(1, index)
-        return outputs(_logits(rows, given, Finish(*self.finish)), given)
+        return outputs(_logits(rows, given, self.finish), given)
 
     def _run(
         self, ids: torch.Tensor, seen: torch.Tensor, position: torch.Tensor, given: Arrays
@@ -101,9 +101,9 @@ def place(
 
 def _logits(rows: torch.Tensor, given: Arrays, finish: Finish) -> torch.Tensor:
     """The head's logits [batch, picks, R] of hidden states [batch, picks, hidden]."""
-    flat = rows.reshape(-1, rows.shape[-1])
-    logits = torch.matmul(flat, given["head_weight"]).transpose(0, 1)
-    logits = logits.unflatten(0, (-1, given["picks"].shape[0])) + given["head_bias"]
+    flat = (rows + given[CORRECTION]).reshape(-1, rows.shape[-1])
+    logits = torch.matmul(flat, given["head_weight"]).transpose(0, 1) + given["head_bias"]
+    logits = logits.unflatten(0, (-1, given["picks"].shape[0]))
     return finished(logits.flatten(2), finish)
 
 

@@ -17,7 +17,7 @@ from trimexport_runtime.bundle import LOG_ODDS, Score
 from .classifier import COPIES, split_prefix
 from .label_tree import LabelTree
 from .prefix_attention import columns
-from .task_inputs import COLUMNS, HIDDEN
+from .task_inputs import COLUMNS, CORRECTION, HIDDEN
 
 Arrays = dict[str, torch.Tensor]
 
@@ -43,7 +43,8 @@ def task_arrays(
         "behind_ids": torch.tensor([behind], dtype=torch.int64),
         "answer_at": torch.tensor([len(lead) + len(suffix) - 1]),
         **_labels(len(head.bias), trie),
-        **_head(head, COPIES if trie is None else len(trie.branches)),
+        CORRECTION: torch.zeros(COPIES if trie is None else len(trie.branches), head.in_features),
+        **_head(head),
         **_words(planned.group_sizes),
         **_score(planned.score, len(planned.labels)),
     }
@@ -89,16 +90,15 @@ def _labels(rows: int, trie: Trie | None) -> Arrays:
     }
 
 
-def _head(head: TrimmedHead, picks: int) -> Arrays:
-    """The head in blocks of columns, and its bias at each pick."""
+def _head(head: TrimmedHead) -> Arrays:
+    """The head and its bias in blocks of columns."""
     weight, bias = head.weight.detach(), head.bias.detach()
     count = _blocks(len(bias))
     more = count * COLUMNS - len(bias)
     blocks = functional.pad(weight, (0, 0, 0, more)).unflatten(0, (count, COLUMNS))
-    each = functional.pad(bias, (0, more)).unflatten(0, (count, COLUMNS))
     return {
         "head_weight": blocks.transpose(1, 2).contiguous(),
-        "head_bias": each.expand(picks, -1, -1).contiguous(),
+        "head_bias": functional.pad(bias, (0, more)).unflatten(0, (count, COLUMNS)),
     }
 
 
@@ -123,5 +123,5 @@ def _score(score: Score, labels: int) -> Arrays:
         "plus": torch.tensor(plus),
         "minus": torch.tensor(minus),
         "scale": torch.tensor([score.scale]),
-        "shift": torch.tensor([score.shift]),
+        "shift": torch.full((len(plus),), score.shift),
     }

@@ -14,14 +14,15 @@ and the same in all inputs. A pack holds an array for each.
     tree_seen        whether a node sees another, as `LabelTree.seen`
     tree_shift       from a node's place to its position, as `LabelTree.shift`
     picks            places, from the prompt's last token on, whose hidden states the head reads
+    correction       what is added to those (see `bundle.correction`); a variant has its own
     head_weight      rows of the output layer, in blocks of COLUMNS columns
-    head_bias        what is added to a row's logit at a pick, in the same blocks
+    head_bias        what is added to the rows' logits, in the same blocks
     options          at each pick, which of its R + 1 logits belong together; R is none of them
     normalised       1 where those are log-probabilities among each other, 0 where they are logits
     steps            by sequence of tokens: which options of which pick it takes
     words            by label: which sequences are its own
     plus, minus      by output: the label whose logit counts, and the one that is taken away
-    scale, shift     what the outputs are multiplied with, and what is added to them
+    scale, shift     what the outputs are multiplied with, and what is added to each then
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import torch
 from trimexport_runtime.bundle import INPUTS
 
 COLUMNS = 16  # of a matrix at once: a product that is no wider is never cut between threads
+CORRECTION = "correction"
 HIDDEN = -1e30
 """What hides a position from all queries: exp() of it is 0, and it is finite."""
 
@@ -72,8 +74,9 @@ def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Tak
         "tree_seen": _whole("nodes", "nodes"),
         "tree_shift": _whole("nodes"),
         "picks": _whole("picks"),
+        CORRECTION: _floats("picks", hidden),
         "head_weight": _floats("blocks", hidden, COLUMNS),
-        "head_bias": _floats("picks", "blocks", COLUMNS),
+        "head_bias": _floats("blocks", COLUMNS),
         "options": _whole("picks", "options"),
         "normalised": _floats("picks", 1),
         "steps": _whole("steps", "sequences"),
@@ -81,7 +84,7 @@ def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Tak
         "plus": _whole("outputs"),
         "minus": _whole("outputs"),
         "scale": _floats(1),
-        "shift": _floats(1),
+        "shift": _floats("outputs"),
     }
 
 

@@ -36,8 +36,8 @@ class Traceable(Protocol):
 def trace(classifier: Any) -> ir.Model:
     """Trace to ONNX IR with symbolic dimensions; its weights have no values yet.
 
-    Requires a `Traceable` module, with parameters and buffers whose values nobody needs any more: they are replaced by fake
-    tensors.
+    Requires a `Traceable` module, with parameters and buffers whose values nobody needs any more:
+    they are replaced by fake tensors.
 
     Raises:
         ExportError: the model's forward cannot be traced.
@@ -48,8 +48,10 @@ def trace(classifier: Any) -> ir.Model:
     sizes = _sizes(taken)
     with mode:
         example = [
-            torch.ones([sizes.get(str(dim), dim) for dim in it.shape], dtype=it.dtype)  # type: ignore[misc]
-            for it in taken.values()
+            torch.ones([sizes[it] if isinstance(it, str) else it for it in each.shape]).to(
+                each.dtype
+            )
+            for each in taken.values()
         ]
     dims = {name: torch.export.Dim(name) for name in sizes}
     shapes = [

@@ -112,9 +112,7 @@ def plan_bare(spec: BuildSpec) -> Plan:
     return Plan(**vars(setting), labels=(), verbalizer=None, score=Score(), notice=notice)
 
 
-def _calibration_texts(
-    spec: BuildSpec, given: Texts | None, progress: Progress
-) -> Texts | None:
+def _calibration_texts(spec: BuildSpec, given: Texts | None, progress: Progress) -> Texts | None:
     """The texts by which variants are calibrated; None where no variant is.
 
     Raises:
@@ -122,7 +120,7 @@ def _calibration_texts(
     """
     names = [name for name in spec.precision if SCHEMES[name].calibrated]
     if given is None:
-        return Texts(calibration_texts()) if names else None
+        return Texts(tuple(calibration_texts())) if names else None
     if not names:
         raise SpecError(
             f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "

@@ -21,6 +21,7 @@ from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.pack import load_pack
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded
 
@@ -40,7 +41,8 @@ class RowInputs:
     """The input of every row.
 
     `encoded` are the texts as the bundle tokenises them, `trimmed` the logits of the cut head in
-    PyTorch, float32 [texts, outputs], and `optimum` is a Python that has optimum-onnx.
+    PyTorch, float32 [texts, outputs], and `optimum` is a Python that has optimum-onnx. Where there
+    is a `pack`, `bundle` is its backbone and `manifest` the pack's.
     """
 
     bundle: Path
@@ -49,6 +51,7 @@ class RowInputs:
     encoded: tuple[Encoded, ...]
     trimmed: Logits
     optimum: str
+    pack: Path | None = None
 
 
 def rows(manifest: Manifest, backends: Sequence[str]) -> list[tuple[str, str]]:
@@ -127,7 +130,9 @@ def _run_whole(inputs: RowInputs, variant: str, backend: str, progress: Progress
     where = "" if backend == DEFAULT else f" on {backend}"
     logits = np.empty((len(texts), inputs.manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant}{where}", len(texts)) as tick:
-        classifier = Classifier.load(inputs.bundle, variant=variant, backend=backend)
+        classifier = Classifier.load(
+            inputs.bundle, variant=variant, backend=backend, task=inputs.pack
+        )
         for group in batches([len(text.ids) for text in texts], classifier.most_rows):
             logits[group] = classifier.run([texts[index] for index in group])
             tick(len(group))
@@ -140,13 +145,20 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     manifest, texts = inputs.manifest, inputs.encoded
     most_rows = rows_within(token_budget(variant.bytes))
     groups = batches([len(text.ids) for text in texts], most_rows)
-    feeds = [feed_of([texts[index].ids for index in group]) for group in groups]
+    task = {} if inputs.pack is None else load_pack(inputs.pack, variant.name)[1]
+    whole = {name: _wide(array) for name, array in task.items()}
+    feeds = [{**feed_of([texts[index].ids for index in group]), **whole} for group in groups]
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
         for group, part in zip(groups, run_by_parts(pieces, feeds, tick), strict=True):
             logits[group] = part
     return logits
+
+
+def _wide(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """An array as graphs take it, which know no float16."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits | NotRun:

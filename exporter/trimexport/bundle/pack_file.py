@@ -1,0 +1,69 @@
+"""Write a task pack: one zip with a manifest and the arrays of a backbone's further inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimexport.errors import OutputError
+from trimexport_runtime.bundle import Manifest
+from trimexport_runtime.pack import ARRAY, FORMAT_VERSION, PACK
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same task makes the same file
+
+
+def check_pack_output(path: Path, force: bool) -> None:
+    """Refuse a pack's place before any work is done.
+
+    Raises:
+        OutputError: something is there and `force` is not given, or it is a directory.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory, and a pack is one file; name a file with -o")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; give --force to replace it, or another file with -o")
+
+
+def write_pack(
+    path: Path, backbone: str, manifest: Manifest, arrays: Arrays, notes: Sequence[str] = ()
+) -> None:
+    """Write a pack, which replaces what is at `path`.
+
+    Args:
+        backbone: the SHA-256 of the backbone that it is of.
+        arrays: by the member's name without `.npy`: an input of the graph, with a variant and a
+            slash before it where it is that one's alone.
+        notes: lines for whoever reads it.
+
+    Raises:
+        OSError: disk full and the like.
+    """
+    members = {f"{name}{ARRAY}": _bytes(array) for name, array in arrays.items()}
+    described = {
+        "format_version": FORMAT_VERSION,
+        "backbone": backbone,
+        "notes": list(notes),
+        "sha256": {name: hashlib.sha256(raw).hexdigest() for name, raw in members.items()},
+        "manifest": asdict(manifest),
+    }
+    text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, raw in {PACK: text.encode(), **members}.items():
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), raw)
+
+
+def _bytes(array: npt.NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()
