@@ -14,7 +14,6 @@ from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import text_tokenizer, tokenizer_config
 from trimexport.prompt.tokenizer_choice import tokenizer_sha256
 from trimexport.records import text_sha256
-from trimexport.source.checkpoint import Checkpoint
 from trimexport_runtime.bundle import (
     INDEPENDENT,
     MANIFEST,
@@ -42,15 +41,13 @@ _JAVASCRIPT = "transformers.js_config"
 
 def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
     """Write the files that clients of ordinary sequence classifiers read: tokenizer and config."""
-    labels = planned.labels[: planned.outputs]
-    config = {
-        **_model_config(planned, planned.limit),
-        "architectures": [_classifier_architecture(planned.checkpoint)],
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-        **_problem(planned.score),
-        _JAVASCRIPT: _transformers_js_config(variants),
-    }
+    config = classifier_config(
+        _model_config(planned, planned.limit),
+        planned.checkpoint.architecture,
+        planned.labels[: planned.outputs],
+        planned.score,
+        variants,
+    )
     files = {
         CONFIG: config,
         "tokenizer.json": planned.text_tokenizer,
@@ -58,8 +55,60 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
             planned.tokenizer, planned.limit, planned.text_limit.truncate
         ),
     }
+    _write_files(files, work)
+
+
+def _write_files(files: Mapping[str, Any], work: Path) -> None:
     for name, value in files.items():
         _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+
+
+def classifier_config(
+    model: Mapping[str, Any],
+    architecture: str,
+    labels: Sequence[str],
+    score: Score,
+    variants: Sequence[Variant],
+) -> dict[str, Any]:
+    """A model's configuration as that of a classifier with these labels, one for each logit."""
+    return {
+        **model,
+        "architectures": [_classifier_architecture(architecture, model["model_type"])],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        **_problem(score),
+        _JAVASCRIPT: _transformers_js_config(variants),
+    }
+
+
+def turn_into_bundle(manifest: Manifest, tokenizer: Mapping[str, Any], work: Path) -> None:
+    """Change a backbone's files in `work` to those of a bundle with this manifest.
+
+    Args:
+        tokenizer: the keys of tokenizer.json that are others than the backbone's.
+    """
+    old = {name: json.loads((work / name).read_text(encoding="utf-8")) for name in _CLIENT_FILES}
+    limit = manifest.text_limit
+    model = dict(old[CONFIG])
+    context = [key for key in ("n_positions", _CONTEXT) if key in model]
+    config = classifier_config(
+        {**model, **dict.fromkeys(context, limit.tokens)},
+        manifest.source.architecture,
+        manifest.label_names[: manifest.outputs],
+        manifest.score,
+        manifest.variants,
+    )
+    settings = {
+        **old["tokenizer_config.json"],
+        "model_max_length": limit.tokens,
+        "truncation_side": "left" if limit.truncate == "start" else "right",
+    }
+    files = {
+        CONFIG: config,
+        "tokenizer.json": {**old["tokenizer.json"], **tokenizer},
+        "tokenizer_config.json": settings,
+    }
+    _write_files(files, work)
 
 
 def write_backbone_files(planned: Plan, limit: int, work: Path) -> tuple[str, ...]:
@@ -74,8 +123,7 @@ def write_backbone_files(planned: Plan, limit: int, work: Path) -> tuple[str, ..
         "tokenizer.json": text_tokenizer(planned.tokenizer, ""),
         "tokenizer_config.json": tokenizer_config(planned.tokenizer, limit, "end"),
     }
-    for name, value in files.items():
-        _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+    _write_files(files, work)
     return tuple(files)
 
 
@@ -100,10 +148,9 @@ def _problem(score: Score) -> dict[str, str]:
     return {} if score.sigmoid else {"problem_type": "regression"}
 
 
-def _classifier_architecture(checkpoint: Checkpoint) -> str:
+def _classifier_architecture(architecture: str, kind: str) -> str:
     """What transformers calls, or would call, a classifier of the model's family."""
-    made = checkpoint.architecture.removesuffix("ForCausalLM") + "ForSequenceClassification"
-    kind = checkpoint.config.model_type
+    made = architecture.removesuffix("ForCausalLM") + "ForSequenceClassification"
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(kind, made)
 
 

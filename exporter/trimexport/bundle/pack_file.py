@@ -6,8 +6,8 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,27 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same task makes the same file
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a pack says that the runtime does not need: `notes` for whoever reads it, the keys of a
+    bundle's tokenizer.json that are others than the backbone's, and `text_lead`, the white space
+    that such a tokenizer writes before each text."""
+
+    notes: tuple[str, ...] = ()
+    text_lead: str = ""
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_said(path: Path) -> Said:
+    """What a pack says besides; nothing of one that another program wrote.
+
+    Requires: a pack (see `trimexport_runtime.pack.read_pack`).
+    """
+    with zipfile.ZipFile(path) as archive:
+        raw = json.loads(archive.read(PACK))
+    return Said(tuple(raw.get("notes", ())), raw.get("text_lead", ""), raw.get("tokenizer", {}))
+
+
 def check_pack_output(path: Path, force: bool) -> None:
     """Refuse a pack's place before any work is done.
 
@@ -36,7 +57,11 @@ def check_pack_output(path: Path, force: bool) -> None:
 
 
 def write_pack(
-    path: Path, backbone: str, manifest: Manifest, arrays: Arrays, notes: Sequence[str] = ()
+    path: Path,
+    backbone: str,
+    manifest: Manifest,
+    arrays: Arrays,
+    said: Said | None = None,
 ) -> None:
     """Write a pack, which replaces what is at `path`.
 
@@ -44,7 +69,7 @@ def write_pack(
         backbone: the SHA-256 of the backbone that it is of.
         arrays: by the member's name without `.npy`: an input of the graph, with a variant and a
             slash before it where it is that one's alone.
-        notes: lines for whoever reads it.
+        said: what the runtime does not need.
 
     Raises:
         OSError: disk full and the like.
@@ -53,7 +78,7 @@ def write_pack(
     described = {
         "format_version": FORMAT_VERSION,
         "backbone": backbone,
-        "notes": list(notes),
+        **asdict(said or Said()),
         "sha256": {name: hashlib.sha256(raw).hexdigest() for name, raw in members.items()},
         "manifest": asdict(manifest),
     }

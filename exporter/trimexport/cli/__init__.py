@@ -12,6 +12,7 @@ from trimexport import __version__
 
 from .bench import bench
 from .build import build
+from .bundle import bundle
 from .calibrate import calibrate
 from .console import Commands
 from .evaluate import evaluate
@@ -33,5 +34,5 @@ def main() -> None:
     """
 
 
-for command in (build, pack, verify, inspect, bench, evaluate, calibrate, fit, suggest):
+for command in (build, pack, bundle, verify, inspect, bench, evaluate, calibrate, fit, suggest):
     main.add_command(command)

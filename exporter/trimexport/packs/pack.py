@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from trimexport.bundle.correction import expected_states, mean_error
 from trimexport.bundle.files import manifest_of
-from trimexport.bundle.pack_file import Arrays, check_pack_output, write_pack
+from trimexport.bundle.pack_file import Arrays, Said, check_pack_output, write_pack
 from trimexport.bundle.variants import SCHEMES
 from trimexport.bundle.written_graph import load_graph, require_written
 from trimexport.errors import ParityError
@@ -148,8 +150,15 @@ def _proved(
     note = f"keys and values of the prefix are stored in {'float16' if half else 'float32'}"
     progress.say(note)
     manifest = with_parity(manifest, report)
-    write_pack(part, known.sha256, manifest, kept, (note,))
+    said = Said((note,), planned.prompt.text_lead, _other_keys(planned, backbone))
+    write_pack(part, known.sha256, manifest, kept, said)
     return Packed(part, manifest, report, (note,))
+
+
+def _other_keys(planned: Plan, backbone: Path) -> dict[str, Any]:
+    """The keys of the task's tokenizer.json that are others than the backbone's."""
+    bare = json.loads((backbone / "tokenizer.json").read_text(encoding="utf-8"))
+    return {key: it for key, it in planned.text_tokenizer.items() if it != bare.get(key)}
 
 
 def _stored(name: str, array: np.ndarray, half: bool) -> np.ndarray:

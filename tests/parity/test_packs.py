@@ -1,0 +1,111 @@
+"""Packs on their backbone answer as bundles and as the untrimmed model do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+import tiny
+from models import GEMMA_MINI, harden
+from packs import TASKS, tiny_backbone, tiny_pack
+from trimexport import BuildSpec, Texts
+from trimexport.bundle.pack_file import write_pack
+from trimexport.packs.backbone import build_backbone
+from trimexport.packs.pack import pack
+from trimexport_runtime import Backbone, Classifier
+from trimexport_runtime.inputs import Input
+from trimexport_runtime.pack import load_pack
+
+CLOSE = 1e-4
+ROWS = tuple(text for text in tiny.TEXTS if text)
+Logits = npt.NDArray[np.float32]
+
+
+def inputs(task: str) -> list[Input]:
+    return [("a film", text) for text in ROWS] if task == "pair" else list(ROWS)
+
+
+def logits(task: str, variant: str) -> Logits:
+    classifier = Classifier.load(tiny_backbone(), task=tiny_pack(task), variant=variant)
+    return classifier.logits(inputs(task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_packs_answer_as_the_untrimmed_model(task: str) -> None:
+    described, _ = load_pack(tiny_pack(task), "fp32")
+    parity = described.manifest.variant("fp32").parity
+    assert parity is not None
+    assert parity.max_logit_difference < CLOSE
+    assert logits(task, "fp32").std() > 0.3, "texts differ"
+
+
+@pytest.mark.parametrize(
+    ("task", "bundle"),
+    [("sentiment", tiny.tiny_bundle), ("odds", tiny.odds_bundle), ("pair", tiny.pair_bundle)],
+)
+def test_packs_answer_as_bundles(task: str, bundle: Callable[[], Path]) -> None:
+    whole = Classifier.load(bundle(), variant="fp32").logits(inputs(task))
+    assert np.abs(logits(task, "fp32") - whole).max() < CLOSE
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_int8_answers_do_not_depend_on_their_batch(task: str) -> None:
+    """To the last bit, whatever stands beside a text and however far its row is padded."""
+    classifier = Classifier.load(tiny_backbone(), task=tiny_pack(task), variant="int8")
+    together = classifier.logits(inputs(task))
+    rows = [classifier.encode(given) for given in inputs(task)]
+    for place, row in enumerate(rows):
+        assert np.array_equal(classifier.run([row])[0], together[place])
+        assert np.array_equal(classifier.run([row] * 3 + rows)[2], together[place])
+
+
+def test_tasks_share_a_backbone() -> None:
+    backbone = Backbone.load(tiny_backbone(), variant="fp32")
+    tasks = {name: backbone.task(tiny_pack(name)) for name in TASKS}
+    for name, classifier in tasks.items():
+        assert np.array_equal(classifier.logits(inputs(name)), logits(name, "fp32"))
+
+
+def test_one_prefix_token_less_is_seen(tmp_path: Path) -> None:
+    """The mutant: all else being equal, the prefix lacks its first position."""
+    described, arrays = load_pack(tiny_pack("sentiment"), "fp32")
+    cut = {
+        name: array[..., 1:] if name.startswith(("prefix_key", "prefix_bias")) else array
+        for name, array in arrays.items()
+    }
+    cut |= {name: it[:, :, 1:] for name, it in arrays.items() if name.startswith("prefix_value")}
+    mutant = tmp_path / "mutant.pack"
+    write_pack(mutant, described.backbone, described.manifest, cut)
+    found = Classifier.load(tiny_backbone(), task=mutant, variant="fp32").logits(list(ROWS))
+    assert np.abs(found - logits("sentiment", "fp32")).max() > 100 * CLOSE
+
+
+def test_windows_and_soft_caps(tmp_path: Path) -> None:
+    """Gemma 2, whose first layer sees 12 positions: the prefix stays in place behind longer
+    texts."""
+    model = tmp_path / "capped"
+    options = {
+        **tiny.tiny_config(num_key_value_heads=2, num_attention_heads=4).to_dict(),
+        "architectures": ["Gemma2ForCausalLM"],
+        "final_logit_softcapping": 4.0,
+        "attn_logit_softcapping": 20.0,
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }
+    harden(Gemma2ForCausalLM(Gemma2Config(**options)), seed=12).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(GEMMA_MINI / name, model / name)
+    backbone = tmp_path / "backbone"
+    build_backbone(BuildSpec(model=str(model), precision=("fp32",)), backbone)
+    task = BuildSpec(model=str(model), labels=("positive", "negative"), prompt=tiny.PROMPT)
+    sample = Texts((*ROWS, "it never quite comes together " * 4))
+    packed = pack(backbone, task, tmp_path / "task.pack", sample=sample)
+    (variant,) = packed.report.variants
+    assert variant.max_logit_difference < CLOSE
+    assert packed.report.logit_deviation > 0.3
