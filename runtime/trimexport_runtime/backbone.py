@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .backbone_manifest import BackboneManifest, read_backbone_manifest
-from .backends import DEFAULT
+from .backends import DEFAULT, check_runs_packs
+from .bundle import Manifest, read_manifest
 from .choice import choose
 from .classifier import Classifier
 from .errors import BackendError, BundleError, PackError
 from .integrity import check_files
-from .manifest import Variant
+from .manifest import Variant, variant_of
 from .pack import Pack, load_pack, read_pack
 from .tokenize import Vocabulary
 
@@ -73,6 +74,7 @@ class Backbone:
 
         path = Path(directory)
         manifest = read_backbone_manifest(path)
+        check_runs_packs(backend)
         chosen = choose(manifest, variant, backend)
         if token_budget is not None and token_budget < 1:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
@@ -105,7 +107,7 @@ class Backbone:
         manifest = described.manifest
         classifier = Classifier(
             manifest,
-            manifest.variant(self.variant.name),
+            variant_of(manifest.variants, self.variant.name, f"pack {path}"),
             self._vocabulary.encoder(manifest),
             self._graph.backend(arrays, manifest.outputs, path),
         )
@@ -145,6 +147,15 @@ def task_pack(path: Path, backbone: Path) -> Pack:
     pack = read_pack(path)
     check_fits(pack, backbone, manifest)
     return pack
+
+
+def manifest_of_either(directory: Path, task: Path | None) -> Manifest:
+    """The manifest of a bundle, or that of a task on the backbone in a directory.
+
+    Raises:
+        BundleError: as `read_manifest` or `task_pack`.
+    """
+    return read_manifest(directory) if task is None else task_pack(task, directory).manifest
 
 
 def check_fits(pack: Pack, directory: Path, manifest: BackboneManifest) -> None:

@@ -155,15 +155,18 @@ def _no_bundle(path: Path) -> BundleError:
     """What to say of a path where no bundle is: what it is, and what to give."""
     if is_backbone(path):
         return BundleError(
-            f"{path} is a backbone, which answers nothing without a task; give one with --task "
-            'FILE, or Classifier.load(backbone, task="FILE.pack")'
+            f"{path} is a backbone, which answers nothing without a task; give --task FILE (to "
+            'serve, --packs DIRECTORY), or Classifier.load(backbone, task="FILE.pack")'
         )
     if path.suffix == PACK_SUFFIX and path.is_file():
         return BundleError(
             f"{path} is a task pack, which runs on its backbone; give that directory, and the pack "
             "with --task"
         )
-    what = "is not a bundle: it has no " + MANIFEST if path.is_dir() else "does not exist"
+    if path.is_dir():
+        what = f"is not a bundle: it has no {MANIFEST}"
+    else:
+        what = "is a file, and a bundle is a directory" if path.exists() else "does not exist"
     return BundleError(f"{path} {what}; give the directory that `trimexport build -o` wrote")
 
 

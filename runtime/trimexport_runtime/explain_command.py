@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from .backbone import manifest_of_either
 from .backends import DEFAULT
-from .bundle import read_manifest
 from .explain import Explanation, Part, explain
+from .options import TASK
 from .progress import prepare_stdout
 from .records import Given, command_line, load
 from .render import answer_cells, prediction_dict, texts_dict, visible
@@ -29,6 +30,7 @@ STRONG = 0.25  # log-odds from which on a word is coloured
     help="Two texts, for a bundle whose prompt has two fields, in their order.",
 )
 @click.option("--field", help="The field whose words are left out.  [default: the one that is cut]")
+@TASK
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest]")
 def explain_text(
@@ -36,6 +38,7 @@ def explain_text(
     text: str | None,
     pair: tuple[str, str] | None,
     field: str | None,
+    task: Path | None,
     as_json: bool,
     variant: str | None,
 ) -> None:
@@ -53,9 +56,9 @@ def explain_text(
     given = Given(() if text is None else (text,), () if pair is None else (pair,))
     if bool(given.texts) == bool(given.pairs):
         raise click.UsageError("Give a TEXT or --pair TEXT TEXT, one of them.")
-    (record,) = command_line(given, read_manifest(bundle).prompt.places)
+    (record,) = command_line(given, manifest_of_either(bundle, task).prompt.places)
     prepare_stdout(as_json)
-    classifier = load(bundle, variant, DEFAULT, None)
+    classifier = load(bundle, task, variant, DEFAULT, None)
     explanation = explain(classifier, record.text, field)
     if as_json:
         value = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimexport_runtime import cuda, tensorrt_library
-from trimexport_runtime.backbone_manifest import BackboneManifest
+from trimexport_runtime.backbone_manifest import BackboneManifest, is_backbone
 from trimexport_runtime.backends import PROVIDERS, check_runs_packs
 from trimexport_runtime.backends.tensorrt import require_fitting
 from trimexport_runtime.bundle import Manifest
@@ -38,7 +38,7 @@ def describe_backends(
 def _describe(bundle: Path, manifest: Manifest | BackboneManifest, backend: str) -> Availability:
     provider = PROVIDERS[backend]
     try:
-        if isinstance(manifest, BackboneManifest):
+        if is_backbone(bundle):
             check_runs_packs(backend)
         require_backend(backend)
         variant = choose(manifest, backend=backend)

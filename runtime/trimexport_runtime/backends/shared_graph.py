@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, check_runs_packs
+from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS
 from trimexport_runtime.backends.onnxruntime import (
     OnnxRuntimeBackend,
     open_graph,
@@ -54,9 +54,8 @@ class SharedGraph:
         Raises:
             IntegrityError: the graph is not there.
             BundleError: it is not a backbone's graph, or a damaged one.
-            BackendError: the provider is not here, does not start, or runs no packs.
+            BackendError: the provider is not here, or does not start.
         """
-        check_runs_packs(backend)
         provider = PROVIDERS[backend]
         path = directory / variant.graph
         how = session_options(variant.precision, threads, spin=spin)

@@ -159,4 +159,21 @@ INFERRED: Schema = {
         },
     },
 }
+INDEX: Schema = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean", "default": False}},
+}
+INDEXED: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name", "version", "state", "reason"],
+        "properties": {
+            "name": {"type": "string"},
+            "version": {"type": "string"},
+            "state": {"enum": ["READY", "UNAVAILABLE"]},
+            "reason": {"type": "string"},
+        },
+    },
+}
 OBJECT: Schema = {"type": "object"}
