@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from trimexport.atomic import check_output, staged
 from trimexport.bundle.files import bundle_file, save_manifest, turn_into_bundle
-from trimexport.bundle.pack_file import read_said
+from trimexport.bundle.pack_file import read_pack_head
 from trimexport.bundle.rewrite import copy_file
 from trimexport.bundle.variants import CLIENTS_NAME
 from trimexport.errors import ExportError
@@ -64,7 +64,7 @@ def bundle_of(
     known = read_backbone_manifest(backbone)
     with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
         check_files(backbone, known, hashes=True, advance=tick)
-    said = read_said(pack)
+    _, said = read_pack_head(pack)
     with staged(output, force) as work:
         (work / "onnx").mkdir()
         variants: list[Variant] = []
