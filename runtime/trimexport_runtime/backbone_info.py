@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def backbone_text(directory: Path, manifest: BackboneManifest, *, checked: bool)
         *(("backend", _backend(backend)) for backend in runtime["backends"]),
         ("files", f"{len(manifest.files)}, {_megabytes(size)}{', all ok' * checked}"),
     ]
-    return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)
+    return _table(rows)
 
 
 def task_json(directory: Path, backbone: BackboneManifest, pack: Pack, *, checked: bool) -> str:
@@ -46,6 +47,7 @@ def task_json(directory: Path, backbone: BackboneManifest, pack: Pack, *, checke
         "task": str(pack.path),
         "backbone": pack.backbone,
         "arrays": dict(pack.members),
+        "notes": list(pack.notes),
         **json.loads(info_json(directory, manifest, checked=checked)),
     }
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
@@ -54,6 +56,13 @@ def task_json(directory: Path, backbone: BackboneManifest, pack: Pack, *, checke
 def task_text(directory: Path, backbone: BackboneManifest, pack: Pack, *, checked: bool) -> str:
     """The same for people."""
     size = _megabytes(pack.path.stat().st_size)
-    first = f"{visible(str(pack.path))} ({len(pack.members)} arrays, {size})"
+    rows = [
+        ("task", f"{visible(str(pack.path))} ({len(pack.members)} arrays, {size})"),
+        *(("note", visible(note)) for note in pack.notes),
+    ]
     manifest = replace(pack.manifest, files=backbone.files)
-    return f"{'task':<12}{first}\n{info_text(directory, manifest, checked=checked)}"
+    return _table(rows) + "\n" + info_text(directory, manifest, checked=checked)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<12}{value}".rstrip() for name, value in rows)

@@ -41,12 +41,13 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 @dataclass(frozen=True)
 class Pack:
     """A task pack without its arrays. `backbone` is the SHA-256 of the one that it runs on, and
-    `members` those of its arrays' files, by their names in the zip."""
+    `members` those of its arrays' files, by their names in the zip. `notes` are for people."""
 
     path: Path
     backbone: str
     manifest: Manifest
     members: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Head:
 
     backbone: str
     sha256: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def read_pack(path: Path) -> Pack:
@@ -155,7 +157,7 @@ def _described(path: Path, archive: zipfile.ZipFile) -> Pack:
             _check_name(name)
     except ValueError as error:
         raise PackError(f"{path} is damaged ({error}); {_AGAIN}") from None
-    return Pack(path, head.backbone, manifest, head.sha256)
+    return Pack(path, head.backbone, manifest, head.sha256, head.notes)
 
 
 def _json(path: Path, content: bytes) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import http.client
 import json
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from server.conftest import Serve, Server
 from toy_backbones import task_arrays, write_pack
 from trimexport_runtime import Backbone, BundleError, Classifier
 from trimexport_runtime.server.packs import Changes, PackFolder
+from trimexport_runtime.server.service import Service
+from trimexport_runtime.server.settings import Settings
 from trimexport_runtime.server.turns import Turns
 
 TEXT = "you won a prize"
@@ -296,3 +301,27 @@ def test_turns_are_taken_in_order() -> None:
     for taker in takers:
         taker.join()
     assert order == list(range(5))
+
+
+def test_a_task_that_was_removed_is_freed_once_it_has_answered(backbone: Path, packs: Path) -> None:
+    loaded = Backbone.load(backbone, threads=1)
+    service = Service({}, Settings(), {})
+
+    async def live() -> weakref.ref[Any]:
+        service.add("spam", loaded.task(packs / "spam.pack"))
+        model = service.model("spam")
+        service.lease(model)
+        gone = weakref.ref(model.classifier._backend)
+        service.remove("spam")
+        loaded.drop("spam")
+        answered = await service.classify(model, [TEXT], False, lambda future: None)
+        assert answered.predictions[0].label
+        assert gone() is not None
+        service.release(model)
+        model.batcher._thread.join(60)
+        return gone
+
+    gone = asyncio.run(live())
+    gc.collect()
+    assert gone() is None
+    service.close()
