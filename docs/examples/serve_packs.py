@@ -1,6 +1,6 @@
 """Serve the packs of a directory on one backbone, ask each of them about a text, and end the server.
 
-    python docs/examples/serve_packs.py build/backbone build/tasks "a gorgeous, witty movie"
+python docs/examples/serve_packs.py build/backbone build/tasks "a gorgeous, witty movie"
 """
 
 from __future__ import annotations
