@@ -12,15 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 import tiny
-from packs import SENTIMENT, tiny_backbone, tiny_pack
-from trimexport import BuildSpec, CheckpointError, OutputError, SpecError, calibrate
+from packs import CAPPED, SENTIMENT, capped_backbone, tiny_backbone, tiny_pack
+from trimexport import BuildSpec, CheckpointError, OutputError, SpecError, Texts, calibrate, fit
 from trimexport.cli import main
 from trimexport.packs.backbone import build_backbone, check_backbone_spec
 from trimexport.packs.fitting import check_tokens, spec_of
 from trimexport.packs.pack import pack
 from trimexport.packs.whole_bundle import bundle_of
 from trimexport.planning import plan
+from trimexport.progress import Silent
 from trimexport.tuning.bias import undo_calibration
+from trimexport.tuning.hidden_states import read_states
 from trimexport_runtime import BundleError, Classifier, TrimexportRuntimeError
 from trimexport_runtime.backbone_manifest import (
     BACKBONE,
@@ -29,6 +31,7 @@ from trimexport_runtime.backbone_manifest import (
     read_backbone_manifest,
 )
 from trimexport_runtime.pack import read_pack
+from tuning import FRAMES, made
 
 ROWS = [text for text in tiny.TEXTS if text]
 
@@ -123,8 +126,6 @@ def test_outputs_that_exist(tmp_path: Path) -> None:
 
 
 def test_calibration_texts_that_nothing_needs(tmp_path: Path) -> None:
-    from trimexport import Texts
-
     spec = BuildSpec(model=str(tiny.tiny_model()), precision=("fp32",))
     with pytest.raises(SpecError, match="fp32 needs none"):
         build_backbone(spec, tmp_path / "backbone", calibration=Texts(("a",)))
@@ -177,3 +178,25 @@ def test_calibrating_a_pack(tmp_path: Path) -> None:
     assert read_pack(task).manifest.calibration == calibrated.calibration
     undo_calibration(tiny_backbone(), pack=task)
     assert task.read_bytes() == tiny_pack("sentiment").read_bytes()
+
+
+def test_fitting_a_pack(tmp_path: Path) -> None:
+    """The new head answers, and nothing else: the soft-cap of the old one is gone. The old pack
+    stays as it was."""
+    task, output = tmp_path / "task.pack", tmp_path / "fitted.pack"
+    pack(capped_backbone(), CAPPED, task, sample=Texts(tiny.TEXTS))
+    before = task.read_bytes()
+    fitted = fit(capped_backbone(), output, made(FRAMES[:3]), pack=task)
+    assert task.read_bytes() == before
+    assert read_pack(output).manifest.fit == fitted.manifest.fit is not None
+    states = read_states(
+        capped_backbone(),
+        fitted.manifest,
+        fitted.manifest.variants[0],
+        ROWS,
+        Silent(),
+        output,
+    )
+    found = Classifier.load(capped_backbone(), task=output).logits(ROWS)
+    assert found == pytest.approx(states.hidden @ states.head.weight.T + states.head.bias, abs=1e-4)
+    assert np.abs(found).max() > 4.0, "the soft-cap's size"
