@@ -4,10 +4,14 @@ change them."""
 from __future__ import annotations
 
 import functools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from tiny import PAIR, PROMPT, TEXTS, tiny_model, tiny_root
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from models import GEMMA_MINI, harden
+from tiny import PAIR, PROMPT, TEXTS, tiny_config, tiny_model, tiny_root
 from trimexport import BuildSpec, Texts
 from trimexport.packs.backbone import build_backbone
 from trimexport.packs.pack import pack
@@ -36,6 +40,35 @@ def tiny_backbone() -> Path:
     spec = BuildSpec(model=str(tiny_model()), precision=("int8", "fp32"))
     output = tiny_root() / "backbone"
     build_backbone(spec, output)
+    return output
+
+
+CAPPED = replace(
+    SENTIMENT,
+    model=str(tiny_root() / "capped-windows"),
+    labels=("positive", "negative", "neutral"),
+)
+"""A task of a tiny Gemma 2."""
+
+
+@functools.cache
+def capped_backbone() -> Path:
+    """The backbone of a tiny Gemma 2 in float32: scores and logits are capped, and its first layer
+    sees 12 positions."""
+    options = {
+        **tiny_config(num_key_value_heads=2, num_attention_heads=4).to_dict(),
+        "architectures": ["Gemma2ForCausalLM"],
+        "final_logit_softcapping": 4.0,
+        "attn_logit_softcapping": 20.0,
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }
+    model = harden(Gemma2ForCausalLM(Gemma2Config(**options)), seed=12)
+    model.save_pretrained(CAPPED.model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(GEMMA_MINI / name, Path(CAPPED.model) / name)
+    output = tiny_root() / "capped-backbone"
+    build_backbone(BuildSpec(model=CAPPED.model, precision=("fp32",)), output)
     return output
 
 

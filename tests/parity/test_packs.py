@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 import tiny
-from models import GEMMA_MINI, harden
-from packs import TASKS, tiny_backbone, tiny_pack
-from trimexport import BuildSpec, Texts
+from packs import CAPPED, TASKS, capped_backbone, tiny_backbone, tiny_pack
+from trimexport import Texts
 from trimexport.bundle.pack_file import write_pack
-from trimexport.packs.backbone import build_backbone
 from trimexport.packs.pack import pack
 from trimexport_runtime import Backbone, Classifier
 from trimexport_runtime.inputs import Input
@@ -89,23 +85,8 @@ def test_one_prefix_token_less_is_seen(tmp_path: Path) -> None:
 def test_windows_and_soft_caps(tmp_path: Path) -> None:
     """Gemma 2, whose first layer sees 12 positions: the prefix stays in place behind longer
     texts."""
-    model = tmp_path / "capped"
-    options = {
-        **tiny.tiny_config(num_key_value_heads=2, num_attention_heads=4).to_dict(),
-        "architectures": ["Gemma2ForCausalLM"],
-        "final_logit_softcapping": 4.0,
-        "attn_logit_softcapping": 20.0,
-        "sliding_window": 12,
-        "layer_types": ["sliding_attention", "full_attention"],
-    }
-    harden(Gemma2ForCausalLM(Gemma2Config(**options)), seed=12).save_pretrained(model)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(GEMMA_MINI / name, model / name)
-    backbone = tmp_path / "backbone"
-    build_backbone(BuildSpec(model=str(model), precision=("fp32",)), backbone)
-    task = BuildSpec(model=str(model), labels=("positive", "negative"), prompt=tiny.PROMPT)
     sample = Texts((*ROWS, "it never quite comes together " * 4))
-    packed = pack(backbone, task, tmp_path / "task.pack", sample=sample)
+    packed = pack(capped_backbone(), CAPPED, tmp_path / "task.pack", sample=sample)
     (variant,) = packed.report.variants
     assert variant.max_logit_difference < CLOSE
     assert packed.report.logit_deviation > 0.3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,55 @@ class Said:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_said(path: Path) -> Said:
-    """What a pack says besides; nothing of one that another program wrote.
+def read_pack_head(path: Path) -> tuple[str, Said]:
+    """The SHA-256 of a pack's backbone, and what it says besides; nothing where another program
+    wrote it.
 
     Requires: a pack (see `trimexport_runtime.pack.read_pack`).
     """
     with zipfile.ZipFile(path) as archive:
         raw = json.loads(archive.read(PACK))
-    return Said(tuple(raw.get("notes", ())), raw.get("text_lead", ""), raw.get("tokenizer", {}))
+    said = Said(tuple(raw.get("notes", ())), raw.get("text_lead", ""), raw.get("tokenizer", {}))
+    return raw["backbone"], said
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of a pack, as `write_pack` takes them.
+
+    Requires: a pack whose members are whole (see `trimexport_runtime.pack.check_pack`).
+    """
+    with zipfile.ZipFile(path) as archive:
+        return {
+            name.removesuffix(ARRAY): np.lib.format.read_array(
+                io.BytesIO(archive.read(name)), allow_pickle=False
+            )
+            for name in archive.namelist()
+            if name != PACK
+        }
+
+
+@contextlib.contextmanager
+def staged_pack(output: Path) -> Iterator[Path]:
+    """A new file's path beside `output`, which becomes `output` when the block ends well. If it
+    ends in any other way an old `output` stays as it was.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = output.with_name(f".trimexport-{uuid.uuid4().hex[:12]}.partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(output)
+    except OSError as error:
+        if error.filename not in (None, str(part), str(output), str(output.parent)):
+            raise
+        raise OutputError(
+            f"{output} cannot be written ({error.strerror or error}); nothing was kept. Name "
+            "another file with -o"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_pack_output(path: Path, force: bool) -> None:

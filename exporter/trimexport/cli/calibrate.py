@@ -11,7 +11,7 @@ import trimexport
 from trimexport.errors import SpecError
 
 from .console import ConsoleProgress
-from .options import JSON
+from .options import JSON, TASK
 
 
 @click.command("calibrate")
@@ -33,6 +33,7 @@ from .options import JSON
     help="With --texts: make the labels' mean probabilities these shares, which sum to 1.",
 )
 @click.option("--undo", is_flag=True, help="Take the bias away again.")
+@TASK
 @JSON
 def calibrate(
     bundle: Path,
@@ -40,6 +41,7 @@ def calibrate(
     texts: Path | None,
     prior: str | None,
     undo: bool,
+    task: Path | None,
     as_json: bool,
 ) -> None:
     """Add a bias per label behind the logits of BUNDLE, in every variant's graph.
@@ -54,6 +56,7 @@ def calibrate(
       trimexport calibrate build/sentiment --texts unlabelled.txt
       trimexport calibrate build/spam --texts inbox.txt --prior spam=0.13,ham=0.87
       trimexport calibrate build/sentiment --undo
+      trimexport calibrate build/backbone --task tasks/spam.pack --texts inbox.txt
     """
     if sum((content_free, texts is not None, undo)) != 1:
         raise click.UsageError("give one of --content-free, --texts FILE and --undo.")
@@ -61,29 +64,30 @@ def calibrate(
         raise click.UsageError("--prior is the labels' shares among texts; give --texts FILE too.")
     shares = None if prior is None else _shares(prior)
     progress = ConsoleProgress()
+    tuned = task or bundle
     if undo:
-        engines = trimexport.undo_calibration(bundle, progress=progress)
-        value = {"bundle": str(bundle), "calibration": None, "engines_dropped": list(engines)}
-        undone = f"{bundle}: the calibration is undone"
+        engines = trimexport.undo_calibration(bundle, pack=task, progress=progress)
+        value = {"bundle": str(tuned), "calibration": None, "engines_dropped": list(engines)}
+        undone = f"{tuned}: the calibration is undone"
         click.echo(
             json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else undone
         )
         return
 
+    from trimexport.bundle.tuned_pack import read_task
     from trimexport.texts import read_texts
     from trimexport.tuning.render import calibrated_as_dict, calibrated_lines
-    from trimexport_runtime import read_manifest
 
     sample = None
     if texts is not None:
-        fields = read_manifest(bundle).prompt.places
+        fields = read_task(bundle, task).prompt.places
         sample = read_texts(texts, fields=fields, labels=False).texts
-    calibrated = trimexport.calibrate(bundle, sample, shares, progress=progress)
+    calibrated = trimexport.calibrate(bundle, sample, shares, pack=task, progress=progress)
     if as_json:
-        value = calibrated_as_dict(bundle, calibrated)
+        value = calibrated_as_dict(tuned, calibrated)
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(calibrated_lines(bundle, calibrated)))
+        click.echo("\n".join(calibrated_lines(tuned, calibrated)))
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import trimexport
 
 from .columns import columns_of
 from .console import ConsoleProgress
-from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
+from .options import COLUMNS, JSON, LABEL_COLUMN, TASK, TEXT_COLUMN
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -44,6 +45,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in files.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@TASK
 @JSON
 def fit(
     bundle: Path,
@@ -57,9 +59,10 @@ def fit(
     label_column: str,
     names: str | None,
     force: bool,
+    task: Path | None,
     as_json: bool,
 ) -> None:
-    """Fit the head of BUNDLE to examples, and write it as a new bundle.
+    """Fit the head of BUNDLE to examples, and write it as a new bundle, or as a new pack.
 
     The backbone stays as it was exported. The label words' rows are the start, and a regularised
     logistic regression on the last hidden states moves them. Prints accuracy before and after, on
@@ -70,6 +73,7 @@ def fit(
     Example:
       trimexport fit build/spam --examples train.jsonl --test test.jsonl -o build/spam-fitted
       trimexport fit build/spam --examples train.jsonl --shots 16,64,256 -o build/spam-fitted
+      trimexport fit build/backbone --task tasks/spam.pack --examples train.jsonl -o tasks/new.pack
     """
     fitted = trimexport.fit(
         bundle,
@@ -80,14 +84,14 @@ def fit(
         shots=_numbers(shots),
         seeds=seeds,
         force=force,
+        pack=task,
         progress=ConsoleProgress(),
     )
 
-    from trimexport.tuning.fit import REPORT
     from trimexport.tuning.render import fitted_lines
 
     if as_json:
-        click.echo((output / REPORT).read_text(encoding="utf-8"), nl=False)
+        click.echo(json.dumps(fitted.report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo("\n".join(fitted_lines(fitted)))
 

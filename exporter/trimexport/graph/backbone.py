@@ -102,9 +102,12 @@ def place(
 def _logits(rows: torch.Tensor, given: Arrays, finish: Finish) -> torch.Tensor:
     """The head's logits [batch, picks, R] of hidden states [batch, picks, hidden]."""
     flat = (rows + given[CORRECTION]).reshape(-1, rows.shape[-1])
-    logits = torch.matmul(flat, given["head_weight"]).transpose(0, 1) + given["head_bias"]
-    logits = logits.unflatten(0, (-1, given["picks"].shape[0]))
-    return finished(logits.flatten(2), finish)
+    each = torch.matmul(flat, given["head_weight"]).transpose(0, 1) + given["head_bias"]
+    logits: torch.Tensor = each.unflatten(0, (-1, given["picks"].shape[0])).flatten(2)
+    if finish == Finish():
+        return logits
+    capped: torch.Tensor = torch.where(given["finished"] != 0, finished(logits, finish), logits)
+    return capped
 
 
 def outputs(logits: torch.Tensor, given: Arrays) -> torch.Tensor:

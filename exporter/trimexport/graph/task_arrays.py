@@ -44,7 +44,8 @@ def task_arrays(
         "answer_at": torch.tensor([len(lead) + len(suffix) - 1]),
         **_labels(len(head.bias), trie),
         CORRECTION: torch.zeros(COPIES if trie is None else len(trie.branches), head.in_features),
-        **_head(head),
+        **head_arrays(head.weight.detach(), head.bias.detach()),
+        "finished": torch.tensor([1]),
         **_words(planned.group_sizes),
         **_score(planned.score, len(planned.labels)),
     }
@@ -90,9 +91,8 @@ def _labels(rows: int, trie: Trie | None) -> Arrays:
     }
 
 
-def _head(head: TrimmedHead) -> Arrays:
-    """The head and its bias in blocks of columns."""
-    weight, bias = head.weight.detach(), head.bias.detach()
+def head_arrays(weight: torch.Tensor, bias: torch.Tensor) -> Arrays:
+    """A head [rows, hidden] and its bias [rows] in blocks of columns."""
     count = _blocks(len(bias))
     more = count * COLUMNS - len(bias)
     blocks = functional.pad(weight, (0, 0, 0, more)).unflatten(0, (count, COLUMNS))

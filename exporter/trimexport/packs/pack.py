@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import onnx
 
 from trimexport.bundle.correction import expected_states, mean_error
 from trimexport.bundle.files import manifest_of
-from trimexport.bundle.pack_file import Arrays, Said, check_pack_output, write_pack
+from trimexport.bundle.pack_file import Arrays, Said, check_pack_output, staged_pack, write_pack
 from trimexport.bundle.variants import SCHEMES
 from trimexport.bundle.written_graph import load_graph, require_written
 from trimexport.errors import ParityError
@@ -95,15 +94,10 @@ def pack(
     texts = Texts(combined(calibration_texts(), fields)) if calibration is None else calibration
     model = LayerwiseModel(planned.checkpoint)
     arrays = _arrays(planned, model, backbone, known, inputs_for(texts, fields), progress)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f".trimexport-{uuid.uuid4().hex[:12]}.partial")
-    try:
+    with staged_pack(output) as part:
         packed = _proved(
             planned, model, backbone, known, arrays, judged_sample, part, keep, progress
         )
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     return replace(packed, path=output)
 
 

@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from trimexport.atomic import check_output, staged
 from trimexport.bundle.files import bundle_file, save_manifest, turn_into_bundle
-from trimexport.bundle.pack_file import read_said
+from trimexport.bundle.pack_file import read_pack_head
 from trimexport.bundle.rewrite import copy_file
+from trimexport.bundle.tuned_pack import wide
 from trimexport.bundle.variants import CLIENTS_NAME
 from trimexport.errors import ExportError
 from trimexport.graph.passes.place_task import place_task
@@ -64,7 +65,7 @@ def bundle_of(
     known = read_backbone_manifest(backbone)
     with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
         check_files(backbone, known, hashes=True, advance=tick)
-    said = read_said(pack)
+    _, said = read_pack_head(pack)
     with staged(output, force) as work:
         (work / "onnx").mkdir()
         variants: list[Variant] = []
@@ -103,13 +104,8 @@ def _with_lead(manifest: Manifest, lead: str) -> Manifest:
 
 def _write(backbone: Path, pack: Path, variant: Variant, first: bool, work: Path) -> Variant:
     """Write a variant's graph with the task inside, and the data that it reads."""
-    arrays = load_pack(pack, variant.name)[1]
-    task = {
-        name: array.astype(np.float32) if array.dtype == np.float16 else array
-        for name, array in arrays.items()
-    }
     model = ir.load(backbone / variant.graph)
-    place_task(model, task)
+    place_task(model, wide(load_pack(pack, variant.name)[1]))
     data = [path for path in variant.files if path != variant.graph]
     for path in data:
         if not (work / path).exists():

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport.bundle.part_by_part import cut, feed_of, run_by_parts
+from trimexport.bundle.tuned_pack import wide
 from trimexport.progress import Progress
 from trimexport.records import short
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
@@ -145,20 +146,14 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     manifest, texts = inputs.manifest, inputs.encoded
     most_rows = rows_within(token_budget(variant.bytes))
     groups = batches([len(text.ids) for text in texts], most_rows)
-    task = {} if inputs.pack is None else load_pack(inputs.pack, variant.name)[1]
-    whole = {name: _wide(array) for name, array in task.items()}
-    feeds = [{**feed_of([texts[index].ids for index in group]), **whole} for group in groups]
+    task = {} if inputs.pack is None else wide(load_pack(inputs.pack, variant.name)[1])
+    feeds = [{**feed_of([texts[index].ids for index in group]), **task} for group in groups]
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
         for group, part in zip(groups, run_by_parts(pieces, feeds, tick), strict=True):
             logits[group] = part
     return logits
-
-
-def _wide(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """An array as graphs take it, which know no float16."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits | NotRun:

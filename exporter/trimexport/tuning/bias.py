@@ -16,18 +16,18 @@ from trimexport.atomic import staged
 from trimexport.bundle.rewrite import (
     CARD,
     carry_over,
-    check_bundle,
     dropped_engines,
     link_file,
     rewrite,
     write_manifest,
 )
+from trimexport.bundle.tuned_pack import check_task, read_task, write_calibration
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.errors import SpecError
 from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.records import Record, as_inputs
-from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.bundle import Calibration
 from trimexport_runtime.inputs import Input, required
 
@@ -66,13 +66,17 @@ def calibrate(
     texts: Sequence[Input] | None = None,
     prior: Mapping[str, float] | None = None,
     *,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
-    """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
+    """Add a bias per label to every graph of `bundle`, in the place of an earlier one; or to a
+    pack, which is replaced.
 
     Args:
+        bundle: where there is a pack, its backbone, which stays as it is.
         texts: texts of the task; None takes texts that say nothing, for each field that has to be
             given.
+        pack: the task that is calibrated.
         prior: the share of each label among the texts, where it is known.
 
     Raises:
@@ -82,16 +86,16 @@ def calibrate(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or a text is none.
     """
     progress = progress or Silent()
-    manifest = read_manifest(bundle)
-    require_softmax(manifest, bundle, CALIBRATION)
+    manifest = read_task(bundle, pack)
+    require_softmax(manifest, pack or bundle, CALIBRATION)
     shares = None if prior is None else check_prior(prior, manifest.label_names)
     if prior is not None and texts is None:
         raise SpecError("a prior is the labels' shares among texts; give texts too")
     if texts is not None and not texts:
         raise SpecError("there is no text to calibrate on; give one at least")
-    check_bundle(bundle, manifest, progress)
+    check_task(bundle, manifest, pack, progress)
     asked = _content_free(manifest) if texts is None else tuple(texts)
-    logits, variant = _plain_logits(bundle, manifest, asked, progress)
+    logits, variant = _plain_logits(bundle, pack, manifest, asked, progress)
     residual = None
     if shares is None:
         bias = even_out(logits)
@@ -107,7 +111,10 @@ def calibrate(
         variant=variant,
     )
     moved = logits + bias
-    changed = _write(bundle, manifest, calibration, progress)
+    if pack is None:
+        changed = _write(bundle, manifest, calibration, progress)
+    else:
+        changed = write_calibration(pack, manifest, calibration)
     return Calibrated(
         manifest=changed,
         calibration=calibration,
@@ -119,9 +126,11 @@ def calibrate(
     )
 
 
-def undo_calibration(bundle: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
-    """Take the bias away, so that the graphs of `bundle` are those from before. Returns the names
-    of the variants whose TensorRT engine is gone.
+def undo_calibration(
+    bundle: Path, *, pack: Path | None = None, progress: Progress | None = None
+) -> tuple[str, ...]:
+    """Take the bias away, so that the graphs of `bundle`, or a pack of that backbone, are those
+    from before. Returns the names of the variants whose TensorRT engine is gone.
 
     Raises:
         SpecError: the bundle has no bias.
@@ -129,13 +138,16 @@ def undo_calibration(bundle: Path, *, progress: Progress | None = None) -> tuple
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged.
     """
     progress = progress or Silent()
-    manifest = read_manifest(bundle)
+    manifest = read_task(bundle, pack)
     if manifest.calibration is None:
         raise SpecError(
-            f"{bundle} has no calibration to undo; `trimexport calibrate {bundle} --texts FILE` "
-            "would add one"
+            f"{pack or bundle} has no calibration to undo; `trimexport calibrate {bundle} --texts "
+            "FILE` would add one"
         )
-    check_bundle(bundle, manifest, progress)
+    check_task(bundle, manifest, pack, progress)
+    if pack is not None:
+        write_calibration(pack, manifest, None)
+        return ()
     _write(bundle, manifest, None, progress)
     return _dropped_engines(bundle, manifest, progress)
 
@@ -192,12 +204,16 @@ def _content_free(manifest: Manifest) -> tuple[Input, ...]:
 
 
 def _plain_logits(
-    bundle: Path, manifest: Manifest, texts: Sequence[Input], progress: Progress
+    bundle: Path,
+    pack: Path | None,
+    manifest: Manifest,
+    texts: Sequence[Input],
+    progress: Progress,
 ) -> tuple[Floats, str]:
     """The logits of texts without any bias, float64 [texts, labels], and the name of the variant
     that gave them."""
     parts = []
-    classifier = Classifier.load(bundle)
+    classifier = Classifier.load(bundle, task=pack)
     with progress.bar(f"reading {len(texts):,} texts", len(texts)) as tick:
         for start in range(0, len(texts), _CHUNK):
             parts.append(classifier.logits(texts[start : start + _CHUNK]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from trimexport.atomic import check_output, staged
-from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
+from trimexport.bundle.pack_file import check_pack_output
+from trimexport.bundle.rewrite import CARD, copy_file, rewrite, write_manifest
+from trimexport.bundle.tuned_pack import check_task, read_task, write_fitted
 from trimexport.bundle.written_head import Head, put_head
 from trimexport.evaluation.known_texts import (
     LEARNED,
@@ -25,7 +27,7 @@ from trimexport.evaluation.metrics import Scores
 from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts
-from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime import Manifest
 from trimexport_runtime.bundle import Fit, Variant
 from trimexport_runtime.choice import choose
 
@@ -45,14 +47,15 @@ FITTING = (
 @dataclass(frozen=True)
 class Fitted:
     """A new bundle with a fitted head: its directory and manifest, how the head compares, the
-    trials with draws, and notes on the texts. `on_test` says that it was scored on texts of a test,
-    not on examples."""
+    trials with draws, and notes on the texts; `report` is all that as JSON can hold it. `on_test`
+    says that it was scored on texts of a test, not on examples."""
 
     directory: Path
     manifest: Manifest
     compared: Compared
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
+    report: Mapping[str, Any]
     on_test: bool
 
 
@@ -66,18 +69,22 @@ def fit(
     shots: Sequence[int] = (),
     seeds: int = 5,
     force: bool = False,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Write the bundle `output`: `bundle` with a head that is fitted on examples.
+    """Write the bundle `output`: `bundle` with a head that is fitted on examples; or the pack
+    `output`, where a pack is given.
 
     Args:
-        output: the new bundle's directory; it appears whole or not at all.
+        bundle: where there is a pack, its backbone.
+        output: the new bundle's directory, or the new pack; it appears whole or not at all.
         examples: texts with labels, or a `.jsonl`, `.csv` or `.parquet` of them.
         test: the same, to score on; None scores by cross-validation, and draws on what they leave.
         columns: where the files have texts and labels; None takes `text` and `label`.
         shots: how many examples of each label to try, with `seeds` draws of each number. The bundle
             is fitted on all examples all the same, unless it is one number and one seed.
         force: replace a bundle that is there.
+        pack: the task whose head is fitted.
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
@@ -88,9 +95,12 @@ def fit(
     """
     require_libraries("fitting")
     progress = progress or Silent()
-    check_output(output, force)
-    manifest = read_manifest(bundle)
-    require_softmax(manifest, bundle, FITTING)
+    if pack is None:
+        check_output(output, force)
+    else:
+        check_pack_output(output, force)
+    manifest = read_task(bundle, pack)
+    require_softmax(manifest, pack or bundle, FITTING)
     labels, fields = manifest.label_names, manifest.prompt.places
     material = prepare(
         labelled_texts(examples, labels, columns, fields),
@@ -102,9 +112,9 @@ def fit(
         progress.say(f"note: {note}")
     if shots:
         require_shots(material, labels, shots)
-    check_bundle(bundle, manifest, progress)
+    check_task(bundle, manifest, pack, progress)
     variant = choose(manifest)
-    answers, rows = _read(bundle, manifest, variant, material, progress)
+    answers, rows = _read(bundle, pack, manifest, variant, material, progress)
     trials = _run_trials(answers, shots, seeds, progress) if shots else ()
     drawn = trials[0] if len(trials) == 1 else None
     if drawn is None:
@@ -113,13 +123,17 @@ def fit(
         head, compared = drawn.head, drawn.compared
     learned = material.examples if drawn is None else drawn.drawn
     record = _record(learned, head, drawn, variant, labels)
-    report = _report(bundle, output, record, compared, trials)
+    report = _report(pack or bundle, output, record, compared, trials)
+    if pack is not None:
+        changed = _refitted(manifest, record)
+        write_fitted(pack, output, changed, head.head)
+        return Fitted(output, changed, compared, trials, notes, report, on_test=test is not None)
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
         changed = _write(bundle, work, manifest, head.head, rows, record)
         _write_reports(work, report, curve(trials))
         write_learned(learned.texts, bundle / LEARNED, work / LEARNED)
         tick(1)
-    return Fitted(output, changed, compared, trials, notes, on_test=test is not None)
+    return Fitted(output, changed, compared, trials, notes, report, on_test=test is not None)
 
 
 def _shown(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
@@ -152,13 +166,18 @@ def _run_trials(
 
 
 def _read(
-    bundle: Path, manifest: Manifest, variant: Variant, material: Material, progress: Progress
+    bundle: Path,
+    pack: Path | None,
+    manifest: Manifest,
+    variant: Variant,
+    material: Material,
+    progress: Progress,
 ) -> tuple[Answers, int]:
     """Hidden states and logits of every text, and how many rows the graph computes for each."""
     test = () if material.test is None else material.test.texts
     count = len(material.examples.texts)
     texts = (*material.examples.texts, *test)
-    states = read_states(bundle, manifest, variant, texts, progress)
+    states = read_states(bundle, manifest, variant, texts, progress, pack)
     hidden, logits = states.hidden.astype(np.float64), states.logits.astype(np.float64)
     if manifest.calibration is not None:
         logits -= np.array(manifest.calibration.bias)
@@ -196,16 +215,21 @@ def _write(
 ) -> Manifest:
     """The bundle with the head, and without what was measured of the old one."""
     changed = rewrite(bundle, work, manifest, partial(put_head, head=head, rows=rows), copy_file)
-    changed = replace(
-        changed,
-        variants=tuple(replace(variant, parity=None) for variant in changed.variants),
+    changed = _refitted(changed, record)
+    (work / CARD).write_text(fitted_card(changed, record), encoding="utf-8")
+    write_manifest(changed, work)
+    return changed
+
+
+def _refitted(manifest: Manifest, record: Fit) -> Manifest:
+    """The manifest of what has a fitted head, without what was measured of the old one."""
+    return replace(
+        manifest,
+        variants=tuple(replace(variant, parity=None) for variant in manifest.variants),
         label_mass=None,
         calibration=None,
         fit=record,
     )
-    (work / CARD).write_text(fitted_card(changed, record), encoding="utf-8")
-    write_manifest(changed, work)
-    return changed
 
 
 def _write_reports(work: Path, report: dict[str, Any], points: Sequence[CurvePoint]) -> None:
