@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from trimexport.packs.pack import pack
 from trimexport_runtime import Backbone, Classifier
 from trimexport_runtime.inputs import Input
 from trimexport_runtime.pack import load_pack
+from trimexport_runtime.server.service import Service
+from trimexport_runtime.server.settings import Settings
 
 CLOSE = 1e-4
 ROWS = tuple(text for text in tiny.TEXTS if text)
@@ -66,6 +69,25 @@ def test_tasks_share_a_backbone() -> None:
     tasks = {name: backbone.task(tiny_pack(name)) for name in TASKS}
     for name, classifier in tasks.items():
         assert np.array_equal(classifier.logits(inputs(name)), logits(name, "fp32"))
+
+
+def test_mixed_traffic_in_int8_has_the_bits_that_each_task_gives_alone() -> None:
+    backbone = Backbone.load(tiny_backbone(), variant="int8", threads=1)
+    tasks = {task: backbone.task(tiny_pack(task)) for task in TASKS}
+    alone = {task: tasks[task].logits(inputs(task)) for task in TASKS}
+    service = Service(tasks, Settings(), unavailable={})
+
+    async def ask(task: str) -> Logits:
+        model, texts = service.model(task), inputs(task)
+        answers = (service.classify(model, [text], False, lambda future: None) for text in texts)
+        return np.concatenate([it.logits for it in await asyncio.gather(*answers)])
+
+    async def ask_all() -> list[Logits]:
+        return await asyncio.gather(*map(ask, TASKS))
+
+    for task, mixed in zip(TASKS, asyncio.run(ask_all()), strict=True):
+        np.testing.assert_array_equal(mixed, alone[task])
+    service.close()
 
 
 def test_one_prefix_token_less_is_seen(tmp_path: Path) -> None:
