@@ -94,6 +94,7 @@ def test_every_pack_is_served_by_its_name(
     assert states["cut"] == ("UNAVAILABLE", info["unavailable"]["cut"])
     _, index, _ = server.ask("POST", "/v2/repository/index", {"ready": True})
     assert [item["name"] for item in index] == ["mood", "spam", "topic"]
+    assert server.ask("POST", "/v2/repository/index", [1])[0] == 422
 
     for name in ("mood", "spam", "topic"):
         wanted = alone(backbone, packs / f"{name}.pack")

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from trimexport_runtime import __version__
 from trimexport_runtime.manifest import Field
 
-from . import plain, tei, v2
+from . import plain, repository, tei, v2
 from .exchange import Exchange
 from .openapi import description, page
 from .routes import Route
@@ -153,9 +153,9 @@ class Handlers:
 
     async def repository_index(self, request: Request) -> Response:
         """The models in the protocol's extension for repositories."""
-        ready = v2.only_ready(await self._exchange.body(request))
+        ready = repository.only_ready(await self._exchange.body(request))
         unavailable = self._service.unavailable or {}
-        return JSONResponse(v2.repository_index(self._service.models, unavailable, ready))
+        return JSONResponse(repository.index(self._service.models, unavailable, ready))
 
     async def model_metadata(self, request: Request) -> Response:
         """A model's metadata in the Open Inference Protocol."""

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,38 +53,6 @@ class Reply:
 def server_metadata(version: str) -> dict[str, Any]:
     """`GET /v2`."""
     return {"name": "trimexport", "version": version, "extensions": ["binary_tensor_data"]}
-
-
-def only_ready(body: bytes) -> bool:
-    """Whether a request for the index, whose body may be empty, asks for ready models alone.
-
-    Raises:
-        Refusal: it is not of this protocol.
-    """
-    asked = parse(body) if body else {}
-    if not isinstance(asked, dict):
-        raise Refusal("bad_input", f'the body is {shown(asked)}; it may be {{"ready": true}}')
-    return flag(asked, "ready")
-
-
-def repository_index(
-    models: Iterable[str], unavailable: Mapping[str, str], ready: bool
-) -> list[dict[str, str]]:
-    """`POST /v2/repository/index`: the models that are served, and, unless those that are `ready`
-    are asked for alone, the others with the reason why not. One may be both, where another pack of
-    its name could not be loaded.
-
-    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
-    """
-    served = [
-        {"name": it, "version": "1", "state": "READY", "reason": unavailable.get(it, "")}
-        for it in models
-    ]
-    others = [] if ready else sorted(unavailable.keys() - set(models))
-    return served + [
-        {"name": it, "version": "1", "state": "UNAVAILABLE", "reason": unavailable[it]}
-        for it in others
-    ]
 
 
 def model_metadata(model: Model) -> dict[str, Any]:
