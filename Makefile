@@ -1,4 +1,5 @@
-# make demo     build two classifiers from the checkpoint that ships, run them, prove them
+# make demo     build two classifiers from the checkpoint that ships, run them, prove them; then a
+#               backbone and packs of the same two tasks, which one server answers
 # make test     run the tests
 # make real     fetch Gemma 3 270M, build two classifiers from it, run them, prove and measure them
 # make test-real  run the tests that need real models, which it fetches
@@ -24,7 +25,7 @@ OLDEST := $(VENV)/transformers-oldest
 VOCABULARIES := $(VENV)/vocabularies
 WHEELS := $(VENV)/wheels
 CLIENTS := $(VENV)/clients
-DEMO := build/sentiment build/topics
+DEMO := build/sentiment build/topics build/backbone build/tasks
 REAL := build/sst2-gemma3-270m build/agnews-gemma3-270m build/agnews-fitted
 
 .PHONY: demo test real test-real check docs clean
@@ -42,6 +43,13 @@ demo: $(READY)
 	$(BIN)/trimexport-run classify build/sentiment --file docs/examples/reviews.csv --json
 	$(BIN)/trimexport verify build/sentiment --texts docs/examples/reviews.csv
 	$(BIN)/trimexport-run info build/sentiment --check
+	$(BIN)/trimexport build --backbone --precision int8 -o build/backbone --force
+	$(BIN)/trimexport pack --backbone build/backbone --labels positive,negative \
+	  -o build/tasks/sentiment.pack --force
+	$(BIN)/trimexport pack --backbone build/backbone --labels World,Sports,Business,Sci/Tech \
+	  -o build/tasks/topics.pack --force
+	$(BIN)/python docs/examples/serve_packs.py build/backbone build/tasks \
+	  "Shares fell after the bank reported a loss for the third quarter"
 
 # Each of the workers has a core: threads of PyTorch beyond that wait for each other.
 test: $(READY) $(OLDEST)/ready $(VOCABULARIES)/ready $(CLIENTS)/ready \

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate
     from .evaluation.run import Evaluated
     from .model.head import TrimmedHead, trim_head
+    from .packs.backbone import build_backbone
+    from .packs.pack import Packed, pack
+    from .packs.whole_bundle import Whole, bundle_of
     from .parity.report import ParityReport
     from .pipeline import Built, PartialBuildError, build
     from .planning import plan
@@ -48,6 +51,11 @@ _LAZY = {
     "PartialBuildError": ".pipeline",
     "build": ".pipeline",
     "plan": ".planning",
+    "build_backbone": ".packs.backbone",
+    "Packed": ".packs.pack",
+    "pack": ".packs.pack",
+    "Whole": ".packs.whole_bundle",
+    "bundle_of": ".packs.whole_bundle",
     "TrimmedHead": ".model.head",
     "trim_head": ".model.head",
     "ParityReport": ".parity.report",
@@ -77,6 +85,7 @@ __all__ = [
     "Fitted",
     "HubError",
     "OutputError",
+    "Packed",
     "ParityError",
     "ParityReport",
     "PartialBuildError",
@@ -87,11 +96,15 @@ __all__ = [
     "TrimexportError",
     "TrimmedHead",
     "UnsupportedError",
+    "Whole",
     "__version__",
     "build",
+    "build_backbone",
+    "bundle_of",
     "calibrate",
     "evaluate",
     "fit",
+    "pack",
     "plan",
     "read_recipe",
     "suggest",

@@ -15,6 +15,9 @@ from trimexport_runtime.interruption import signals_held, uninterrupted
 
 from .errors import CheckpointError, OutputError
 
+MANIFESTS = ("trimexport.json", "backbone.json")
+"""A directory with one of them is a bundle or a backbone, which may be replaced."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ELSEWHERE = "give another directory with -o"
 
@@ -33,9 +36,8 @@ def check_output(output: Path, force: bool) -> None:
         raise OutputError(
             f"{output} exists; give --force to replace it, or another directory with -o"
         )
-    if not output.is_dir() or (
-        any(output.iterdir()) and not (output / "trimexport.json").is_file()
-    ):
+    known = any((output / name).is_file() for name in MANIFESTS)
+    if not output.is_dir() or (any(output.iterdir()) and not known):
         raise OutputError(
             f"{output} exists and is not a bundle, so --force does not replace it; "
             "remove it yourself or give another directory with -o"

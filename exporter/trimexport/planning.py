@@ -206,7 +206,13 @@ def set_up(spec: BuildSpec) -> Setting:
     Raises:
         SpecError, CheckpointError: as `plan`.
     """
-    written = parse_template(chosen_prompt(spec, locate_config(spec.model, spec.revision)))
+    return set_up_prompt(
+        spec, parse_template(chosen_prompt(spec, locate_config(spec.model, spec.revision)))
+    )
+
+
+def set_up_prompt(spec: BuildSpec, written: PromptTemplate) -> Setting:
+    """`set_up` with this prompt, whatever the spec's is."""
     template = replace(written, lead=spec.label_lead)
     check_fields(template, spec)
     shots = choose_shots(spec)

@@ -6,6 +6,7 @@ classifier = Classifier.load("build/sentiment")
 print(classifier.classify(["a gorgeous, witty, seductive movie"])[0].label)
 """
 
+from .backbone import Backbone
 from .bundle import FORMAT_VERSION, Manifest, read_manifest
 from .classifier import Classifier
 from .errors import (
@@ -13,6 +14,7 @@ from .errors import (
     BundleError,
     InputError,
     IntegrityError,
+    PackError,
     TrimexportRuntimeError,
     VersionError,
 )
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORMAT_VERSION",
+    "Backbone",
     "BackendError",
     "BundleError",
     "Classifier",
@@ -31,6 +34,7 @@ __all__ = [
     "InputError",
     "IntegrityError",
     "Manifest",
+    "PackError",
     "Prediction",
     "TrimexportRuntimeError",
     "VersionError",

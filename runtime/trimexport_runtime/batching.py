@@ -58,8 +58,10 @@ def windows(
         yield window
 
 
-def token_budget(variant_bytes: int) -> int:
-    """The budget with the best throughput on a CPU for a variant of so many bytes."""
+def token_budget(variant_bytes: int, on_cpu: bool = True) -> int:
+    """The budget with the best throughput on a CPU, or a GPU, for a variant of so many bytes."""
+    if not on_cpu:
+        return GPU_TOKEN_BUDGET
     return LARGE_TOKEN_BUDGET if variant_bytes >= LARGE_BYTES else TOKEN_BUDGET
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ._manifest_json import read
+from .backbone_manifest import is_backbone
 from .errors import BundleError, VersionError
 from .labels import Calibration, Fit, Label, Question
 from .manifest import (
@@ -45,6 +46,7 @@ __all__ = [
     "LOG_ODDS",
     "MANIFEST",
     "OUTPUT",
+    "PACK_SUFFIX",
     "SOFTMAX",
     "BundleFile",
     "Calibration",
@@ -62,13 +64,16 @@ __all__ = [
     "TakenOver",
     "TextLimit",
     "Variant",
+    "check_format",
     "format_for",
+    "manifest_of",
     "read_manifest",
     "to_json",
 ]
 
 FORMAT_VERSION = 3
 MANIFEST = "trimexport.json"
+PACK_SUFFIX = ".pack"
 
 
 def format_for(prompt: Prompt, score: Score, questions: Sequence[Question] = ()) -> int:
@@ -95,35 +100,74 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST
     raw = _document(bundle, path)
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if type(version) is not int:  # a bool is an instance of int
-        raise BundleError(
-            f"{path} has no format_version, so it is not a trimexport manifest; "
-            "give the directory that `trimexport build -o` wrote"
-        )
-    if version > FORMAT_VERSION:
-        raise VersionError(
-            f"{path} has format_version {version}, this runtime reads up to {FORMAT_VERSION}; "
-            "upgrade with `pip install -U trimexport-runtime`"
-        )
+    check_format(raw, path, FORMAT_VERSION, "give the directory that `trimexport build -o` wrote")
     try:
-        manifest: Manifest = read(Manifest, raw)
-        _check(manifest)
+        return manifest_of(raw)
     except ValueError as error:
         raise BundleError(f"{path} is damaged ({error}); build the bundle again") from None
+
+
+def manifest_of(raw: Any) -> Manifest:
+    """The manifest that a JSON value is, as `json.loads` gave it.
+
+    Raises:
+        ValueError: a value is missing, of another type, not allowed, or contradicts another.
+    """
+    manifest: Manifest = read(Manifest, raw)
+    _check(manifest)
     return manifest
+
+
+def check_format(
+    raw: Any, path: Path, newest: int, hint: str, kind: type[BundleError] = BundleError
+) -> None:
+    """Refuse a JSON value that says no `format_version`, or one after `newest`.
+
+    Args:
+        hint: what to do about a value that says none.
+        kind: the error that is raised of it.
+
+    Raises:
+        BundleError: it says none.
+        VersionError: it is newer than this runtime.
+    """
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if type(version) is not int:  # a bool is an instance of int
+        raise kind(f"{path} has no format_version, so it is not a trimexport manifest; {hint}")
+    if version > newest:
+        raise VersionError(
+            f"{path} has format_version {version}, this runtime reads up to {newest}; "
+            "upgrade with `pip install -U trimexport-runtime`"
+        )
 
 
 def _document(bundle: Path, path: Path) -> Any:
     """The JSON value of the file `path` in `bundle`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        what = "is not a bundle: it has no " + MANIFEST if bundle.is_dir() else "does not exist"
-        hint = "give the directory that `trimexport build -o` wrote"
-        raise BundleError(f"{bundle} {what}; {hint}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_bundle(bundle) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}; build the bundle again") from None
+
+
+def _no_bundle(path: Path) -> BundleError:
+    """What to say of a path where no bundle is: what it is, and what to give."""
+    if is_backbone(path):
+        return BundleError(
+            f"{path} is a backbone, which answers nothing without a task; give --task FILE (to "
+            'serve, --packs DIRECTORY), or Classifier.load(backbone, task="FILE.pack")'
+        )
+    if path.suffix == PACK_SUFFIX and path.is_file():
+        return BundleError(
+            f"{path} is a task pack, which runs on its backbone; give that directory, and the pack "
+            "with --task"
+        )
+    if path.is_dir():
+        what = f"is not a bundle: it has no {MANIFEST}"
+    else:
+        what = "is a file, and a bundle is a directory" if path.exists() else "does not exist"
+    return BundleError(f"{path} {what}; give the directory that `trimexport build -o` wrote")
 
 
 def _check(manifest: Manifest) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .backbone_manifest import BackboneManifest
 from .backends import DEFAULT, PROVIDERS
 from .bundle import Manifest, Variant
 from .errors import BackendError
+from .manifest import variant_of
 
 FASTEST_FIRST: Mapping[str, tuple[str, ...]] = {
     DEFAULT: ("int8", "int4", "fp32", "fp16"),
@@ -18,25 +20,28 @@ FASTEST_FIRST: Mapping[str, tuple[str, ...]] = {
 int4 reads the fewest bytes, and most compute fp16 in float32."""
 
 
-def choose(manifest: Manifest, name: str | None = None, backend: str = DEFAULT) -> Variant:
+def choose(
+    manifest: Manifest | BackboneManifest, name: str | None = None, backend: str = DEFAULT
+) -> Variant:
     """The variant called `name`; without a name the fastest of those that can run on `backend`.
 
     Raises:
-        BundleError: the bundle holds no such variant.
+        BundleError: the bundle, or the backbone, holds no such variant.
         BackendError: there is no such backend, or the variant, or every variant, cannot run on it.
     """
     if backend not in PROVIDERS:
         raise BackendError(f'there is no backend "{backend}"; use one of: {", ".join(PROVIDERS)}')
     runnable = [variant for variant in manifest.variants if runs(variant, backend)]
+    whose = "bundle" if isinstance(manifest, Manifest) else "backbone"
     if name is not None:
-        variant = manifest.variant(name)
+        variant = variant_of(manifest.variants, name, whose)
         if variant not in runnable:
             raise BackendError(f"{_needs(variant, backend)}; {_remedy(runnable, backend)}")
         return variant
     if not runnable:
         names = ", ".join(variant.name for variant in manifest.variants)
         raise BackendError(
-            f"the bundle's variants ({names}) do not run on {PROVIDERS[backend]}; "
+            f"the {whose}'s variants ({names}) do not run on {PROVIDERS[backend]}; "
             + _remedy(runnable, backend)
         )
     order = FASTEST_FIRST[backend]

@@ -52,8 +52,9 @@ class Classifier:
         token_budget: int | None = None,
         backend: str = DEFAULT,
         spin: bool = True,
+        task: str | os.PathLike[str] | None = None,
     ) -> Classifier:
-        """Load a bundle.
+        """Load a bundle, or a backbone with a task; `Backbone.load` is for several tasks.
 
         Every file is checked for presence and size; `check_files` also compares hashes.
 
@@ -67,13 +68,27 @@ class Classifier:
                 `onnxruntime-tensorrt`, or `tensorrt` with an engine. No other stands in for it.
             spin: whether ONNX Runtime's threads wait for each other at full speed. Without it a
                 text alone takes up to a third longer, and other work on the cores less.
+            task: the file of a task pack, where `directory` is a backbone.
 
         Raises:
-            BundleError: no bundle there, no such variant, or files that cannot be read.
+            BundleError: no bundle there, no such variant, or files that cannot be read; PackError
+                where it is the pack that cannot be read, or is another backbone's.
             IntegrityError: a file is missing or truncated.
             VersionError: the bundle needs a newer runtime.
             BackendError: the backend is not here, or the variant cannot run on it.
         """
+        if task is not None:
+            from .backbone import Backbone  # which imports this module
+
+            backbone = Backbone.load(
+                directory,
+                variant=variant,
+                threads=threads,
+                token_budget=token_budget,
+                backend=backend,
+                spin=spin,
+            )
+            return backbone.task(task)
         bundle = Path(directory)
         manifest = read_manifest(bundle)
         chosen = choose(manifest, variant, backend)

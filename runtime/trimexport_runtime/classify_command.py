@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from .bundle import read_manifest
+from .backbone import manifest_of_either
 from .classifier import Classifier
 from .files import BadLine, Line
 from .options import answers_texts
@@ -85,6 +85,7 @@ def classify(
     file: Path | None,
     column: str | None,
     columns: dict[str, str],
+    task: Path | None,
     as_json: bool,
     variant: str | None,
     backend: str,
@@ -120,6 +121,7 @@ def classify(
       trimexport-run classify build/sentiment --file reviews/ -o labels.parquet --resume
       trimexport-run classify build/relevance --pair "who wrote it" "It was written by Ann."
       trimexport-run classify build/relevance --file pairs.csv --columns query=q,document=passage
+      trimexport-run classify build/backbone --task tasks/spam.pack "you won a prize"
     """
     given = Given(texts, pair, file, column, columns)
     if output is None:
@@ -127,9 +129,9 @@ def classify(
             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} is about --output; give -o too.")
         check_given(given)
-        lines = records(given, read_manifest(bundle).prompt.places)
+        lines = records(given, manifest_of_either(bundle, task).prompt.places)
         prepare_stdout(as_json)
-        classifier = load(bundle, variant, backend, threads)
+        classifier = load(bundle, task, variant, backend, threads)
         _print(classifier, lines, as_json, numbered=file is not None or texts == ("-",))
         return
     if file is None or texts or pair:
@@ -145,6 +147,7 @@ def classify(
             bundle,
             file,
             output,
+            task,
             column,
             columns,
             variant,

@@ -15,11 +15,16 @@ from typing import Any
 import click
 
 from . import __version__
+from .backbone import task_pack
+from .backbone_info import backbone_json, backbone_text, task_json, task_text
+from .backbone_manifest import is_backbone, read_backbone_manifest
 from .bundle import read_manifest
 from .classify_command import classify
 from .errors import BundleError, TrimexportRuntimeError
 from .explain_command import explain_text
 from .integrity import check_engine, check_files
+from .options import TASK
+from .pack import check_pack
 from .progress import Progress, discard_stdout, prepare_stdout
 from .render import info_json, info_text
 from .rerank_command import rerank
@@ -58,15 +63,21 @@ def main() -> None:
 
 @main.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@TASK
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--check", is_flag=True, help="Compare the SHA-256 of every file.")
-def info(bundle: Path, as_json: bool, check: bool) -> None:
-    """Show a bundle's labels, prompt, source and variants, and what would run it here.
+def info(bundle: Path, task: Path | None, as_json: bool, check: bool) -> None:
+    """Show a bundle's labels, prompt, source and variants, and what would run it here; or those of
+    a task on a backbone, or what a backbone is.
 
     \b
     Example:
       trimexport-run info build/sentiment --check
+      trimexport-run info build/backbone --task tasks/spam.pack
     """
+    if task is not None or is_backbone(bundle):
+        _backbone_info(bundle, task, as_json, check)
+        return
     manifest = read_manifest(bundle)
     if check:
         total = sum(entry.bytes for entry in manifest.files)
@@ -81,6 +92,25 @@ def info(bundle: Path, as_json: bool, check: bool) -> None:
         click.echo(info_json(bundle, manifest, checked=check))
     else:
         click.echo(info_text(bundle, manifest, checked=check))
+
+
+def _backbone_info(directory: Path, task: Path | None, as_json: bool, check: bool) -> None:
+    """Show a backbone, or a task on it."""
+    manifest = read_backbone_manifest(directory)
+    pack = None if task is None else task_pack(task, directory)
+    if check:
+        total = sum(entry.bytes for entry in manifest.files)
+        with Progress("checking files:", total) as progress:
+            check_files(directory, manifest, hashes=True, advance=progress.advance)
+        if task is not None:
+            check_pack(task)
+    prepare_stdout(as_json)
+    if pack is None:
+        show = backbone_json if as_json else backbone_text
+        click.echo(show(directory, manifest, checked=check))
+    else:
+        tell = task_json if as_json else task_text
+        click.echo(tell(directory, manifest, pack, checked=check))
 
 
 @main.command()

@@ -3,6 +3,7 @@
     TrimexportRuntimeError
     |- BundleError            the bundle cannot be read or is not what it says it is
     |  |- IntegrityError      a file is missing, truncated or altered
+    |  |- PackError           a task pack is damaged, or another backbone's
     |  '- VersionError        the bundle's format is newer than this runtime
     |- InputError             a text, or the file of texts, cannot be classified
     |  |- ColumnError         a file has no such column of texts
@@ -26,6 +27,10 @@ class BundleError(TrimexportRuntimeError):
 
 class IntegrityError(BundleError):
     """A file of the bundle is missing, truncated or altered."""
+
+
+class PackError(BundleError):
+    """A task pack cannot be read, or is of another backbone."""
 
 
 class VersionError(BundleError):

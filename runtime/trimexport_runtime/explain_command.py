@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from .backbone import manifest_of_either
 from .backends import DEFAULT
-from .bundle import read_manifest
 from .explain import Explanation, Part, explain
+from .options import TASK
 from .progress import prepare_stdout
 from .questions import view_of
 from .records import Given, command_line, load
@@ -33,6 +34,7 @@ STRONG = 0.25  # log-odds from which on a word is coloured
 )
 @click.option("--field", help="The field whose words are left out.  [default: the one that is cut]")
 @click.option("--question", help="The question whose answer is explained, where there are several.")
+@TASK
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--variant", help="Which variant of the bundle to run.  [default: the fastest]")
 def explain_text(
@@ -41,6 +43,7 @@ def explain_text(
     pair: tuple[str, str] | None,
     field: str | None,
     question: str | None,
+    task: Path | None,
     as_json: bool,
     variant: str | None,
 ) -> None:
@@ -59,11 +62,11 @@ def explain_text(
     given = Given(() if text is None else (text,), () if pair is None else (pair,))
     if bool(given.texts) == bool(given.pairs):
         raise click.UsageError("Give a TEXT or --pair TEXT TEXT, one of them.")
-    manifest = read_manifest(bundle)
+    manifest = manifest_of_either(bundle, task)
     view, _ = view_of(manifest, question)
     (record,) = command_line(given, manifest.prompt.places)
     prepare_stdout(as_json)
-    classifier = load(bundle, variant, DEFAULT, None)
+    classifier = load(bundle, task, variant, DEFAULT, None)
     explanation = explain(classifier, record.text, field, question)
     if as_json:
         value = {

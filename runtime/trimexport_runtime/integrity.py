@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from .backbone_manifest import BackboneManifest
 from .bundle import Engine, Manifest
 from .errors import IntegrityError
 
@@ -14,12 +15,13 @@ _BLOCK = 1 << 20  # bytes hashed at a time
 
 def check_files(
     bundle: Path,
-    manifest: Manifest,
+    manifest: Manifest | BackboneManifest,
     *,
     hashes: bool,
     advance: Callable[[int], None] | None = None,
 ) -> None:
-    """Compare the bundle's files with the manifest: presence and size, and with `hashes` content.
+    """Compare the files of a bundle or a backbone with its manifest: presence and size, and with
+    `hashes` content.
 
     Args:
         advance: called while hashing, with the number of bytes hashed since the last call.

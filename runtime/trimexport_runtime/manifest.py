@@ -6,7 +6,7 @@ may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import BundleError
@@ -201,6 +201,19 @@ class Variant:
     taken_over: TakenOver | None = None
 
 
+def variant_of(variants: Sequence[Variant], name: str, whose: str = "bundle") -> Variant:
+    """The variant called `name` of a bundle, or of what else messages are to call it.
+
+    Raises:
+        BundleError: there is no such variant.
+    """
+    for variant in variants:
+        if variant.name == name:
+            return variant
+    names = ", ".join(variant.name for variant in variants)
+    raise BundleError(f'the {whose} has no variant "{name}"; it has: {names}')
+
+
 @dataclass(frozen=True)
 class Manifest:
     """`trimexport.json` as a value.
@@ -247,10 +260,4 @@ class Manifest:
         Raises:
             BundleError: the bundle holds no such variant.
         """
-        if name is None:
-            return self.variants[0]
-        for variant in self.variants:
-            if variant.name == name:
-                return variant
-        names = ", ".join(variant.name for variant in self.variants)
-        raise BundleError(f'the bundle has no variant "{name}"; it has: {names}')
+        return self.variants[0] if name is None else variant_of(self.variants, name)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from .backends import DEFAULT, PROVIDERS
 
+TASK = click.option(
+    "--task",
+    type=click.Path(path_type=Path),
+    help="The file of a task pack, where BUNDLE is a backbone.",
+)
 _ANSWERING = (
+    TASK,
     click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line."),
     click.option(
         "--variant", help="Which variant of the bundle to run.  [default: the backend's fastest]"

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 import click
 
+from .backbone import manifest_of_either
 from .batching import windows
-from .bundle import Field, read_manifest
+from .bundle import Field
 from .choice import choose
 from .classifier import Classifier
 from .columns import Column, as_record, columns_for
@@ -130,12 +131,14 @@ def _stdin(stream: BinaryIO, columns: Sequence[Column]) -> Iterator[Line | BadLi
         ) from None
 
 
-def load(bundle: Path, variant: str | None, backend: str, threads: int | None) -> Classifier:
+def load(
+    bundle: Path, task: Path | None, variant: str | None, backend: str, threads: int | None
+) -> Classifier:
     """`Classifier.load`, which is announced where the variant is large."""
     with Progress("loading the model") as progress:
-        if choose(read_manifest(bundle), variant, backend).bytes > _LARGE:
+        if choose(manifest_of_either(bundle, task), variant, backend).bytes > _LARGE:
             progress.show()
-        return Classifier.load(bundle, variant=variant, backend=backend, threads=threads)
+        return Classifier.load(bundle, variant=variant, backend=backend, threads=threads, task=task)
 
 
 def answers(classifier: Classifier, records: Iterator[Line | BadLine]) -> Iterator[Answer]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .backbone_manifest import BackboneManifest
 from .bundle import INDEPENDENT, SOFTMAX, Manifest, Score, Variant
 from .classifier import Classifier
 from .columns import Record
@@ -272,7 +273,7 @@ def _backend(availability: Mapping[str, str | None]) -> str:
     return f"{text}: would run {availability['variant']}"
 
 
-def _runtime(bundle: Path, manifest: Manifest) -> dict[str, Any]:
+def _runtime(bundle: Path, manifest: Manifest | BackboneManifest) -> dict[str, Any]:
     """What could run a bundle here. `provider` is what runs it where no backend is named."""
     from .backends import CPU_PROVIDER
     from .backends.availability import describe_backends

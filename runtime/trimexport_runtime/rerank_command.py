@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from .bundle import Field, Manifest, read_manifest
+from .backbone import manifest_of_either
+from .bundle import Field, Manifest
 from .classifier import Classifier
 from .files import BadLine, Line
 from .inputs import required
@@ -46,6 +47,7 @@ def rerank(
     column: str | None,
     top: int | None,
     instruction: str | None,
+    task: Path | None,
     as_json: bool,
     variant: str | None,
     backend: str,
@@ -66,11 +68,11 @@ def rerank(
       trimexport-run rerank build/relevance "who wrote it" "It was written by Ann." "It is old."
     """
     given = _given(passages, file, column)
-    manifest = read_manifest(bundle)
+    manifest = manifest_of_either(bundle, task)
     check_ranks(manifest)
     lines = _pairs(manifest, query, instruction, records(given, _PASSAGES))
     prepare_stdout(as_json)
-    classifier = load(bundle, variant, backend, threads)
+    classifier = load(bundle, task, variant, backend, threads)
     numbered = file is not None or passages == ("-",)
     _print(classifier, lines, top, as_json=as_json, numbered=numbered)
 

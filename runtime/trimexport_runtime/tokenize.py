@@ -4,7 +4,7 @@ fields of its prompt, and its limit."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -61,6 +61,54 @@ def _tokens_known(path: Path) -> int | None:
     return rows
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, and how many tokens the model has a row for, if that is known. The encoders of
+    several prompts may share it."""
+
+    tokenizer: Tokenizer
+    known: int | None
+
+    @classmethod
+    def load(cls, directory: Path) -> Vocabulary:
+        """Read `tokenizer.json` of a bundle or a backbone, and from its `config.json` how many
+        tokens the model knows.
+
+        Raises:
+            BundleError: the tokenizer is missing, or one of the two cannot be read.
+        """
+        path = directory / TOKENIZER
+        try:
+            with panics_caught():
+                tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(
+                f"{path} cannot be read as a tokenizer ({error}); "
+                "copy the bundle again or upgrade `tokenizers`"
+            ) from None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # "<eos>" in a text is these five characters
+        return cls(tokenizer, _tokens_known(directory / CONFIG))
+
+    @cached_property
+    def reach(self) -> Reach:
+        """How far the tokens reach, which takes a moment to find."""
+        return reach_of(self.tokenizer)
+
+    def encoder(self, manifest: Manifest) -> TextEncoder:
+        """The encoder of texts for the prompt of a manifest."""
+        prompt = manifest.prompt
+        return TextEncoder(
+            self.tokenizer,
+            manifest.text_limit,
+            allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids or manifest.questions),
+            known=self.known,
+            fields=prompt.places,
+            reach=lambda: self.reach,
+        )
+
+
 class TextEncoder:
     """Tokenises texts for one bundle. It never changes once made, so threads may share it.
 
@@ -77,17 +125,20 @@ class TextEncoder:
         allow_empty: bool,
         known: int | None = None,
         fields: tuple[Field, ...] = (Field("text"),),
+        reach: Callable[[], Reach] | None = None,
     ) -> None:
         """Args:
         allow_empty: take a row without tokens, because there are some around it.
         known: how many tokens the model's embedding has a row for, if that is known.
         fields: the prompt's.
+        reach: gives the tokenizer's where that is shared.
         """
         self._tokenizer = tokenizer
         self._limit = limit
         self._allow_empty = allow_empty
         self._known = known
         self._fields = fields
+        self._find_reach = reach or partial(reach_of, tokenizer)
         self._cut = fields[-1].name if limit.field is None else limit.field
 
     @classmethod
@@ -98,26 +149,7 @@ class TextEncoder:
         Raises:
             BundleError: the tokenizer is missing, or one of the two cannot be read.
         """
-        path = bundle / TOKENIZER
-        try:
-            with panics_caught():
-                tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(
-                f"{path} cannot be read as a tokenizer ({error}); "
-                "copy the bundle again or upgrade `tokenizers`"
-            ) from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True  # "<eos>" in a text is these five characters
-        prompt = manifest.prompt
-        return cls(
-            tokenizer,
-            manifest.text_limit,
-            allow_empty=bool(prompt.prefix_ids or prompt.suffix_ids or manifest.questions),
-            known=_tokens_known(bundle / CONFIG),
-            fields=prompt.places,
-        )
+        return Vocabulary.load(bundle).encoder(manifest)
 
     @cached_property
     def most_characters(self) -> int:
@@ -208,7 +240,7 @@ class TextEncoder:
 
     @cached_property
     def _reach(self) -> Reach:
-        return reach_of(self._tokenizer)
+        return self._find_reach()
 
     def _ids(self, text: str, *, aside: bool, bounded: bool) -> list[int]:
         if bounded and len(text) > self.most_characters:

@@ -24,7 +24,7 @@ FLOORS = (
     ("quantize", "tensorrt"),
     ("bundle",),
     ("parity",),
-    ("bench", "inspection", "pipeline", "suggestion", "tuning", "verification"),
+    ("bench", "inspection", "packs", "pipeline", "suggestion", "tuning", "verification"),
     ("cli",),
 )
 """A file imports from floors before its own, and from its own folder. docs/architecture.md draws

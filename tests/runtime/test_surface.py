@@ -12,6 +12,7 @@ import trimexport_runtime
 
 def test_the_public_surface() -> None:
     assert sorted(trimexport_runtime.__all__) == [
+        "Backbone",
         "BackendError",
         "BundleError",
         "Classifier",
@@ -20,6 +21,7 @@ def test_the_public_surface() -> None:
         "InputError",
         "IntegrityError",
         "Manifest",
+        "PackError",
         "Prediction",
         "TrimexportRuntimeError",
         "VersionError",
@@ -48,6 +50,7 @@ def test_the_public_surface() -> None:
 def test_the_error_tree() -> None:
     tree = trimexport_runtime
     assert issubclass(tree.IntegrityError, tree.BundleError)
+    assert issubclass(tree.PackError, tree.BundleError)
     assert issubclass(tree.VersionError, tree.BundleError)
     for kind in (tree.BundleError, tree.InputError, tree.BackendError):
         assert issubclass(kind, tree.TrimexportRuntimeError)

@@ -82,7 +82,7 @@ def serving(folder: Path) -> Iterator[Serve]:
             time.sleep(0.02)
         assert lines[0].startswith("{"), lines
         line = json.loads(lines[0])
-        return Server(process, log, line["port"], line["serving"][0])
+        return Server(process, log, line["port"], next(iter(line["serving"]), ""))
 
     try:
         yield start

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from trimexport.quantize.calibration import Calibration
 from trimexport_runtime.batching import TOKEN_BUDGET, batches, rows_within
 
-from .part_by_part import cut, feed_of, run_by_parts
+from .part_by_part import Feed, cut, feed_of, run_by_parts
 from .written_graph import load_graph
 from .written_head import add_to_hidden, hidden_name
 
@@ -71,20 +71,34 @@ def correct(
     Raises:
         ExportError: the graph has no head.
     """
-    found = _states(graph, precision, expected)
-    progress(len(expected.texts))
     model = load_graph(graph)
-    add_to_hidden(model, (expected.hidden - found).mean(axis=0, dtype=np.float64))
+    add_to_hidden(model, mean_error(graph, precision, expected, hidden_name(model)))
+    progress(len(expected.texts))
     graph.write_bytes(model.SerializeToString())
 
 
-def _states(graph: Path, precision: str, expected: Expected) -> Floats:
+def mean_error(
+    graph: Path, precision: str, expected: Expected, hidden: str, task: Feed | None = None
+) -> npt.NDArray[np.float64]:
+    """What a written graph's hidden states lack on average, float64 [rows, hidden].
+
+    Args:
+        hidden: the value that holds them.
+        task: further inputs of a graph without a task.
+    """
+    lacked: npt.NDArray[np.float64] = (
+        expected.hidden - _states(graph, precision, expected, hidden, task or {})
+    ).mean(axis=0, dtype=np.float64)
+    return lacked
+
+
+def _states(graph: Path, precision: str, expected: Expected, hidden: str, task: Feed) -> Floats:
     """What the graph's head reads, float32 [texts, rows, hidden]."""
     texts, rows = expected.texts, expected.hidden.shape[1]
     groups = batches([len(ids) for ids in texts], rows_within(TOKEN_BUDGET))
-    pieces = cut(graph, precision, hidden_name(load_graph(graph)))
+    pieces = cut(graph, precision, hidden)
     found = np.empty_like(expected.hidden)
-    feeds = [feed_of([texts[place] for place in group]) for group in groups]
+    feeds = [{**feed_of([texts[place] for place in group]), **task} for group in groups]
     for group, states in zip(groups, run_by_parts(pieces, feeds), strict=True):
         # A head with one row for each text has copies of it.
         found[group] = states.reshape(len(group), -1, states.shape[-1])[:, :rows]

@@ -13,11 +13,10 @@ from typing import Any
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from trimexport.planning import Plan
-from trimexport.prompt.tokenizer import tokenizer_config
+from trimexport.prompt.tokenizer import text_tokenizer, tokenizer_config
 from trimexport.prompt.tokenizer_choice import tokenizer_sha256
 from trimexport.prompt.verbalizer import Verbalizer
 from trimexport.records import text_sha256
-from trimexport.source.checkpoint import Checkpoint
 from trimexport_runtime.bundle import (
     INDEPENDENT,
     MANIFEST,
@@ -46,20 +45,13 @@ _JAVASCRIPT = "transformers.js_config"
 
 def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -> None:
     """Write the files that clients of ordinary sequence classifiers read: tokenizer and config."""
-    labels = planned.labels[: planned.outputs]
-    source = planned.checkpoint.config
-    # GPT-2 calls its context n_positions
-    context = {source.attribute_map.get(_CONTEXT, _CONTEXT), _CONTEXT}
-    config = {
-        **source.to_diff_dict(),
-        "architectures": [_classifier_architecture(planned.checkpoint)],
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-        **_problem(planned.score),
-        **dict.fromkeys(context, planned.limit),
-        "pad_token_id": planned.tokenizer.pad_token_id,
-        _JAVASCRIPT: _transformers_js_config(variants),
-    }
+    config = classifier_config(
+        _model_config(planned, planned.limit),
+        planned.checkpoint.architecture,
+        planned.labels[: planned.outputs],
+        planned.score,
+        variants,
+    )
     files = {
         CONFIG: config,
         "tokenizer.json": planned.text_tokenizer,
@@ -67,8 +59,89 @@ def write_client_files(planned: Plan, variants: Sequence[Variant], work: Path) -
             planned.tokenizer, planned.limit, planned.text_limit.truncate
         ),
     }
+    _write_files(files, work)
+
+
+def _write_files(files: Mapping[str, Any], work: Path) -> None:
     for name, value in files.items():
         _write_json(work / name, value, indent=None if name == "tokenizer.json" else 2)
+
+
+def classifier_config(
+    model: Mapping[str, Any],
+    architecture: str,
+    labels: Sequence[str],
+    score: Score,
+    variants: Sequence[Variant],
+) -> dict[str, Any]:
+    """A model's configuration as that of a classifier with these labels, one for each logit."""
+    return {
+        **model,
+        "architectures": [_classifier_architecture(architecture, model["model_type"])],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        **_problem(score),
+        _JAVASCRIPT: _transformers_js_config(variants),
+    }
+
+
+def turn_into_bundle(manifest: Manifest, tokenizer: Mapping[str, Any], work: Path) -> None:
+    """Change a backbone's files in `work` to those of a bundle with this manifest.
+
+    Args:
+        tokenizer: the keys of tokenizer.json that are others than the backbone's.
+    """
+    old = {name: json.loads((work / name).read_text(encoding="utf-8")) for name in _CLIENT_FILES}
+    limit = manifest.text_limit
+    model = dict(old[CONFIG])
+    context = [key for key in ("n_positions", _CONTEXT) if key in model]
+    config = classifier_config(
+        {**model, **dict.fromkeys(context, limit.tokens)},
+        manifest.source.architecture,
+        manifest.label_names[: manifest.outputs],
+        manifest.score,
+        manifest.variants,
+    )
+    settings = {
+        **old["tokenizer_config.json"],
+        "model_max_length": limit.tokens,
+        "truncation_side": "left" if limit.truncate == "start" else "right",
+    }
+    files = {
+        CONFIG: config,
+        "tokenizer.json": {**old["tokenizer.json"], **tokenizer},
+        "tokenizer_config.json": settings,
+    }
+    _write_files(files, work)
+
+
+def write_backbone_files(planned: Plan, limit: int, work: Path) -> tuple[str, ...]:
+    """Write the tokenizer, which writes nothing before a text, and the model's configuration.
+    Returns the files' names.
+
+    Args:
+        limit: the most tokens of a task's prompt and text.
+    """
+    files = {
+        CONFIG: _model_config(planned, limit),
+        "tokenizer.json": text_tokenizer(planned.tokenizer, ""),
+        "tokenizer_config.json": tokenizer_config(planned.tokenizer, limit, "end"),
+    }
+    _write_files(files, work)
+    return tuple(files)
+
+
+def _model_config(planned: Plan, limit: int) -> dict[str, Any]:
+    """The model's own configuration, with the limit as its context."""
+    source = planned.checkpoint.config
+    # GPT-2 calls its context n_positions
+    context = {source.attribute_map.get(_CONTEXT, _CONTEXT), _CONTEXT}
+    own: dict[str, Any] = source.to_diff_dict()
+    return {
+        **own,
+        **dict.fromkeys(context, limit),
+        "pad_token_id": planned.tokenizer.pad_token_id,
+    }
 
 
 def _problem(score: Score) -> dict[str, str]:
@@ -79,10 +152,9 @@ def _problem(score: Score) -> dict[str, str]:
     return {} if score.sigmoid else {"problem_type": "regression"}
 
 
-def _classifier_architecture(checkpoint: Checkpoint) -> str:
+def _classifier_architecture(architecture: str, kind: str) -> str:
     """What transformers calls, or would call, a classifier of the model's family."""
-    made = checkpoint.architecture.removesuffix("ForCausalLM") + "ForSequenceClassification"
-    kind = checkpoint.config.model_type
+    made = architecture.removesuffix("ForCausalLM") + "ForSequenceClassification"
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(kind, made)
 
 
@@ -125,40 +197,60 @@ def first_manifest(
         work: the directory that holds the bundle's files.
         hashes: file -> SHA-256, of the files that were hashed while they were written.
     """
-    spec, checkpoint = planned.spec, planned.checkpoint
-    adapter, tokenizer = checkpoint.adapter, spec.tokenizer
-    local = Path(spec.model).exists()
     files = dict.fromkeys(file for variant in variants for file in variant.files)
     names = (*_CLIENT_FILES, *files)
-    prompt, score, questions = _prompt(planned), planned.score, _questions(planned)
+    return manifest_of(
+        planned, variants, tuple(bundle_file(work, name, hashes.get(name)) for name in names)
+    )
+
+
+def manifest_of(
+    planned: Plan, variants: tuple[Variant, ...], files: tuple[BundleFile, ...]
+) -> Manifest:
+    """The manifest of what a plan says, with these variants and files."""
+    prompt, score, questions = prompt_of(planned), planned.score, _questions(planned)
     return Manifest(
         format_version=format_for(prompt, score, questions),
-        labels=_labels(planned),
+        labels=labels_of(planned),
         prompt=prompt,
         text_limit=planned.text_limit,
         pad_token_id=planned.tokenizer.pad_token_id,
-        source=Source(
-            model=checkpoint.directory.resolve().name if local else spec.model,
-            # The hub's cache names a snapshot's directory after its commit.
-            revision=None if local else checkpoint.directory.name,
-            directory=str(checkpoint.directory.resolve()) if local else None,
-            architecture=checkpoint.architecture,
-            config_sha256=checkpoint.config_sha256,
-            notice=planned.notice,
-            adapter=None if adapter is None else adapter.name,
-            adapter_sha256=None if adapter is None else adapter.sha256,
-            tokenizer=None if tokenizer is None else str(Path(tokenizer).resolve()),
-            tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(Path(tokenizer)),
-        ),
+        source=source_of(planned),
         variants=variants,
-        files=tuple(bundle_file(work, name, hashes.get(name)) for name in names),
-        tool_versions={tool: version(tool) for tool in _TOOLS},
+        files=files,
+        tool_versions=tool_versions(),
         score=score,
         questions=questions,
     )
 
 
-def _prompt(planned: Plan) -> Prompt:
+def tool_versions() -> dict[str, str]:
+    """What a bundle is made with."""
+    return {tool: version(tool) for tool in _TOOLS}
+
+
+def source_of(planned: Plan) -> Source:
+    """Where the weights come from."""
+    spec, checkpoint = planned.spec, planned.checkpoint
+    adapter, tokenizer = checkpoint.adapter, spec.tokenizer
+    local = Path(spec.model).exists()
+    return Source(
+        model=checkpoint.directory.resolve().name if local else spec.model,
+        # The hub's cache names a snapshot's directory after its commit.
+        revision=None if local else checkpoint.directory.name,
+        directory=str(checkpoint.directory.resolve()) if local else None,
+        architecture=checkpoint.architecture,
+        config_sha256=checkpoint.config_sha256,
+        notice=planned.notice,
+        adapter=None if adapter is None else adapter.name,
+        adapter_sha256=None if adapter is None else adapter.sha256,
+        tokenizer=None if tokenizer is None else str(Path(tokenizer).resolve()),
+        tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(Path(tokenizer)),
+    )
+
+
+def prompt_of(planned: Plan) -> Prompt:
+    """What the manifest says of the prompt."""
     fields = planned.prompt.fields
     return Prompt(
         template=planned.prompt.template.source,
@@ -172,7 +264,7 @@ def _prompt(planned: Plan) -> Prompt:
     )
 
 
-def _labels(planned: Plan) -> tuple[Label, ...]:
+def labels_of(planned: Plan) -> tuple[Label, ...]:
     """The labels with their tokens; those of a fine-tuned classifier have none."""
     if not planned.verbalizers:
         return tuple(Label(name, words=(), token_ids=(), tokens=()) for name in planned.labels)

@@ -121,6 +121,7 @@ def write_variants(
     work: Path,
     progress: Progress,
     calibration: Calibration | None,
+    whole: bool = True,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Write variants into `work`, the first also under the name clients look for.
 
@@ -128,6 +129,8 @@ def write_variants(
         graphs: kind of attention -> the graph, for each that the variants start from.
         names: keys of `SCHEMES`.
         calibration: the texts by which those are made that are calibrated; None where none is.
+        whole: the graphs have their task inside, so that their mean error on it can be corrected
+            and clients of other makers can run them.
 
     Returns:
         the variants, without parity; and the SHA-256 of each data file.
@@ -145,7 +148,9 @@ def write_variants(
     for name in names:
         model, weights = quantised(graphs, SCHEMES[name], seen)
         release()
-        variant, sha256 = _write(model, name, not variants, work, written, seen, progress)
+        variant, sha256 = _write(
+            model, name, whole and not variants, work, written, seen if whole else None, progress
+        )
         if name.startswith(FOR_TENSORRT):
             require_readable(work / variant.graph)
         # What an earlier variant wrote did not stream by again.

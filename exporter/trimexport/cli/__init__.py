@@ -12,11 +12,13 @@ from trimexport import __version__
 
 from .bench import bench
 from .build import build
+from .bundle import bundle
 from .calibrate import calibrate
 from .console import Commands
 from .evaluate import evaluate
 from .fit import fit
 from .inspect import inspect
+from .pack import pack
 from .suggest import suggest
 from .verify import verify
 
@@ -32,5 +34,5 @@ def main() -> None:
     """
 
 
-for command in (build, verify, inspect, bench, evaluate, calibrate, fit, suggest):
+for command in (build, pack, bundle, verify, inspect, bench, evaluate, calibrate, fit, suggest):
     main.add_command(command)

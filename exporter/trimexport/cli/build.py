@@ -15,6 +15,7 @@ from trimexport.atomic import check_output
 from trimexport.errors import SpecError
 from trimexport.spec import PRECISIONS, TENSORRT, BuildSpec, check_keep, parse_names
 
+from .backbone import build_backbone
 from .console import ConsoleProgress
 from .options import JSON, TEXTS, names_a_classifier
 from .spec_from_options import make_spec
@@ -77,6 +78,12 @@ if TYPE_CHECKING:
     help="Directory of the bundle.  [default: build/ and the labels, or a classifier's own name]",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option(
+    "--backbone",
+    is_flag=True,
+    help="Build the model without a task, which `trimexport pack` completes.  [default directory: "
+    "build/backbone]",
+)
 @JSON
 def build(
     texts: Path | None,
@@ -84,6 +91,7 @@ def build(
     keep: str | None,
     output: Path | None,
     force: bool,
+    backbone: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -97,7 +105,12 @@ def build(
       trimexport build --model google/gemma-2b --labels positive,negative \\
           --prompt "Review: {text}\\nSentiment:" -o build/sentiment
       trimexport build --recipe models/sst2-gemma-2b.toml -o build/sst2
+      trimexport build --backbone --model google/gemma-2b -o build/backbone
     """
+    if backbone:
+        own = {"texts": texts, "calibration": calibration, "keep": keep, "output": output}
+        build_backbone({**given, **own, "force": force, "as_json": as_json})
+        return
     progress = ConsoleProgress()
     spec = make_spec(given, progress.say)
     target = output or Path("build") / _bundle_name(spec)

@@ -13,7 +13,7 @@ import trimexport
 from trimexport.errors import SpecError
 
 from .console import ConsoleProgress
-from .options import JSON
+from .options import JSON, TASK
 
 if TYPE_CHECKING:
     from trimexport_runtime import Manifest
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "--question", help="Whose labels, where BUNDLE asks several questions.  [default: all]"
 )
 @click.option("--undo", is_flag=True, help="Take the bias away again.")
+@TASK
 @JSON
 def calibrate(
     bundle: Path,
@@ -50,6 +51,7 @@ def calibrate(
     prior: str | None,
     question: str | None,
     undo: bool,
+    task: Path | None,
     as_json: bool,
 ) -> None:
     """Add a bias per label behind the logits of BUNDLE, in every variant's graph.
@@ -65,6 +67,7 @@ def calibrate(
       trimexport calibrate build/spam --texts inbox.txt --prior spam=0.13,ham=0.87
       trimexport calibrate build/guard --texts unlabelled.txt --question toxic
       trimexport calibrate build/sentiment --undo
+      trimexport calibrate build/backbone --task tasks/spam.pack --texts inbox.txt
     """
     if sum((content_free, texts is not None, undo)) != 1:
         raise click.UsageError("give one of --content-free, --texts FILE and --undo.")
@@ -72,35 +75,41 @@ def calibrate(
         raise click.UsageError("--prior is the labels' shares among texts; give --texts FILE too.")
     shares = None if prior is None else _shares(prior)
     progress = ConsoleProgress()
+    tuned = task or bundle
     if undo:
-        engines = trimexport.undo_calibration(bundle, question=question, progress=progress)
-        value = {"bundle": str(bundle), "calibration": None, "engines_dropped": list(engines)}
-        undone = f"{bundle}: the calibration is undone"
+        engines = trimexport.undo_calibration(
+            bundle, question=question, pack=task, progress=progress
+        )
+        value = {"bundle": str(tuned), "calibration": None, "engines_dropped": list(engines)}
+        undone = f"{tuned}: the calibration is undone"
         click.echo(
             json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else undone
         )
         return
 
+    from trimexport.bundle.tuned_pack import read_task
     from trimexport.texts import read_texts
     from trimexport.tuning.render import calibrated_as_dict, calibrated_lines
-    from trimexport_runtime import read_manifest
 
-    manifest, sample = read_manifest(bundle), None
+    manifest, sample = read_task(bundle, task), None
     if texts is not None:
         sample = read_texts(texts, fields=manifest.prompt.places, labels=False).texts
     if manifest.questions and question is None:
-        _calibrate_all(bundle, manifest, sample, prior, progress, as_json)
+        _calibrate_all(bundle, task, manifest, sample, prior, progress, as_json)
         return
-    calibrated = trimexport.calibrate(bundle, sample, shares, question=question, progress=progress)
+    calibrated = trimexport.calibrate(
+        bundle, sample, shares, question=question, pack=task, progress=progress
+    )
     if as_json:
-        value = calibrated_as_dict(bundle, calibrated)
+        value = calibrated_as_dict(tuned, calibrated)
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(calibrated_lines(bundle, calibrated)))
+        click.echo("\n".join(calibrated_lines(tuned, calibrated)))
 
 
 def _calibrate_all(
     bundle: Path,
+    task: Path | None,
     manifest: Manifest,
     texts: Sequence[Input] | None,
     prior: str | None,
@@ -117,15 +126,16 @@ def _calibrate_all(
             f"--prior is of one question's labels; name the question with --question, one of "
             f"{names}."
         )
-    each = calibrate_questions(bundle, texts, progress=progress)
+    each = calibrate_questions(bundle, texts, pack=task, progress=progress)
+    tuned = task or bundle
     if as_json:
         value = {
-            "bundle": str(bundle),
-            "questions": [calibrated_as_dict(bundle, it) for it in each],
+            "bundle": str(tuned),
+            "questions": [calibrated_as_dict(tuned, it) for it in each],
         }
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(calibrated_questions_lines(bundle, each)))
+        click.echo("\n".join(calibrated_questions_lines(tuned, each)))
 
 
 def _shares(text: str) -> dict[str, float]:

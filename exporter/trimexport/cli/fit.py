@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import trimexport
 
 from .columns import columns_of
 from .console import ConsoleProgress
-from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
+from .options import COLUMNS, JSON, LABEL_COLUMN, TASK, TEXT_COLUMN
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -49,6 +50,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @LABEL_COLUMN
 @click.option("--map", "names", metavar="NAME=LABEL,...", help="What labels are called in files.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@TASK
 @JSON
 def fit(
     bundle: Path,
@@ -63,6 +65,7 @@ def fit(
     label_column: str,
     names: str | None,
     force: bool,
+    task: Path | None,
     as_json: bool,
 ) -> None:
     """Fit the head of BUNDLE to examples, and write it as a new bundle.
@@ -77,13 +80,14 @@ def fit(
     Example:
       trimexport fit build/spam --examples train.jsonl --test test.jsonl -o build/spam-fitted
       trimexport fit build/spam --examples train.jsonl --shots 16,64,256 -o build/spam-fitted
+      trimexport fit build/backbone --task tasks/spam.pack --examples train.jsonl -o tasks/new.pack
     """
-    from trimexport.tuning.fit import REPORT, fit_questions
+    from trimexport.tuning.fit import fit_questions
     from trimexport.tuning.render import fitted_lines
     from trimexport_runtime import read_manifest
 
-    several = question is None and read_manifest(bundle).questions
-    run = fit_questions if several else partial(trimexport.fit, question=question)
+    several = question is None and task is None and read_manifest(bundle).questions
+    run = fit_questions if several else partial(trimexport.fit, question=question, pack=task)
     fitted = run(
         bundle,
         output,
@@ -95,10 +99,11 @@ def fit(
         force=force,
         progress=ConsoleProgress(),
     )
+    each = fitted if isinstance(fitted, tuple) else (fitted,)
     if as_json:
-        click.echo((output / REPORT).read_text(encoding="utf-8"), nl=False)
+        click.echo(json.dumps(each[0].report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(fitted_lines(fitted if isinstance(fitted, tuple) else (fitted,))))
+        click.echo("\n".join(fitted_lines(each)))
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -93,6 +93,11 @@ TEXTS = click.option(
     "names; a column `label` adds accuracies.",
 )
 TEXT_COLUMN = click.option("--text-column", help="Where the texts are.  [default: text]")
+TASK = click.option(
+    "--task",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The task pack to change, where BUNDLE is a backbone.",
+)
 COLUMNS = click.option(
     "--columns",
     metavar="FIELD=NAME,...",

@@ -57,14 +57,40 @@ def make_spec(options: Mapping[str, Any], say: Callable[[str], None]) -> BuildSp
 
         local_directory(given["model"])
     spec = _filled(given, say) if recipe is None else _overridden(read_recipe(recipe), given)
-    if "revision" in given and os.path.exists(spec.model):
+    if "revision" in given:
+        _checked(spec)
+    if options.get("tensorrt_onnx_only") and not spec.tensorrt:
+        spec = replace(spec, tensorrt=TENSORRT)
+    return spec
+
+
+def make_bare_spec(options: Mapping[str, Any], say: Callable[[str], None]) -> BuildSpec:
+    """The spec of a model without a task that a command's options name; arguments as in
+    `make_spec`. What belongs to a task is in it where it is given.
+
+    Raises:
+        SpecError, CheckpointError: as `make_spec`.
+    """
+    from trimexport.source.hub import local_directory  # here, so that help stays quick
+    from trimexport.source.shipped import NAME, shipped_checkpoint
+
+    given = _given(options)
+    if "model" in given:
+        local_directory(given["model"])
+    else:
+        given["model"] = str(shipped_checkpoint())
+        say(f"model: the {NAME} that ships")
+    return _checked(BuildSpec(**given))
+
+
+def _checked(spec: BuildSpec) -> BuildSpec:
+    """A spec, unless it names a revision of a directory or file."""
+    if spec.revision is not None and os.path.exists(spec.model):
         kind = "directory" if os.path.isdir(spec.model) else "file"
         raise SpecError(
             f"--revision {spec.revision} is given and {spec.model} is a {kind}; a revision "
             "belongs to a hub id, so drop it or name one with --model"
         )
-    if options.get("tensorrt_onnx_only") and not spec.tensorrt:
-        spec = replace(spec, tensorrt=TENSORRT)
     return spec
 
 

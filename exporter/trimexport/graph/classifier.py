@@ -8,7 +8,7 @@ It is traced with fake tensors, so no weight is in memory while its graph is mad
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from trimexport.prompt.label_trie import Trie
 from trimexport_runtime.score import LOG_ODDS, Score
 
 from .label_tree import LabelTree
+from .task_inputs import TEXT, Taken
 
 # A product with one row is computed in another order than one with several, so where only the last
 # token of each text is left there are two of it, and one text alone is answered as among others.
@@ -68,6 +69,11 @@ class CompiledClassifier(nn.Module):
         # Places after the prompt's last token, of the hidden states that the head reads.
         picks = [0] if trie is None else [1 + place for place in trie.branches]
         self.register_buffer("picks", torch.tensor(picks * COPIES if len(picks) == 1 else picks))
+
+    @property
+    def inputs(self) -> Mapping[str, Taken]:
+        """What `forward` takes, in its order."""
+        return TEXT
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Both int64 [batch, sequence], any padding -> float32 [batch, outputs]."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
+import torch
+from torch import nn
 
 from trimexport.model.layerwise import LayerwiseModel, PrefixCache
 from trimexport.planning import Plan
 from trimexport.progress import Progress
+from trimexport.source.checkpoint import Checkpoint
 from trimexport.source.empty_model import body_of, make_skeleton, module_name
+from trimexport.source.families import finish_of
 
 from . import passes
+from .backbone import Backbone
 from .classifier import CompiledClassifier, split_prefix
 from .prefix_attention import STEADY, compile_prefix
 from .repeat_layers import keep_first_of_each, repeat_layers
@@ -50,6 +55,32 @@ def compile_graphs(
     return graphs
 
 
+def compile_backbone(
+    checkpoint: Checkpoint, model: LayerwiseModel, prefix: PrefixCache, progress: Progress
+) -> ir.Model:
+    """Trace a model without a task, whose graph takes one as inputs (see `task_inputs`); clean and
+    bound as `compile_graph`'s.
+
+    Args:
+        prefix: of any tokens, for what its layers' keys look like.
+    """
+    layers = [(len(key), key.shape[2]) for key in prefix.keys]
+    skeleton = make_skeleton(checkpoint, STEADY)
+    body = body_of(skeleton)
+    repetition = keep_first_of_each(body, skeleton.config)
+    first = [layers[repetition.kinds.index(kind)] for kind in range(max(repetition.kinds) + 1)]
+    backbone = Backbone(body, finish_of(skeleton), first, repetition.width)
+    bindings = _bindings(backbone, module_name(skeleton, body) + ".", model.names)
+    with progress.bar("tracing", 1) as tick:
+        graph = trace(backbone)
+        repeat_layers(graph, "body.", repetition)
+        bind(graph, bindings, checkpoint)
+        passes.clean(graph)
+        passes.optimise(graph)
+        tick(1)
+    return graph
+
+
 def _trace(
     planned: Plan,
     model: LayerwiseModel,
@@ -73,7 +104,9 @@ def _trace(
         planned.trie,
         planned.score,
     )
-    bindings = _bindings(classifier, module_name(skeleton, body) + ".", model.names)
+    head_values = {f"head.{name}": value for name, value in head.named_parameters()}
+    body_name = module_name(skeleton, body) + "."
+    bindings = _bindings(classifier, body_name, model.names, head_values)
     repetition = keep_first_of_each(body, skeleton.config)
     graph = trace(classifier)
     repeat_layers(graph, "body.", repetition)
@@ -81,14 +114,18 @@ def _trace(
     return graph
 
 
-def _bindings(classifier: CompiledClassifier, body: str, names: Mapping[str, str]) -> Bindings:
-    """The classifier's body streams from the checkpoint; head, prompt and buffers are known."""
-    head = {f"head.{name}": value for name, value in classifier.head.named_parameters()}
+def _bindings(
+    module: nn.Module,
+    body: str,
+    names: Mapping[str, str],
+    values: Mapping[str, torch.Tensor] | None = None,
+) -> Bindings:
+    """The module's body streams from the checkpoint; its buffers are known, and so are `values`."""
     return Bindings(
         streamed={
             f"body.{name.removeprefix(body)}": source
             for name, source in names.items()
             if name.startswith(body)
         },
-        values={**dict(classifier.named_buffers()), **head},
+        values={**dict(module.named_buffers()), **(values or {})},
     )

@@ -10,7 +10,8 @@ from torch import nn
 
 from trimexport.prompt.label_trie import Trie
 
-_NOWHERE = -1e9  # the logit of a child that a branch does not have
+NOWHERE = -1e9
+"""The logit of a child that a branch does not have."""
 
 
 class LabelTree(nn.Module):
@@ -49,31 +50,15 @@ class LabelTree(nn.Module):
     def among(
         self, position: torch.Tensor, seen: torch.Tensor, last: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions and mask of rows that hold the trie.
-
-        Args:
-            position: int64 [1, T], places in a row.
-            seen: bool [1, 1, T, T], whether a query sees a key under causal attention.
-            last: int64 [batch, 1], the place of the prompt's last token.
-
-        Returns:
-            int64 [batch, T]: a node stands where its depth says; bool [batch, 1, T, T]: a node sees
-            the prompt, the text and its own ancestors.
-        """
-        behind = position - last
-        node = torch.where(torch.logical_and(behind > 0, behind <= self.nodes), behind, 0)
-        pairs = node.unsqueeze(2) * (self.nodes + 1) + node.unsqueeze(1)
-        own = self.seen[pairs] != 0
-        # Padding, which no token sees, must have a position that the model has.
-        places = torch.where(behind > self.nodes, 0, position + self.shift[node])
-        return places, torch.logical_and(seen, own.unsqueeze(1))
+        """Positions and mask of rows that hold the trie: see the function `among`."""
+        return among(position, seen, last, self.seen, self.shift)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
         """The score of each sequence, float32 [batch, S], from the logits of every row of the head
         at every branch, float32 [batch, K, R]; a lone branch may have copies behind it."""
         if self.branches == 1:
             logits = logits[:, :1]
-        none = torch.full_like(logits[:, :, :1], _NOWHERE)
+        none = torch.full_like(logits[:, :, :1], NOWHERE)
         own = torch.cat([logits, none], 2).flatten(1).index_select(1, self.options)
         own = own.unflatten(1, (self.branches, -1))
         shares = own.log_softmax(2)
@@ -83,6 +68,35 @@ class LabelTree(nn.Module):
         taken = chosen.index_select(1, self.steps.flatten()).unflatten(1, self.steps.shape)
         score: torch.Tensor = functools.reduce(torch.add, taken.unbind(1))
         return score
+
+
+def among(
+    position: torch.Tensor,
+    seen: torch.Tensor,
+    last: torch.Tensor,
+    lines: torch.Tensor,
+    shift: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions and mask of rows that hold a tree of N nodes.
+
+    Args:
+        position: int64 [1, T], places in a row.
+        seen: bool [1, 1, T, T], whether a query sees a key under causal attention.
+        last: int64 [batch, 1], the place of the prompt's last token.
+        lines, shift: int64 [(N + 1)²] and [N + 1], as `LabelTree.seen` and `LabelTree.shift`.
+
+    Returns:
+        int64 [batch, T]: a node stands where its depth says; bool [batch, 1, T, T]: a node sees
+        the prompt, the text and its own ancestors.
+    """
+    count = shift.shape[0]
+    behind = position - last
+    node = torch.where(torch.logical_and(behind > 0, behind < count), behind, 0)
+    pairs = node.unsqueeze(2) * count + node.unsqueeze(1)
+    own = lines[pairs] != 0
+    # Padding, which no token sees, must have a position that the model has.
+    places = torch.where(behind >= count, 0, position + shift[node])
+    return places, torch.logical_and(seen, own.unsqueeze(1))
 
 
 def _lines(trie: Trie) -> torch.Tensor:

@@ -18,6 +18,7 @@ bits anyway.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -30,10 +31,10 @@ from trimexport.source.empty_model import attention_of, layers_of
 from trimexport.source.families import attention_scale
 
 from .nodes import require
+from .task_inputs import COLUMNS
 
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
-COLUMNS = 16  # of the values at once: a product that is no wider is never cut between threads
 
 
 class _Window(NamedTuple):
@@ -78,12 +79,11 @@ def attend(
     window = None if sliding_window is None else _window(position_ids, sliding_window)
     own, before = _all_scores(module, query, key, attention_mask, scaling, window, softcap)
     if before is None:
-        mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), _columns(value), groups)
+        mixed = _sums(torch.exp(own - own.amax(-1, keepdim=True)), columns(value), groups)
     else:
         largest = torch.maximum(before.amax(-1, keepdim=True), own.amax(-1, keepdim=True))
-        prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
-        mixed = _sums(torch.exp(before - largest), prefix_value, groups)
-        mixed = mixed + _sums(torch.exp(own - largest), _columns(value), groups)
+        mixed = _sums(torch.exp(before - largest), prefix_of(module)["value"], groups)
+        mixed = mixed + _sums(torch.exp(own - largest), columns(value), groups)
     mixed = mixed[..., :size] / mixed[..., size : size + 1]
     return _by_token(mixed, query.shape[1]), None
 
@@ -109,8 +109,7 @@ def attend_plainly(
         return _by_token(_grouped(own.softmax(-1), groups) @ value, query.shape[1]), None
     length = before.shape[-1]
     weights = _grouped(torch.cat([before, own], -1).softmax(-1), groups)
-    prefix_value: torch.Tensor = module.prefix_value  # type: ignore[assignment]
-    mixed = weights[..., :length] @ prefix_value + weights[..., length:] @ value
+    mixed = weights[..., :length] @ prefix_of(module)["value"] + weights[..., length:] @ value
     return _by_token(mixed, query.shape[1]), None
 
 
@@ -131,14 +130,27 @@ def _all_scores(
     if window is not None:
         attention_mask = torch.logical_and(attention_mask, _near(window, window.positions))
     own = _masked(own, attention_mask)
-    prefix_key: torch.Tensor | None = getattr(module, "prefix_key", None)
-    if prefix_key is None:
+    prefix = prefix_of(module)
+    if not prefix:
         return own, None
-    length = prefix_key.shape[-1]
-    before = _scores(query, prefix_key, heads, softcap)
+    length = prefix["key"].shape[-1]
+    before = _scores(query, prefix["key"], heads, softcap)
+    if "bias" in prefix:
+        before = before + prefix["bias"]
     if window is not None:
         before = _masked(before, _near(window, torch.arange(length).unsqueeze(0)))
     return own, before
+
+
+def prefix_of(module: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The prefix that an attention layer holds: `key` [..., head, P] and `value`, and where it is
+    an input of the graph `bias` [P]; nothing where there is none.
+    """
+    given: Mapping[str, torch.Tensor] | None = vars(module).get("prefix")
+    if given is not None:
+        return given
+    buffers = {name: module._buffers.get(f"prefix_{name}") for name in ("key", "value")}
+    return {name: held for name, held in buffers.items() if held is not None}
 
 
 def _by_token(mixed: torch.Tensor, heads: int) -> torch.Tensor:
@@ -165,7 +177,7 @@ def _scores(
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
-def _columns(value: torch.Tensor) -> torch.Tensor:
+def columns(value: torch.Tensor) -> torch.Tensor:
     """Values [..., K, head] as blocks of columns [..., blocks, K, COLUMNS]. The last block is ones,
     with which the product that mixes the values sums the weights too."""
     ones = torch.ones(*value.shape[:-1], COLUMNS + -value.shape[-1] % COLUMNS)
@@ -220,7 +232,7 @@ def compile_prefix(body: nn.Module, prefix: PrefixCache, attention: str) -> None
     for layer, key, value in zip(layers, prefix.keys, prefix.values, strict=True):
         keys, values = key.transpose(1, 2), value
         if attention == STEADY:
-            values = _columns(value)
+            values = columns(value)
             if len(key) == 1:
                 keys, values = keys[0], values[0].transpose(0, 1).flatten(1)
         module = attention_of(layer)

@@ -74,6 +74,7 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
     name = prefix + repetition.layers
     blocks = [_block(graph, f"{name}.{kind}") for kind in range(max(repetition.kinds) + 1)]
     weights = [_take_weights(graph, f"{name}.{kind}.") for kind in range(len(blocks))]
+    inputs = [_take_inputs(graph, kind) for kind in range(len(blocks))]
     leaving = [_outputs_of(block) for block in blocks]
     exits = [_hidden(graph, values, repetition.width) for values in leaving]
     hidden = _hidden(graph, _inputs_of(blocks[0]), repetition.width)
@@ -82,11 +83,14 @@ def repeat_layers(model: ir.Model, prefix: str, repetition: Repetition) -> None:
     place = blocks[-1][-1]
     for index, kind in enumerate(repetition.kinds):
         own = _give_weights(graph, f"{name}.{index}.", weights[kind])
+        own |= _give_inputs(graph, index, inputs[kind])
         known = {**made, **own, entries[kind]: hidden}
         copies = _copy(blocks[kind], known)
         graph.insert_after(place, copies)
         place, hidden = copies[-1], known[exits[kind]]
         for value in leaving[kind]:
+            made.setdefault(value, known[value])
+        for value in inputs[kind].values():  # whose size is measured before the first layer
             made.setdefault(value, known[value])
     for old, new in {**made, exits[-1]: hidden}.items():
         old.replace_all_uses_with(new)
@@ -154,6 +158,28 @@ def _give_weights(
         )
         graph.initializers.add(new)
         own[old] = new
+    return own
+
+
+def _take_inputs(graph: ir.Graph, kind: int) -> dict[str, ir.Value]:
+    """Take the inputs that belong to a traced layer alone out of the graph: those whose name ends
+    in its number, by their name before that."""
+    end = f".{kind}"
+    own = [value for value in graph.inputs if (value.name or "").endswith(end)]
+    for value in own:
+        graph.inputs.remove(value)
+    return {(value.name or "").removesuffix(end): value for value in own}
+
+
+def _give_inputs(
+    graph: ir.Graph, index: int, inputs: Mapping[str, ir.Value]
+) -> dict[ir.Value, ir.Value]:
+    """Make a layer's own inputs after those of the traced one; old -> new."""
+    own = {
+        old: ir.Value(name=f"{name}.{index}", shape=old.shape, type=old.type)
+        for name, old in inputs.items()
+    }
+    graph.inputs.extend(own.values())
     return own
 
 

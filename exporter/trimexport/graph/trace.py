@@ -6,7 +6,8 @@ import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import onnx_ir as ir
 import torch
@@ -17,34 +18,54 @@ from torch._subclasses import FakeTensorMode
 from trimexport.errors import ExportError
 from trimexport_runtime.bundle import INPUTS, OUTPUT
 
-from .classifier import CompiledClassifier
+from .task_inputs import Taken
 from .undecomposed import to_onnx
 
 OPSET = 23
 
 
-def trace(classifier: CompiledClassifier) -> ir.Model:
-    """Trace to ONNX IR with symbolic batch and sequence; its weights have no values yet.
+class Traceable(Protocol):
+    """A module that says what its `forward` takes, the text's tokens first and all others as one
+    tuple."""
 
-    Requires parameters and buffers whose values nobody needs any more: they are replaced by fake
-    tensors.
+    @property
+    def inputs(self) -> Mapping[str, Taken]:
+        """By name, in order."""
+
+
+def trace(classifier: Any) -> ir.Model:
+    """Trace to ONNX IR with symbolic dimensions; its weights have no values yet.
+
+    Requires a `Traceable` module, with parameters and buffers whose values nobody needs any more:
+    they are replaced by fake tensors.
 
     Raises:
         ExportError: the model's forward cannot be traced.
     """
     mode = FakeTensorMode()
     _make_fake(classifier, mode)
+    taken: Mapping[str, Taken] = classifier.inputs
+    sizes = _sizes(taken)
     with mode:
-        example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in INPUTS)
-    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+        example = [
+            torch.ones([sizes[it] if isinstance(it, str) else it for it in each.shape]).to(
+                each.dtype
+            )
+            for each in taken.values()
+        ]
+    dims = {name: torch.export.Dim(name) for name in sizes}
+    shapes = [
+        {place: dims[dim] for place, dim in enumerate(it.shape) if isinstance(dim, str)}
+        for it in taken.values()
+    ]
     # The cache keys of fake results cost more than the results: a quarter of a trace.
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
     with _quiet(), _rare_collections(), uncached, torch.no_grad():
         try:
             program = torch.export.export(
                 classifier,
-                example,
-                dynamic_shapes=(dims, dims),
+                _together(example),
+                dynamic_shapes=_together(shapes),
                 strict=False,
                 # Guards on strides hold for every size, but not every one is proved to.
                 prefer_deferred_runtime_asserts_over_guards=True,
@@ -53,7 +74,7 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(INPUTS),
+                input_names=list(taken),
                 output_names=[OUTPUT],
                 optimize=False,
                 verbose=False,
@@ -66,6 +87,19 @@ def trace(classifier: CompiledClassifier) -> ir.Model:
             ) from error
     assert exported is not None  # None is for those who name a file
     return exported.model
+
+
+def _sizes(taken: Mapping[str, Taken]) -> dict[str, int]:
+    """A size for each dimension that has a name, all of them different and none of them 1, so that
+    the tracer takes no two for the same."""
+    names = dict.fromkeys(dim for it in taken.values() for dim in it.shape if isinstance(dim, str))
+    return {name: 2 + 5 * place for place, name in enumerate(names)}
+
+
+def _together(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values for the arguments of `forward`: the text's, and all others in one tuple."""
+    first, rest = tuple(values[: len(INPUTS)]), tuple(values[len(INPUTS) :])
+    return (*first, rest) if rest else first
 
 
 def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimexport.bundle.part_by_part import cut, feed_of, run_by_parts
+from trimexport.bundle.tuned_pack import wide
 from trimexport.progress import Progress
 from trimexport.records import short
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
@@ -21,6 +22,7 @@ from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.pack import load_pack
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded
 
@@ -40,7 +42,8 @@ class RowInputs:
     """The input of every row.
 
     `encoded` are the texts as the bundle tokenises them, `trimmed` the logits of the cut head in
-    PyTorch, float32 [texts, outputs], and `optimum` is a Python that has optimum-onnx.
+    PyTorch, float32 [texts, outputs], and `optimum` is a Python that has optimum-onnx. Where there
+    is a `pack`, `bundle` is its backbone and `manifest` the pack's.
     """
 
     bundle: Path
@@ -49,6 +52,7 @@ class RowInputs:
     encoded: tuple[Encoded, ...]
     trimmed: Logits
     optimum: str
+    pack: Path | None = None
 
 
 def rows(manifest: Manifest, backends: Sequence[str]) -> list[tuple[str, str]]:
@@ -127,7 +131,9 @@ def _run_whole(inputs: RowInputs, variant: str, backend: str, progress: Progress
     where = "" if backend == DEFAULT else f" on {backend}"
     logits = np.empty((len(texts), inputs.manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant}{where}", len(texts)) as tick:
-        classifier = Classifier.load(inputs.bundle, variant=variant, backend=backend)
+        classifier = Classifier.load(
+            inputs.bundle, variant=variant, backend=backend, task=inputs.pack
+        )
         for group in batches([len(text.ids) for text in texts], classifier.most_rows):
             logits[group] = classifier.run([texts[index] for index in group])
             tick(len(group))
@@ -140,7 +146,8 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     manifest, texts = inputs.manifest, inputs.encoded
     most_rows = rows_within(token_budget(variant.bytes))
     groups = batches([len(text.ids) for text in texts], most_rows)
-    feeds = [feed_of([texts[index].ids for index in group]) for group in groups]
+    task = {} if inputs.pack is None else wide(load_pack(inputs.pack, variant.name)[1])
+    feeds = [{**feed_of([texts[index].ids for index in group]), **task} for group in groups]
     pieces = cut(inputs.bundle / variant.graph, variant.precision)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:

@@ -19,6 +19,7 @@ from trimexport.texts import Texts, check_sample, inputs_for, judged
 from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.pack import read_pack
 from trimexport_runtime.questions import views
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
@@ -38,22 +39,24 @@ def measure(
     progress: Progress | None = None,
     backends: Sequence[str] = (DEFAULT,),
     optimum: str = sys.executable,
+    pack: Path | None = None,
 ) -> ParityReport:
     """Compare every variant of `bundle` with the untrimmed model on `sample`.
 
     Args:
-        bundle: a directory with a manifest.
+        bundle: a directory with a manifest, or where there is a pack its backbone.
         model: the checkpoint that the bundle was made from.
         tokenizer: that checkpoint's tokenizer.
         backends: some of `parity.backends.BACKENDS`; each runs the variants that it can.
         optimum: the Python that runs the variants of backend `optimum`.
+        pack: the task that is measured.
 
     Raises:
         SpecError: no texts, or right answers that are not labels of the bundle.
         trimexport_runtime.TrimexportRuntimeError: a variant cannot run, or a text is not one.
     """
     progress = progress or Silent()
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(bundle) if pack is None else read_pack(pack).manifest
     sample = _judged(sample, manifest, progress)
     check_sample(sample, manifest.label_names)
     sample = inputs_for(sample, manifest.prompt.places)
@@ -66,7 +69,7 @@ def measure(
     logits, mass, each = reference.logits, reference.mass, decisions_of(manifest)
     require_finite(logits, sample.texts)
     decided = each.of(logits)
-    inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum)
+    inputs = RowInputs(bundle, manifest, sample.texts, encoded, reference.trimmed, optimum, pack)
     variants, not_run = _run_rows(inputs, backends, logits, sample, progress)
     uncut = [place for place, text in enumerate(encoded) if not text.truncated]
     texts = sample.texts

@@ -16,18 +16,18 @@ from trimexport.atomic import staged
 from trimexport.bundle.rewrite import (
     CARD,
     carry_over,
-    check_bundle,
     dropped_engines,
     link_file,
     rewrite,
     write_manifest,
 )
+from trimexport.bundle.tuned_pack import check_task, read_task, write_calibration
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.errors import SpecError
 from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.records import Record, as_inputs
-from trimexport_runtime import Classifier, Manifest, read_manifest
+from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.bundle import Calibration
 from trimexport_runtime.inputs import Input, required
 from trimexport_runtime.questions import view_of, views
@@ -75,16 +75,20 @@ def calibrate(
     prior: Mapping[str, float] | None = None,
     *,
     question: str | None = None,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
-    """Add a bias per label to every graph of `bundle`, in the place of an earlier one.
+    """Add a bias per label to every graph of `bundle`, in the place of an earlier one; or to a
+    pack, which is replaced.
 
     Args:
+        bundle: where there is a pack, its backbone, which stays as it is.
         texts: texts of the task; None takes texts that say nothing, for each field that has to be
             given.
         prior: the share of each label among the texts, where it is known.
         question: which question's labels, where the bundle has several; the others stay as they
             are.
+        pack: the task that is calibrated.
 
     Raises:
         SpecError: there is no text, or the prior does not give each of these labels its share, or
@@ -93,37 +97,42 @@ def calibrate(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
             question is none of the bundle's, or not named.
     """
-    view_of(read_manifest(bundle), question)
-    (calibrated,) = _calibrate(bundle, [question], texts, prior, progress or Silent())
+    view_of(read_task(bundle, pack), question)
+    (calibrated,) = _calibrate(bundle, pack, [question], texts, prior, progress or Silent())
     return calibrated
 
 
 def calibrate_questions(
-    bundle: Path, texts: Sequence[Input] | None = None, *, progress: Progress | None = None
+    bundle: Path,
+    texts: Sequence[Input] | None = None,
+    *,
+    pack: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Calibrated, ...]:
-    """`calibrate` for every question of a bundle, on the same texts."""
-    questions = questions_of(read_manifest(bundle), None)
-    return _calibrate(bundle, questions, texts, None, progress or Silent())
+    """`calibrate` for every question of a bundle or a pack, on the same texts."""
+    questions = questions_of(read_task(bundle, pack), None)
+    return _calibrate(bundle, pack, questions, texts, None, progress or Silent())
 
 
 def _calibrate(
     bundle: Path,
+    pack: Path | None,
     questions: Sequence[str | None],
     texts: Sequence[Input] | None,
     prior: Mapping[str, float] | None,
     progress: Progress,
 ) -> tuple[Calibrated, ...]:
-    manifest = read_manifest(bundle)
-    require_softmax(manifest, bundle, CALIBRATION)
+    manifest = read_task(bundle, pack)
+    require_softmax(manifest, pack or bundle, CALIBRATION)
     chosen = [view_of(manifest, question) for question in questions]
     shares = None if prior is None else check_prior(prior, chosen[0][0].label_names)
     if prior is not None and texts is None:
         raise SpecError("a prior is the labels' shares among texts; give texts too")
     if texts is not None and not texts:
         raise SpecError("there is no text to calibrate on; give one at least")
-    check_bundle(bundle, manifest, progress)
+    check_task(bundle, manifest, pack, progress)
     asked = _content_free(manifest) if texts is None else tuple(texts)
-    logits, variant = _plain_logits(bundle, manifest, asked, progress)
+    logits, variant = _plain_logits(bundle, pack, manifest, asked, progress)
     method = "content-free" if texts is None else "batch" if prior is None else "prior"
     found = [_bias_for(logits[:, part], shares) for _, part in chosen]
     made = [
@@ -139,7 +148,7 @@ def _calibrate(
     changed = manifest
     for question, calibration in zip(questions, made, strict=True):
         changed = tuned(changed, question, calibration=calibration)
-    changed = _write(bundle, manifest, changed, progress)
+    changed = _write(bundle, pack, manifest, changed, progress)
     engines = _dropped_engines(bundle, manifest, progress)
     results = []
     for question, (_, part), calibration, (bias, residual) in zip(
@@ -174,10 +183,14 @@ def _bias_for(logits: Floats, shares: Floats | None) -> tuple[Floats, float | No
 
 
 def undo_calibration(
-    bundle: Path, *, question: str | None = None, progress: Progress | None = None
+    bundle: Path,
+    *,
+    question: str | None = None,
+    pack: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[str, ...]:
-    """Take the bias away, so that the graphs of `bundle` are those from before. Returns the names
-    of the variants whose TensorRT engine is gone.
+    """Take the bias away, so that the graphs of `bundle`, or a pack of that backbone, are those
+    from before. Returns the names of the variants whose TensorRT engine is gone.
 
     Args:
         question: take away that of one question alone; None takes all.
@@ -188,18 +201,18 @@ def undo_calibration(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such question.
     """
     progress = progress or Silent()
-    manifest = changed = read_manifest(bundle)
+    manifest = changed = read_task(bundle, pack)
     questions = questions_of(manifest, question)
     if all(view_of(manifest, it)[0].calibration is None for it in questions):
         of = "" if question is None else f" of the question {question!r}"
         raise SpecError(
-            f"{bundle} has no calibration{of} to undo; `trimexport calibrate {bundle} --texts "
-            "FILE` would add one"
+            f"{pack or bundle} has no calibration{of} to undo; `trimexport calibrate {bundle} "
+            "--texts FILE` would add one"
         )
     for it in questions:
         changed = tuned(changed, it, calibration=None)
-    check_bundle(bundle, manifest, progress)
-    _write(bundle, manifest, changed, progress)
+    check_task(bundle, manifest, pack, progress)
+    _write(bundle, pack, manifest, changed, progress)
     return _dropped_engines(bundle, manifest, progress)
 
 
@@ -225,12 +238,16 @@ def _content_free(manifest: Manifest) -> tuple[Input, ...]:
 
 
 def _plain_logits(
-    bundle: Path, manifest: Manifest, texts: Sequence[Input], progress: Progress
+    bundle: Path,
+    pack: Path | None,
+    manifest: Manifest,
+    texts: Sequence[Input],
+    progress: Progress,
 ) -> tuple[Floats, str]:
     """The logits of texts without any bias, float64 [texts, labels], and the name of the variant
     that gave them."""
     parts = []
-    classifier = Classifier.load(bundle)
+    classifier = Classifier.load(bundle, task=pack)
     with progress.bar(f"reading {len(texts):,} texts", len(texts)) as tick:
         for start in range(0, len(texts), _CHUNK):
             parts.append(classifier.logits(texts[start : start + _CHUNK]))
@@ -241,10 +258,15 @@ def _plain_logits(
     return logits, classifier.variant.name
 
 
-def _write(bundle: Path, manifest: Manifest, changed: Manifest, progress: Progress) -> Manifest:
-    """Replace the bundle by itself with the bias of another manifest, or with none. Returns that
-    manifest with the new files."""
+def _write(
+    bundle: Path, pack: Path | None, manifest: Manifest, changed: Manifest, progress: Progress
+) -> Manifest:
+    """Replace the bundle or the pack by itself with the bias of another manifest, or with none.
+    Returns that manifest with the new files."""
     bias = bias_of_all(changed)
+    if pack is not None:
+        write_calibration(pack, changed, np.zeros(changed.outputs) if bias is None else bias)
+        return changed
     change = remove_bias if bias is None else partial(add_bias, bias=bias.tolist())
     remedy = "copy the bundle to where there is room and you may write"
     with (

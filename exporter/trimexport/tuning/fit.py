@@ -12,8 +12,10 @@ from typing import Any
 import onnx
 
 from trimexport.atomic import check_output, staged
+from trimexport.bundle.pack_file import check_pack_output
 from trimexport.bundle.question_heads import put_question_head
 from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
+from trimexport.bundle.tuned_pack import check_task, read_task, write_fitted
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.bundle.written_head import put_head
 from trimexport.errors import SpecError
@@ -23,7 +25,7 @@ from trimexport.evaluation.question_labels import QuestionLabels, read_question_
 from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts
-from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime import Manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.questions import view_of
 
@@ -41,15 +43,17 @@ FITTING = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """A new bundle with a fitted head: its directory and manifest, how the head compares, the
-    trials with draws, and notes on the texts. `on_test` says that it was scored on texts of a test,
-    not on examples. All is of one `question`, where the bundle has several."""
+    """A new bundle, or pack, with a fitted head: where it is and its manifest, how the head
+    compares, the trials with draws, and notes on the texts; `report` is what was fitted as JSON can
+    hold it. `on_test` says that it was scored on texts of a test, not on examples. All but the
+    report is of one `question`, where the bundle has several."""
 
     directory: Path
     manifest: Manifest
     compared: Compared
     trials: tuple[Trial, ...]
     notes: tuple[str, ...]
+    report: Mapping[str, Any]
     on_test: bool
     question: str | None = None
 
@@ -65,12 +69,15 @@ def fit(
     shots: Sequence[int] = (),
     seeds: int = 5,
     force: bool = False,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
-    """Write the bundle `output`: `bundle` with a head that is fitted on examples.
+    """Write the bundle `output`: `bundle` with a head that is fitted on examples; or the pack
+    `output`, where a pack is given.
 
     Args:
-        output: the new bundle's directory; it appears whole or not at all.
+        bundle: where there is a pack, its backbone.
+        output: the new bundle's directory, or the new pack; it appears whole or not at all.
         examples: texts with labels, or a `.jsonl`, `.csv` or `.parquet` of them.
         question: which question's head, where the bundle has several; the answers to the others
             stay as they are. Files then have its labels in a column that is called as it is.
@@ -80,21 +87,25 @@ def fit(
         shots: how many examples of each label to try, with `seeds` draws of each number. The bundle
             is fitted on all examples all the same, unless it is one number and one seed.
         force: replace a bundle that is there.
+        pack: the task whose head is fitted.
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, too few examples of a label, or a
-            bundle whose score is no softmax.
+        SpecError: texts that cannot be read or have other labels, too few examples of a label, a
+            bundle whose score is no softmax, or a pack that asks several questions.
         OutputError: `output` exists or cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
             question is none of the bundle's, or not named.
     """
-    manifest = _manifest(bundle, output, force)
+    manifest = _manifest(bundle, pack, output, force)
     view_of(manifest, question)
     given = _texts(manifest, question, examples, columns)
     others = None if test is None else _texts(manifest, question, test, columns)
     task = make_task(bundle, manifest, question, given, others, shots)
-    (fitted,) = _fit(bundle, output, manifest, [task], shots, seeds, force, progress or Silent())
+    progress = progress or Silent()
+    if pack is not None:
+        return _fit_pack(bundle, pack, output, manifest, task, shots, seeds, progress)
+    (fitted,) = _fit(bundle, output, manifest, [task], shots, seeds, force, progress)
     return fitted
 
 
@@ -112,7 +123,7 @@ def fit_questions(
 ) -> tuple[Fitted, ...]:
     """`fit` for every question of which the examples have labels, into one new bundle. A question
     of which the test has none is scored on its examples."""
-    manifest = _manifest(bundle, output, force)
+    manifest = _manifest(bundle, None, output, force)
     given = read_question_labels(examples, manifest, columns)
     others = None if test is None else read_question_labels(test, manifest, columns)
     tasks = [
@@ -122,12 +133,17 @@ def fit_questions(
     return _fit(bundle, output, manifest, tasks, shots, seeds, force, progress or Silent())
 
 
-def _manifest(bundle: Path, output: Path, force: bool) -> Manifest:
-    """The manifest of a bundle that can be fitted, into a place that can be written."""
+def _manifest(bundle: Path, pack: Path | None, output: Path, force: bool) -> Manifest:
+    """The manifest of a bundle or a pack that can be fitted, into a place that can be written."""
     require_libraries("fitting")
-    check_output(output, force)
-    manifest = read_manifest(bundle)
-    require_softmax(manifest, bundle, FITTING)
+    (check_output if pack is None else check_pack_output)(output, force)
+    manifest = read_task(bundle, pack)
+    require_softmax(manifest, pack or bundle, FITTING)
+    if pack is not None and manifest.questions:
+        raise SpecError(
+            f"{pack} asks several questions, and of a pack that asks one alone the head can be "
+            "fitted; build a bundle with these questions, or pack each of them"
+        )
     return manifest
 
 
@@ -171,24 +187,57 @@ def _fit(
         progress.say(f"note: {note}")
     check_bundle(bundle, manifest, progress)
     variant = choose(manifest)
-    found = [find_head(bundle, manifest, variant, task, shots, seeds, progress) for task in tasks]
+    found = [
+        find_head(bundle, None, manifest, variant, task, shots, seeds, progress) for task in tasks
+    ]
+    report = _report(bundle, output, found)
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
         changed = _write(bundle, work, manifest, found)
-        _write_reports(work, {"bundle": str(bundle), "output": str(output)}, found)
+        _write_reports(work, report, found)
         learned = tuple(text for it in found for text in it.learned.texts)
         write_learned(learned, bundle / LEARNED, work / LEARNED)
         tick(1)
-    return tuple(
-        Fitted(
-            output,
-            changed,
-            it.compared,
-            it.trials,
-            it.task.notes,
-            on_test=it.task.material.test is not None,
-            question=it.task.question,
-        )
-        for it in found
+    return tuple(_fitted(output, changed, it, report) for it in found)
+
+
+def _fitted(output: Path, manifest: Manifest, found: Found, report: Mapping[str, Any]) -> Fitted:
+    return Fitted(
+        output,
+        manifest,
+        found.compared,
+        found.trials,
+        found.task.notes,
+        report,
+        on_test=found.task.material.test is not None,
+        question=found.task.question,
+    )
+
+
+def _fit_pack(
+    bundle: Path,
+    pack: Path,
+    output: Path,
+    manifest: Manifest,
+    task: Task,
+    shots: Sequence[int],
+    seeds: int,
+    progress: Progress,
+) -> Fitted:
+    """Fit the head of a pack's task, and write another pack with it."""
+    for note in task.notes:
+        progress.say(f"note: {note}")
+    check_task(bundle, manifest, pack, progress)
+    variant = choose(manifest)
+    found = find_head(bundle, pack, manifest, variant, task, shots, seeds, progress)
+    changed = _unmeasured(replace(manifest, label_mass=None, fit=found.record, calibration=None))
+    write_fitted(pack, output, changed, found.head.head)
+    return _fitted(output, changed, found, _report(pack, output, [found]))
+
+
+def _unmeasured(manifest: Manifest) -> Manifest:
+    """The manifest without what was measured of an old head."""
+    return replace(
+        manifest, variants=tuple(replace(variant, parity=None) for variant in manifest.variants)
     )
 
 
@@ -201,10 +250,7 @@ def _write(bundle: Path, work: Path, manifest: Manifest, found: Sequence[Found])
         change = partial(_put_heads, before=manifest, after=changed, found=found)
     else:
         change = partial(put_head, head=found[0].head.head, rows=found[0].rows)
-    changed = rewrite(bundle, work, changed, change, copy_file)
-    changed = replace(
-        changed, variants=tuple(replace(variant, parity=None) for variant in changed.variants)
-    )
+    changed = _unmeasured(rewrite(bundle, work, changed, change, copy_file))
     fits = {it.task.question: it.record for it in found}
     (work / CARD).write_text(fitted_card(changed, fits), encoding="utf-8")
     write_manifest(changed, work)
@@ -224,13 +270,16 @@ def _put_heads(
         add_bias(model, bias.tolist())
 
 
-def _write_reports(work: Path, named: Mapping[str, Any], found: Sequence[Found]) -> None:
-    """Write what was fitted as JSON, of several questions by their names; and the curve of a single
-    one."""
+def _report(fitted: Path, output: Path, found: Sequence[Found]) -> dict[str, Any]:
+    """What was fitted as JSON can hold it, of several questions by their names."""
+    named = {"bundle": str(fitted), "output": str(output)}
     if found[0].task.question is None:
-        report = {**named, **report_of(found[0])}
-    else:
-        report = {**named, "questions": {it.task.question: report_of(it) for it in found}}
+        return {**named, **report_of(found[0])}
+    return {**named, "questions": {it.task.question: report_of(it) for it in found}}
+
+
+def _write_reports(work: Path, report: Mapping[str, Any], found: Sequence[Found]) -> None:
+    """Write what was fitted, and the curve of a single question."""
     target = work / REPORT
     target.parent.mkdir()
     target.write_text(

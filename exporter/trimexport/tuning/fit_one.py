@@ -72,6 +72,7 @@ def make_task(
 
 def find_head(
     bundle: Path,
+    pack: Path | None,
     manifest: Manifest,
     variant: Variant,
     task: Task,
@@ -81,7 +82,7 @@ def find_head(
 ) -> Found:
     """Read the hidden states of a task's texts, and fit a head to them: on all examples, or on the
     draw where it is one number of shots and one seed."""
-    answers, rows = _read(bundle, manifest, variant, task, progress)
+    answers, rows = _read(bundle, pack, manifest, variant, task, progress)
     trials = _run_trials(answers, shots, seeds, progress) if shots else ()
     drawn = trials[0] if len(trials) == 1 else None
     if drawn is None:
@@ -148,7 +149,12 @@ def _run_trials(
 
 
 def _read(
-    bundle: Path, manifest: Manifest, variant: Variant, task: Task, progress: Progress
+    bundle: Path,
+    pack: Path | None,
+    manifest: Manifest,
+    variant: Variant,
+    task: Task,
+    progress: Progress,
 ) -> tuple[Answers, int]:
     """Hidden states and logits of every text at the question's answer, and how many rows the graph
     computes for each."""
@@ -156,7 +162,7 @@ def _read(
     test = () if material.test is None else material.test.texts
     count = len(material.examples.texts)
     texts = (*material.examples.texts, *test)
-    states = read_states(bundle, manifest, variant, texts, progress, task.question)
+    states = read_states(bundle, manifest, variant, texts, progress, task.question, pack)
     hidden, logits = states.hidden.astype(np.float64), states.logits.astype(np.float64)
     if (bias := bias_of_all(manifest)) is not None:
         logits -= bias

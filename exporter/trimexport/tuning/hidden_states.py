@@ -12,8 +12,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from trimexport.bundle.part_by_part import feed_of
+from trimexport.bundle.part_by_part import Feed, feed_of
 from trimexport.bundle.question_heads import read_question_head, tree_of_bundle
+from trimexport.bundle.tuned_pack import give_task_hidden, task_head, wide
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.progress import Progress
@@ -24,6 +25,7 @@ from trimexport_runtime.backends.onnxruntime import session_options
 from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import OUTPUT, Variant
 from trimexport_runtime.inputs import Input
+from trimexport_runtime.pack import load_pack
 from trimexport_runtime.prediction import no_number
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
@@ -52,11 +54,13 @@ def read_states(
     texts: Sequence[Input],
     progress: Progress,
     question: str | None = None,
+    pack: Path | None = None,
 ) -> States:
     """Run texts through a variant, batched as the runtime does it.
 
     Args:
         question: whose answer's place and head are meant, where the bundle has several.
+        pack: the task, where `bundle` is a backbone; `manifest` is then the pack's.
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph.
@@ -66,8 +70,13 @@ def read_states(
     encoder = TextEncoder.load(bundle, manifest)
     encoded = [_encode(encoder, text) for text in texts]
     model = load_graph(bundle / variant.graph)
-    place, head = _place_and_head(model, manifest, question)
-    name = give_hidden(model)
+    task: Feed = {}
+    if pack is None:
+        place, head = _place_and_head(model, manifest, question)
+        name = give_hidden(model)
+    else:
+        task = wide(load_pack(pack, variant.name)[1])
+        place, head, name = 0, task_head(task), give_task_hidden(model)
     session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
@@ -75,8 +84,9 @@ def read_states(
     most_rows = rows_within(token_budget(variant.bytes))
     with progress.bar(f"reading {len(texts):,} texts with {variant.name}", len(texts)) as tick:
         for batch in batches([len(text.ids) for text in encoded], most_rows):
-            feed = feed_of([encoded[index].ids for index in batch])
-            states, logits[batch] = session.run([name, OUTPUT], feed)
+            feed = {**feed_of([encoded[index].ids for index in batch]), **task}
+            found, logits[batch] = session.run([name, OUTPUT], feed)
+            states = found.reshape(-1, found.shape[-1])
             rows = len(states) // len(batch)
             hidden[batch] = states[place::rows]
             tick(len(batch))

@@ -84,6 +84,20 @@ def load_backend(
     return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget, spin)
 
 
+def check_runs_packs(backend: str) -> None:
+    """Refuse a backend for task packs that runs whole bundles alone.
+
+    Raises:
+        BackendError: what to use.
+    """
+    if "tensorrt" in backend:
+        raise BackendError(
+            f"packs do not run with {backend}, whose engines are built for one task; use "
+            "onnxruntime or onnxruntime-cuda, or make a bundle of backbone and pack with "
+            "`trimexport bundle` and run that"
+        )
+
+
 def checked_logits(
     logits: npt.NDArray[np.float32], rows: int, outputs: int
 ) -> npt.NDArray[np.float32]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimexport_runtime import cuda, tensorrt_library
-from trimexport_runtime.backends import PROVIDERS
+from trimexport_runtime.backbone_manifest import BackboneManifest, is_backbone
+from trimexport_runtime.backends import PROVIDERS, check_runs_packs
 from trimexport_runtime.backends.tensorrt import require_fitting
 from trimexport_runtime.bundle import Manifest
 from trimexport_runtime.choice import choose
@@ -26,17 +27,22 @@ class Availability:
     reason: str | None
 
 
-def describe_backends(bundle: Path, manifest: Manifest) -> tuple[Availability, ...]:
-    """The availability of every backend, in the order of `PROVIDERS`."""
+def describe_backends(
+    bundle: Path, manifest: Manifest | BackboneManifest
+) -> tuple[Availability, ...]:
+    """The availability of every backend, in the order of `PROVIDERS`; for a backbone that of those
+    that run packs on it."""
     return tuple(_describe(bundle, manifest, backend) for backend in PROVIDERS)
 
 
-def _describe(bundle: Path, manifest: Manifest, backend: str) -> Availability:
+def _describe(bundle: Path, manifest: Manifest | BackboneManifest, backend: str) -> Availability:
     provider = PROVIDERS[backend]
     try:
+        if is_backbone(bundle):
+            check_runs_packs(backend)
         require_backend(backend)
         variant = choose(manifest, backend=backend)
-        if backend == "tensorrt" and variant.engine is not None:
+        if isinstance(manifest, Manifest) and backend == "tensorrt" and variant.engine is not None:
             version, gpu = tensorrt_library.version(), cuda.gpu()
             require_fitting(bundle, manifest, variant.engine, version, gpu)
     except BackendError as error:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
-from trimexport_runtime.batching import GPU_TOKEN_BUDGET, rows_within, token_budget
+from trimexport_runtime.batching import rows_within, token_budget
 from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
 from trimexport_runtime.cores import usable_cores
 from trimexport_runtime.cpu import guards_int8
@@ -39,15 +39,22 @@ _TENSORRT, _CUDA = PROVIDERS["onnxruntime-tensorrt"], PROVIDERS["onnxruntime-cud
 
 
 class OnnxRuntimeBackend:
-    """A `Backend` over one `InferenceSession`, which threads may share."""
+    """A `Backend` over one `InferenceSession`, which threads may share, and so may the backends of
+    several tasks. `fed` are a task's values of the graph's further inputs, as `OrtValue`."""
 
     def __init__(
-        self, session: Any, outputs: int, provider: str, most_rows: Callable[[int], int]
+        self,
+        session: Any,
+        outputs: int,
+        provider: str,
+        most_rows: Callable[[int], int],
+        fed: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
         self._outputs = outputs
         self.provider = provider
         self.most_rows = most_rows
+        self._fed = fed or {}
 
     @classmethod
     def load(
@@ -68,19 +75,16 @@ class OnnxRuntimeBackend:
             BackendError: the provider is not here, does not start, or leaves products to the CPU.
         """
         provider = PROVIDERS[backend]
-        path = bundle / variant.graph
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
         if budget is None:
-            on_cpu = provider == CPU_PROVIDER
-            budget = token_budget(variant.bytes) if on_cpu else GPU_TOKEN_BUDGET
+            budget = token_budget(variant.bytes, provider == CPU_PROVIDER)
         rows = rows_within(budget)
         options: dict[str, str] = {}
         if provider == _TENSORRT:
             profile = single_profile(manifest.text_limit.tokens, budget)
             rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
         how = session_options(variant.precision, threads, spin=spin)
-        session = _open(path, provider, options, how)
+        path = bundle / variant.graph
+        session = open_graph(path, provider, options, how)
         _check_signature(session, path)
         return cls(session, manifest.outputs, provider, rows)
 
@@ -90,10 +94,10 @@ class OnnxRuntimeBackend:
         """Logits of a batch, float32 `[batch, outputs]`: see `Backend.run`."""
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
         try:
-            if self.provider == CPU_PROVIDER:
+            if self.provider == CPU_PROVIDER and not self._fed:
                 logits = self._session.run([OUTPUT], feed)[0]
             else:
-                logits = run_bound(self._session, feed)
+                logits = run_bound(self._session, feed, self._fed)
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime failed on a batch of {input_ids.shape[0]} x {input_ids.shape[1]} "
@@ -103,12 +107,18 @@ class OnnxRuntimeBackend:
         return checked_logits(np.asarray(logits, dtype=np.float32), len(input_ids), self._outputs)
 
 
-def run_bound(session: Any, feed: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+def run_bound(
+    session: Any,
+    feed: Mapping[str, npt.NDArray[np.int64]],
+    fed: Mapping[str, Any] | None = None,
+) -> npt.NDArray[np.float32]:
     """Run with every tensor bound: the inputs go to the device once, the logits come back once, and
-    nothing else is copied."""
+    nothing else is copied. What is in `fed` is on the device already, as `OrtValue`."""
     binding = session.io_binding()
     for name, array in feed.items():
         binding.bind_cpu_input(name, array)
+    for name, value in (fed or {}).items():
+        binding.bind_ortvalue_input(name, value)
     binding.bind_output(OUTPUT, "cpu")
     session.run_with_iobinding(binding)
     return np.asarray(binding.get_outputs()[0].numpy())
@@ -163,9 +173,15 @@ def tensorrt_options(profile: Profile) -> dict[str, str]:
     }
 
 
-def _open(path: Path, provider: str, settings: Mapping[str, str], options: Any) -> Any:
+def open_graph(path: Path, provider: str, settings: Mapping[str, str], options: Any) -> Any:
     """A session on `provider`, and on nothing else in its stead. What TensorRT leaves, CUDA takes;
-    ONNX Runtime puts the CPU behind them by itself."""
+    ONNX Runtime puts the CPU behind them by itself.
+
+    Raises:
+        IntegrityError, BundleError, BackendError: as `OnnxRuntimeBackend.load`.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing from the bundle; copy it again or rebuild it")
     said = ""
     if provider != CPU_PROVIDER:
         require_provider(provider)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trimexport_runtime import __version__
+from trimexport_runtime.backbone import manifest_of_either
+from trimexport_runtime.backbone_manifest import BACKBONE
 from trimexport_runtime.backends import DEFAULT
 from trimexport_runtime.batching import SMALL_BYTES
-from trimexport_runtime.bundle import MANIFEST, read_manifest
+from trimexport_runtime.bundle import MANIFEST
 from trimexport_runtime.choice import choose
 from trimexport_runtime.columns import Column, columns_for
 from trimexport_runtime.cores import usable_cores
@@ -36,6 +38,7 @@ class Job:
     Args:
         texts: a file or a directory of files (see `files.sources`).
         output: .parquet, .jsonl or .csv.
+        task: a task pack, where the bundle is a backbone.
         column, columns: the columns of the texts, as in `columns_for`.
         engine: `local`, or `ray`.
         workers: processes; None is one, for much input and a small model one for each core that
@@ -48,6 +51,7 @@ class Job:
     bundle: Path
     texts: Path
     output: Path
+    task: Path | None = None
     column: str | None = None
     columns: Mapping[str, str] | None = None
     variant: str | None = None
@@ -79,7 +83,7 @@ def run(job: Job, progress: Progress) -> Outcome | None:
         BackendError: as `Classifier.load`, or a worker died.
     """
     form, folder = format_of(job.output), Folder(job.output)
-    manifest = read_manifest(job.bundle)
+    manifest = manifest_of_either(job.bundle, job.task)
     columns = columns_for(manifest.prompt.places, job.column, job.columns)
     files = _inputs(job, columns)
     variant = choose(manifest, job.variant, job.backend)
@@ -159,7 +163,8 @@ def _identity(
     stats = [(source.name, source.path.stat()) for source in files]
     return {
         "version of trimexport-runtime": __version__,
-        "bundle": sha256_of(job.bundle / MANIFEST),
+        "bundle": sha256_of(job.bundle / (MANIFEST if job.task is None else BACKBONE)),
+        **({} if job.task is None else {"task": sha256_of(job.task)}),
         "variant": variant,
         "backend": job.backend,
         "column": [[column.field, column.name, column.needed] for column in columns],
@@ -198,7 +203,10 @@ def _check_whole(folder: Folder, done: Set[str]) -> None:
 def _scorer_options(job: Job, folder: Folder, variant: str) -> ScorerOptions:
     """The scorer's options. Its paths are absolute: other nodes have another working directory."""
     bundle, output = job.bundle.resolve(), job.output.resolve()
-    return ScorerOptions(bundle, output, folder.path.resolve(), variant, job.backend, _threads(job))
+    task = None if job.task is None else job.task.resolve()
+    return ScorerOptions(
+        bundle, output, folder.path.resolve(), task, variant, job.backend, _threads(job)
+    )
 
 
 def _processes(variant_bytes: int, files: Sequence[Source]) -> int:

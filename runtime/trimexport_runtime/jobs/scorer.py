@@ -25,6 +25,7 @@ class ScorerOptions:
     bundle: Path
     output: Path
     folder: Path
+    task: Path | None = None
     variant: str | None = None
     backend: str = DEFAULT
     threads: int | None = None
@@ -49,6 +50,7 @@ class Scorer:
             variant=options.variant,
             backend=options.backend,
             threads=options.threads,
+            task=options.task,
         )
 
     def score(self, part: Part) -> DonePart:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import cors
 from .dialects import OWN, Dialect
+from .exchange import LEASED
 from .handlers import Handlers
 from .key import is_sent
 from .refusals import Refusal
@@ -43,6 +44,8 @@ class App:
         try:
             await response(scope, receive, send)
         finally:
+            for model in scope.pop(LEASED, ()):
+                self._service.release(model)
             self._note(request, response, time.monotonic() - began)
 
     async def _answer(self, request: Request) -> Response:

@@ -75,7 +75,14 @@ class Batcher:
         classifier: Classifier,
         wait: float = 0.0,
         note: Callable[[Ran], None] = lambda ran: None,
+        turns: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
+        """Args:
+        wait: seconds that a row may wait for others.
+        note: is told of each batch.
+        turns: is held while a batch is chosen and run, where batchers share a session.
+        """
+        self._turns = contextlib.nullcontext() if turns is None else turns
         self._classifier = classifier
         self._wait = wait
         self._note = note
@@ -105,10 +112,14 @@ class Batcher:
 
     def close(self) -> None:
         """Accept no more requests, and wait until those that were accepted are answered."""
+        self.end()
+        self._thread.join()
+
+    def end(self) -> None:
+        """Accept no more requests. The thread ends when those that were accepted are answered."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -126,9 +137,11 @@ class Batcher:
         try:
             with self._changed:
                 self._gather()
-                batch = self._take()
-            if batch:
-                self._run(batch)
+            with self._turns:
+                with self._changed:
+                    batch = self._take()
+                if batch:
+                    self._run(batch)
         except BaseException as error:  # of any kind: it fails a request and not the thread
             for request in {request for request, _ in batch} or list(self._waiting)[:1]:
                 self._fail(request, error)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from trimexport_runtime.backbone import Backbone
+from trimexport_runtime.backbone_manifest import read_backbone_manifest
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
 from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import read_manifest
@@ -67,6 +69,12 @@ def _origins(context: click.Context, option: click.Parameter, given: tuple[str, 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE | NAME=BUNDLE ...")
+@_option(
+    "--packs",
+    "A directory of task packs, which are served on the backbone and followed as they change.",
+    None,
+    type=click.Path(path_type=Path),
+)
 @_option("--host", "Address to listen on; 0.0.0.0 is every one.", "127.0.0.1")
 @_option("--port", "Port; 0 takes a free one.", 8080, type=click.IntRange(0, 65535))
 @_option("--variant", "Which variant to run.", None)
@@ -90,6 +98,7 @@ def _origins(context: click.Context, option: click.Parameter, given: tuple[str, 
 @_option("--log-texts", "Write the texts into the log.", None, is_flag=True)
 def serve(
     bundles: tuple[str, ...],
+    packs: Path | None,
     host: str,
     port: int,
     variant: str | None,
@@ -110,14 +119,18 @@ def serve(
     Inference Protocol under /v2; /rerank, /v1/rerank and /v2/rerank as text-embeddings-inference,
     Jina and Cohere, /score as vLLM, /v1/moderations as OpenAI.
 
-    A bundle is named after its directory, or NAME=BUNDLE names it. Texts that are too long are
-    refused here unless a request says truncate; the log is a JSON object a line on standard error.
-    Every option can be set by an environment variable.
+    A bundle is named after its directory, or NAME=BUNDLE names it. With --packs, the one BUNDLE is
+    a backbone, and every NAME.pack of the directory is served as NAME: new and changed ones within
+    seconds, and removed ones no more once they have answered what they were asked.
+
+    Texts that are too long are refused here unless a request says truncate; the log is a JSON
+    object a line on standard error. Every option can be set by an environment variable.
 
     \b
     Example:
       trimexport-run serve build/sentiment --port 8080
       trimexport-run serve reviews=build/sentiment news=build/topics
+      trimexport-run serve build/backbone --packs tasks/
     """
     settings = Settings(
         max_body=max_body,
@@ -138,6 +151,12 @@ def serve(
         ) from None
     # The server tokenises several requests side by side, so each gets one thread.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if packs is not None:
+        from .packs import PackFolder
+
+        backbone = _backbone(bundles, variant, backend, threads)
+        run({}, settings, host, port, PackFolder(backbone, packs))
+        return
     classifiers = {}
     for name, directory in _named(bundles):
         size = choose(read_manifest(directory), variant, backend).bytes
@@ -145,6 +164,19 @@ def serve(
             directory, variant=variant, backend=backend, threads=threads, spin=size >= SMALL_BYTES
         )
     run(classifiers, settings, host, port)
+
+
+def _backbone(
+    bundles: tuple[str, ...], variant: str | None, backend: str, threads: int | None
+) -> Backbone:
+    """The backbone that packs are served on."""
+    if len(bundles) > 1:
+        raise click.UsageError("--packs are for one backbone; give one BUNDLE, and not several.")
+    directory = Path(bundles[0])
+    size = choose(read_backbone_manifest(directory), variant, backend).bytes
+    return Backbone.load(
+        directory, variant=variant, backend=backend, threads=threads, spin=size >= SMALL_BYTES
+    )
 
 
 def _named(bundles: tuple[str, ...]) -> list[tuple[str, Path]]:

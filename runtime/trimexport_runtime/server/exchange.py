@@ -16,6 +16,9 @@ from .protocol import ANSWER, GONE
 from .refusals import Refusal, shown
 from .service import Classified, Model, Service
 
+LEASED = "trimexport.leased"
+"""The key of a request's scope of the models that it asks, which are released when it ends."""
+
 
 class Exchange:
     """Reads requests of HTTP, and has their texts classified by one service."""
@@ -45,7 +48,18 @@ class Exchange:
                 "bad_input",
                 f"the body names the model {shown(named)} and the query {shown(asked)}; name one",
             )
-        return self._service.model(asked if named is None else named)
+        return self.called(request, asked if named is None else named)
+
+    def called(self, request: Request, name: str | None) -> Model:
+        """The model called `name`, or the first, which stays for as long as the request does.
+
+        Raises:
+            Refusal: there is no such model.
+        """
+        model = self._service.model(name)
+        self._service.lease(model)
+        request.scope.setdefault(LEASED, []).append(model)
+        return model
 
     async def body(self, request: Request) -> bytes:
         """The request's body, within the server's limits."""

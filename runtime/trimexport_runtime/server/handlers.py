@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from trimexport_runtime import __version__
+from trimexport_runtime.manifest import Field
 
-from . import plain, tei, v2
+from . import plain, repository, tei, v2
 from .exchange import Exchange
 from .openapi import description, page
 from .routes import Route
-from .schemas import CLASSIFIED, OBJECT, PREDICTED, infer, inferred, predict, texts
+from .schemas import (
+    CLASSIFIED,
+    INDEX,
+    INDEXED,
+    OBJECT,
+    PREDICTED,
+    infer,
+    inferred,
+    predict,
+    texts,
+)
 from .score_handlers import ScoreHandlers
 from .service import Model, Service
 
@@ -27,12 +37,13 @@ class Handlers:
         self._service = service
         self._exchange = Exchange(service)
 
-    @cached_property
+    @property
     def routes(self) -> tuple[Route, ...]:
-        """Every route of the server; those that are described come in the description's order."""
+        """Every route of the server, with the schemas of what is served now; those that are
+        described come in the description's order."""
         models = self._service.models.values()
         manifests = [model.classifier.manifest for model in models]
-        prompts = [manifest.prompt.places for manifest in manifests]
+        prompts = [manifest.prompt.places for manifest in manifests] or [(Field("text"),)]
         taking = "Whether the server takes requests."
         described = (
             Route(
@@ -52,6 +63,10 @@ class Handlers:
             Route(
                 "GET", "/v2", self.server_metadata,
                 "The server, in the Open Inference Protocol.", None, OBJECT,
+            ),
+            Route(
+                "POST", "/v2/repository/index", self.repository_index,
+                "The models, and those that cannot be loaded.", INDEX, INDEXED,
             ),
             Route("GET", "/v2/health/live", self.live, "Whether the server lives.", None, OBJECT),
             Route("GET", "/v2/health/ready", self.ready, taking, None, OBJECT),
@@ -98,7 +113,7 @@ class Handlers:
 
     async def infer(self, request: Request) -> Response:
         """Classify in the Open Inference Protocol."""
-        model = self._service.model(request.path_params["name"])
+        model = self._exchange.called(request, request.path_params["name"])
         header = request.headers.get(v2.HEADER)
         asked = v2.read(await self._exchange.body(request), header, model.classifier.manifest)
         classified = await self._exchange.classify(request, model, asked.texts, asked.truncate)
@@ -122,7 +137,10 @@ class Handlers:
         settings = asdict(self._service.settings)
         models = [_about(model) for model in self._service.models.values()]
         limits = {name: settings[name] for name in ("max_body", "max_texts", "max_queue")}
-        return JSONResponse({"version": __version__, "models": models, "limits": limits})
+        value = {"version": __version__, "models": models, "limits": limits}
+        if self._service.unavailable is not None:
+            value["unavailable"] = dict(self._service.unavailable)
+        return JSONResponse(value)
 
     async def metrics(self, request: Request) -> Response:
         """The counters and histograms, for Prometheus."""
@@ -140,6 +158,12 @@ class Handlers:
     async def server_metadata(self, request: Request) -> Response:
         """The server's metadata in the Open Inference Protocol."""
         return JSONResponse(v2.server_metadata(__version__))
+
+    async def repository_index(self, request: Request) -> Response:
+        """The models in the protocol's extension for repositories."""
+        ready = repository.only_ready(await self._exchange.body(request))
+        unavailable = self._service.unavailable or {}
+        return JSONResponse(repository.index(self._service.models, unavailable, ready))
 
     async def model_metadata(self, request: Request) -> Response:
         """A model's metadata in the Open Inference Protocol."""

@@ -15,6 +15,7 @@ from trimexport_runtime.errors import BackendError
 
 from .app import App
 from .log import Log, LogHandler
+from .packs import PackFolder, follow, note_bad
 from .protocol import protocol
 from .service import Service
 from .settings import Settings
@@ -22,27 +23,40 @@ from .settings import Settings
 LAST_WORDS = 0.5  # seconds for telling clients that the server ends
 
 
-def serve(classifiers: Mapping[str, Classifier], settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; then accept no more requests, answer those that were accepted,
-    and return. A second signal ends the process at once.
+def serve(
+    classifiers: Mapping[str, Classifier],
+    settings: Settings,
+    host: str,
+    port: int,
+    folder: PackFolder | None = None,
+) -> None:
+    """Serve bundles, or the packs in a folder as they change, until SIGTERM or SIGINT; then accept
+    no more requests, answer those that were accepted, and return. A second signal ends the process
+    at once.
 
     Raises:
+        BundleError: the folder cannot be read.
         BackendError: the address cannot be listened on.
     """
+    if folder is not None:
+        classifiers = folder.look().loaded
     log = Log()
     handler = LogHandler(log)
     logging.getLogger().addHandler(handler)  # every line on standard error is JSON
-    service = Service(classifiers, settings)
+    unavailable = None if folder is None else dict(folder.unavailable)
+    service = Service(classifiers, settings, unavailable)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(_serve(service, log, host, port))
+            runner.run(_serve(service, log, host, port, folder))
     finally:
         service.close()
         logging.getLogger().removeHandler(handler)
         log.close()
 
 
-async def _serve(service: Service, log: Log, host: str, port: int) -> None:
+async def _serve(
+    service: Service, log: Log, host: str, port: int, folder: PackFolder | None
+) -> None:
     settings = service.settings
     config = uvicorn.Config(
         App(service, log),
@@ -69,7 +83,12 @@ async def _serve(service: Service, log: Log, host: str, port: int) -> None:
         ) from None
     address = server.servers[0].sockets[0].getsockname()
     log({"serving": list(service.models), "host": address[0], "port": address[1]})
+    for name, reason in (service.unavailable or {}).items():
+        note_bad(name, reason, log)
+    following = None if folder is None else asyncio.create_task(follow(service, folder, log))
     await server.main_loop()
+    if following is not None:
+        following.cancel()
     await _end(server, settings.drain)
 
 

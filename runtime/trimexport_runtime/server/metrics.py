@@ -5,6 +5,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -67,6 +68,12 @@ class Metrics:
     def watch_queue(self, model: str, tokens: Callable[[], int]) -> None:
         """Have the length of a model's queue read whenever the metrics are."""
         self.queue.labels(model).set_function(tokens)
+
+    def forget(self, model: str) -> None:
+        """Drop what is counted of a model that is served no more."""
+        for metric in (self.texts, self.queue, self.rows, self.tokens):
+            with contextlib.suppress(KeyError):  # nothing was counted
+                metric.remove(model)
 
     def text(self) -> bytes:
         """All metrics, in the text format of Prometheus."""

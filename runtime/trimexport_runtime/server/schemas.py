@@ -187,4 +187,21 @@ _SCORES = {
     },
 }
 PREDICTED: Schema = {"oneOf": [_SCORES, {"type": "array", "items": _SCORES}]}
+INDEX: Schema = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean", "default": False}},
+}
+INDEXED: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name", "version", "state", "reason"],
+        "properties": {
+            "name": {"type": "string"},
+            "version": {"type": "string"},
+            "state": {"enum": ["READY", "UNAVAILABLE"]},
+            "reason": {"type": "string"},
+        },
+    },
+}
 OBJECT: Schema = {"type": "object"}

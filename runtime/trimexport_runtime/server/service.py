@@ -21,6 +21,7 @@ from .batcher import Answered, Batcher, Ran
 from .metrics import Metrics
 from .refusals import Refusal
 from .settings import Settings
+from .turns import Turns
 
 ENCODERS = 2  # threads that tokenise; the tokenizer itself uses no others
 CHARACTERS_PER_TOKEN = 4  # an estimate for texts that are not tokenised yet
@@ -28,13 +29,16 @@ SHORT_CHARACTERS = 4096  # texts up to this together are tokenised at once, with
 Watch = Callable[[Future[Answered]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Model:
-    """A bundle that is served."""
+    """A bundle, or a task on a backbone, that is served. `requests` counts those under way, which
+    are answered also after it is `retired`."""
 
     name: str
     classifier: Classifier
     batcher: Batcher
+    requests: int = 0
+    retired: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,28 @@ class Classified:
 
 
 class Service:
-    """Classifies the texts of requests with the bundles, within the server's limits."""
+    """Classifies the texts of requests with the bundles, within the server's limits.
 
-    def __init__(self, classifiers: Mapping[str, Classifier], settings: Settings) -> None:
+    Tasks on a backbone may be added and removed while it runs, all in the thread of the requests.
+    `unavailable` are then the reasons why some are not served, by their names; else None.
+    """
+
+    def __init__(
+        self,
+        classifiers: Mapping[str, Classifier],
+        settings: Settings,
+        unavailable: Mapping[str, str] | None = None,
+    ) -> None:
+        """Args:
+        unavailable: where the classifiers are tasks on one backbone, why some are not served.
+            Tasks run in turn, and a request has to name one, unless there is but one.
+        """
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
+        self.unavailable = unavailable
+        self._turns = None if unavailable is None else Turns()
+        self._retired: set[Model] = set()
         self.models = {name: self._start(name, classifiers[name]) for name in classifiers}
         self._encoding = 0  # tokens that texts which `_encoders` have will keep, estimated
         self._encoders = ThreadPoolExecutor(ENCODERS, "encoder")
@@ -63,22 +83,60 @@ class Service:
             rows.observe(ran.rows)
             tokens.observe(ran.tokens)
 
-        batcher = Batcher(classifier, self.settings.wait, note)
+        batcher = Batcher(classifier, self.settings.wait, note, self._turns)
         _ = classifier.most_characters  # takes a moment once; no request should wait for it
         self.metrics.watch_queue(name, lambda: batcher.tokens)
         return Model(name, classifier, batcher)
 
     def model(self, name: str | None = None) -> Model:
-        """The model called `name`; without a name the first.
+        """The model called `name`; without a name the first, but of several tasks none.
 
         Raises:
-            Refusal: there is none of this name.
+            Refusal: there is none of this name, or a name is needed.
         """
+        models = self.models
+        there = f"there are: {', '.join(models) or 'none'}"
+        if name is None and (not models or (len(models) > 1 and self.unavailable is not None)):
+            raise Refusal("no_model", f"name a model, as ?model=NAME; {there}")
         if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            raise Refusal("no_model", f'no model "{name}"; there are: {", ".join(self.models)}')
-        return self.models[name]
+            return next(iter(models.values()))
+        if name not in models:
+            raise Refusal("no_model", f'no model "{name}"; {there}')
+        return models[name]
+
+    def add(self, name: str, classifier: Classifier) -> None:
+        """Serve a task. One of its name that is served is replaced, and answers what it has."""
+        before = self.models.get(name)
+        model = self._start(name, classifier)
+        self.models = dict(sorted({**self.models, name: model}.items()))
+        if before is not None:
+            self._retire(before)
+
+    def remove(self, name: str) -> None:
+        """Serve a task no more. Requests to it that are under way are answered."""
+        model = self.models[name]
+        self.models = {it: self.models[it] for it in self.models if it != name}
+        self.metrics.forget(name)
+        self._retire(model)
+
+    def _retire(self, model: Model) -> None:
+        model.retired = True
+        self._retired.add(model)
+        self._end_if_done(model)
+
+    def lease(self, model: Model) -> None:
+        """Count a request to a model, which is answered even if the model is removed meanwhile."""
+        model.requests += 1
+
+    def release(self, model: Model) -> None:
+        """Count a request that `lease` has counted as answered."""
+        model.requests -= 1
+        self._end_if_done(model)
+
+    def _end_if_done(self, model: Model) -> None:
+        if model.retired and not model.requests:
+            self._retired.discard(model)
+            model.batcher.end()
 
     def check_running(self) -> None:
         """Refuse a request that comes while the server is shutting down."""
@@ -163,7 +221,8 @@ class Service:
     def _check_room(self, model: Model, tokens: int) -> None:
         """Refuse `tokens` more tokens if the queue has no room for them. Texts that are being
         tokenised count by what will be kept of them."""
-        waiting = model.batcher.tokens + self._encoding
+        sharing = [model] if self._turns is None else list(self.models.values())
+        waiting = sum(it.batcher.tokens for it in sharing) + self._encoding
         most = self.settings.max_queue
         if waiting and waiting + tokens > most:
             raise Refusal(
@@ -172,7 +231,7 @@ class Service:
 
     def close(self) -> None:
         """Answer the requests that were accepted, and end the threads."""
-        for model in self.models.values():
+        for model in (*self.models.values(), *self._retired):
             model.batcher.close()
         self._encoders.shutdown()
 

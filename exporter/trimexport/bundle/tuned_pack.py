@@ -1,0 +1,133 @@
+"""Read and write a pack as `calibrate` and `fit` do, where a bundle is a backbone with a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from trimexport.graph.task_inputs import CORRECTION
+from trimexport.progress import Progress
+from trimexport_runtime import Manifest, check_files, read_manifest
+from trimexport_runtime.backbone import task_pack
+from trimexport_runtime.backbone_manifest import read_backbone_manifest
+from trimexport_runtime.pack import check_pack
+
+from .pack_file import Arrays, read_arrays, read_pack_head, staged_pack, write_pack
+from .rewrite import check_bundle
+from .written_graph import require_written
+from .written_head import Head
+
+SHIFT = "shift"
+"""What is added to a task's outputs last."""
+
+
+def read_task(bundle: Path, pack: Path | None) -> Manifest:
+    """The manifest of a bundle, or that of a pack whose backbone `bundle` is.
+
+    Raises:
+        trimexport_runtime.TrimexportRuntimeError: one of them is not there or damaged, or the pack
+            is of another backbone.
+    """
+    return read_manifest(bundle) if pack is None else task_pack(pack, bundle).manifest
+
+
+def check_task(bundle: Path, manifest: Manifest, pack: Path | None, progress: Progress) -> None:
+    """Compare every file of a bundle, or of a backbone and its pack, with the manifests.
+
+    Raises:
+        trimexport_runtime.TrimexportRuntimeError: one is missing, truncated or altered.
+    """
+    if pack is None:
+        check_bundle(bundle, manifest, progress)
+        return
+    known = read_backbone_manifest(bundle)
+    with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
+        check_files(bundle, known, hashes=True, advance=tick)
+    check_pack(pack)
+
+
+def write_calibration(pack: Path, manifest: Manifest, bias: npt.NDArray[np.float64]) -> None:
+    """Replace a pack by itself with another bias, float64 [outputs], and the manifest that says so.
+
+    Requires: a task whose score is a softmax, so that nothing else is added to its outputs.
+
+    Raises:
+        OutputError: it cannot be written; it is as it was.
+    """
+    backbone, said = read_pack_head(pack)
+    arrays = {**read_arrays(pack), SHIFT: bias.astype(np.float32)}
+    with staged_pack(pack) as part:
+        write_pack(part, backbone, manifest, arrays, said)
+
+
+def wide(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Arrays as graphs take them, which know no float16."""
+    return {
+        name: array.astype(np.float32) if array.dtype == np.float16 else array
+        for name, array in arrays.items()
+    }
+
+
+def task_head(arrays: Arrays) -> Head:
+    """The head of a task: a row for each label token, or for each label once it was fitted."""
+    weight = arrays["head_weight"].transpose(0, 2, 1).reshape(-1, arrays["head_weight"].shape[1])
+    options = arrays["options"]
+    rows = int(options[options < len(weight)].max()) + 1  # the others fill the last block
+    return Head(weight[:rows], arrays["head_bias"].reshape(-1)[:rows])
+
+
+def with_head(arrays: Arrays, head: Head) -> Arrays:
+    """A task's arrays with another head, which has a row for each label and reads each text's first
+    pick. What followed the old head (soft-cap, sum over a label's words, calibration) is gone."""
+    labels, hidden = head.weight.shape
+    width = arrays["head_weight"].shape[2]
+    blocks = -(-labels // width)
+    weight = np.zeros((blocks * width, hidden), dtype=np.float32)
+    bias = np.zeros(blocks * width, dtype=np.float32)
+    weight[:labels], bias[:labels] = head.weight, head.bias
+    picks = len(arrays["picks"])
+    each = np.arange(labels)
+    return {
+        **arrays,
+        "head_weight": weight.reshape(blocks, width, hidden).transpose(0, 2, 1),
+        "head_bias": bias.reshape(blocks, width),
+        "finished": np.array([0]),
+        "options": np.tile(each, (picks, 1)),
+        "normalised": np.zeros((picks, 1), dtype=np.float32),
+        "steps": each[None],
+        "words": each[:, None],
+        "plus": each,
+        "minus": np.full(labels, labels),
+        "scale": np.ones(1, dtype=np.float32),
+        SHIFT: np.zeros(labels, dtype=np.float32),
+    }
+
+
+def give_task_hidden(model: onnx.ModelProto) -> str:
+    """Make what a backbone's head reads an output of its graph, and return its name: float32
+    [batch, picks, hidden].
+
+    Raises:
+        ExportError: the graph adds no correction to it.
+    """
+    adding = (node for node in model.graph.node if CORRECTION in node.input)
+    name = str(require_written(next(adding, None), f'addition of "{CORRECTION}"').output[0])
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    return name
+
+
+def write_fitted(pack: Path, output: Path, manifest: Manifest, head: Head) -> None:
+    """Write the pack `output`: `pack` with another head and manifest.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    backbone, said = read_pack_head(pack)
+    arrays = with_head(read_arrays(pack), head)
+    with staged_pack(output) as part:
+        write_pack(part, backbone, manifest, arrays, said)
