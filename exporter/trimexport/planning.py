@@ -49,7 +49,7 @@ from .prompt.verbalizer import Verbalizer, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint
 from .source.hub import locate_adapter, locate_config, locate_model
-from .source.notices import all_notices
+from .source.notices import notices
 from .spec import BuildSpec, parse_truncate
 
 
@@ -183,7 +183,7 @@ def plan(spec: BuildSpec) -> Plan:
         labels=labels,
         verbalizers=verbalizers,
         score=score,
-        notice=all_notices(spec.notice, checkpoint),
+        notice=notices(checkpoint, spec.notice),
     )
     return replace(planned, limit=_text_limit(planned, planned.trie))
 

@@ -1,4 +1,4 @@
-"""The terms that a bundle has to carry."""
+"""The terms that what is made of a model has to carry."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from .families import notice_for
 from .prompts_file import notice_of
 
 
-def all_notices(own: str | None, checkpoint: Checkpoint) -> str | None:
-    """The notices of a spec, of the checkpoint's card and of the model's family, as one text; None
-    where there is none."""
+def notices(checkpoint: Checkpoint, own: str | None) -> str | None:
+    """A build's own notice, that of the checkpoint's card and that of the model's family, as one
+    text; None where there is none."""
     known = notice_for(checkpoint.architecture, checkpoint.config.vocab_size)
-    notices = dict.fromkeys((own, notice_of(checkpoint.directory), known))
-    return " ".join(notice.rstrip(".") + "." for notice in notices if notice) or None
+    given = dict.fromkeys((own, notice_of(checkpoint.directory), known))
+    return " ".join(notice.rstrip(".") + "." for notice in given if notice) or None
