@@ -29,7 +29,7 @@ from trimexport_runtime.render import info_text
 
 LABELS = ("positive", "negative")
 STARS = {0: "bad", 1: "fair", 2: "good"}
-SAMPLE = Texts(tiny.TEXTS)
+SAMPLE = Texts(tuple(filter(None, tiny.TEXTS)))  # one bundle has no prompt for an empty text
 VIRTUAL = 5
 BARE = "{text}"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
