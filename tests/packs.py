@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from models import GEMMA_MINI, harden
 from tiny import PAIR, PROMPT, TEXTS, tiny_config, tiny_model, tiny_root
-from trimexport import BuildSpec, Texts
+from trimexport import BuildSpec, QuestionSpec, Texts
 from trimexport.packs.backbone import build_backbone
 from trimexport.packs.pack import pack
 
@@ -29,9 +29,22 @@ TASKS = {
     "bare": replace(SENTIMENT, prompt="{text}"),
     "whole": replace(SENTIMENT, labels=("very positive", "very negative", "quite so")),
     "pair": replace(SENTIMENT, labels=("yes", "no"), prompt=PAIR),
+    "asked": replace(
+        SENTIMENT,
+        prompt="Review: {text}\n{question}\nAnswer:",
+        questions=(
+            QuestionSpec("mood", "How is it?"),
+            QuestionSpec("kind", "What is it?", ("very positive", "very negative", "quite so")),
+        ),
+    ),
+    "one": replace(
+        SENTIMENT,
+        prompt="Review: {text}\n{question}\nAnswer:",
+        questions=(QuestionSpec("mood", "How is it?"),),
+    ),
 }
 """Tasks of the tiny model: words and a score, an empty prefix and suffix, labels that are read
-whole, two fields."""
+whole, two fields, two questions and a single one."""
 
 
 @functools.cache

@@ -17,10 +17,12 @@ import families
 import tiny
 from models import llama, save
 from packages import needs_wheels, run_with
+from packs import tiny_backbone
 from trimexport import BuildSpec, SpecError, Texts, build, plan, verify
 from trimexport.bench import pytorch
 from trimexport.cli import main
 from trimexport.model.layerwise import LayerwiseModel
+from trimexport.packs.pack import pack
 from trimexport.planning import whole_ids
 from trimexport.source.adapter import merge_adapter
 from trimexport.source.checkpoint import Checkpoint, open_checkpoint
@@ -191,6 +193,26 @@ def test_verified_again_and_named(bundles: dict[str, Path]) -> None:
     assert "5 virtual tokens first" in shown
 
 
+@pytest.mark.parametrize("method", ["soft", "keys"])
+def test_a_pack_answers_as_peft_does(
+    made: dict[tuple[str, str], Made], tmp_path: Path, method: str
+) -> None:
+    """On a backbone that knows nothing of it: its keys and values stand before the prefix's."""
+    place = made["gemma", method]
+    written = pack(
+        tiny_backbone(),
+        place.spec(tiny.PROMPT),
+        tmp_path / "trained.pack",
+        sample=SAMPLE,
+        keep=("int8",),
+    )
+    assert written.manifest.prompt.virtual_tokens == VIRTUAL
+    tokens = [label.token_ids for label in written.manifest.labels]
+    theirs = place.logits(tiny.PROMPT).numpy()[:, [token for (token,) in tokens]]
+    found = Classifier.load(tiny_backbone(), task=written.path, variant="fp32").logits(tiny.TEXTS)
+    assert np.abs(found - theirs).max() < 1e-4
+
+
 def test_inspection_counts_them(made: dict[tuple[str, str], Made]) -> None:
     place = made["qwen-classifier", "keys"]
     command = ["inspect", "--model", place.base, "--adapter", place.adapter, "--prompt", BARE]
@@ -219,7 +241,7 @@ def test_bench_measures_the_model_behind_them(
         str(bundles[name]), str(place.base), "float32", None, str(place.adapter)
     )
     with torch.inference_mode():
-        scores = model._scores(place.sequences[prompt]).numpy()
+        scores = model._scores(model._manifest, 0, place.sequences[prompt]).numpy()
     theirs = place.logits(prompt).numpy()
     if "classifier" not in base:
         tokens = [
