@@ -22,6 +22,7 @@ from .task_inputs import Taken
 from .undecomposed import to_onnx
 
 OPSET = 23
+_DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 class Traceable(Protocol):
@@ -47,12 +48,7 @@ def trace(classifier: Any) -> ir.Model:
     taken: Mapping[str, Taken] = classifier.inputs
     sizes = _sizes(taken)
     with mode:
-        example = [
-            torch.ones([sizes[it] if isinstance(it, str) else it for it in each.shape]).to(
-                each.dtype
-            )
-            for each in taken.values()
-        ]
+        example = [_example(each, sizes) for each in taken.values()]
     dims = {name: torch.export.Dim(name) for name in sizes}
     shapes = [
         {place: dims[dim] for place, dim in enumerate(it.shape) if isinstance(dim, str)}
@@ -94,6 +90,12 @@ def _sizes(taken: Mapping[str, Taken]) -> dict[str, int]:
     the tracer takes no two for the same."""
     names = dict.fromkeys(dim for it in taken.values() for dim in it.shape if isinstance(dim, str))
     return {name: 2 + 5 * place for place, name in enumerate(names)}
+
+
+def _example(taken: Taken, sizes: Mapping[str, int]) -> torch.Tensor:
+    """An input of these sizes."""
+    shape = [sizes[dim] if isinstance(dim, str) else dim for dim in taken.shape]
+    return torch.ones(shape, dtype=_DTYPES[taken.dtype])
 
 
 def _together(values: Sequence[Any]) -> tuple[Any, ...]:
