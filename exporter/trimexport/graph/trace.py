@@ -7,7 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -25,20 +25,12 @@ OPSET = 23
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
-class Traceable(Protocol):
-    """A module that says what its `forward` takes, the text's tokens first and all others as one
-    tuple."""
-
-    @property
-    def inputs(self) -> Mapping[str, Taken]:
-        """By name, in order."""
-
-
 def trace(classifier: Any) -> ir.Model:
     """Trace to ONNX IR with symbolic dimensions; its weights have no values yet.
 
-    Requires a `Traceable` module, with parameters and buffers whose values nobody needs any more:
-    they are replaced by fake tensors.
+    Requires a module whose `inputs` say what its `forward` takes, by name and in order: the text's,
+    and all others as one tuple. Its parameters and buffers are replaced by fake tensors, so nobody
+    may need their values any more.
 
     Raises:
         ExportError: the model's forward cannot be traced.
