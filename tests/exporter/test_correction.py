@@ -10,12 +10,19 @@ import pytest
 
 import tiny
 from trimexport import BuildSpec, Texts
-from trimexport.bundle.correction import LEAST, SEQUENCES, Expected, correct, expected_states
-from trimexport.bundle.correction import _states as states
+from trimexport.bundle.correction import (
+    LEAST,
+    SEQUENCES,
+    Expected,
+    Floats,
+    correct,
+    expected_states,
+    states_of,
+)
 from trimexport.bundle.onnx_file import write_onnx
 from trimexport.bundle.variants import SCHEMES, quantised, see
 from trimexport.bundle.written_graph import load_graph
-from trimexport.bundle.written_head import CORRECTION, Head, put_head, read_head
+from trimexport.bundle.written_head import CORRECTION, Head, hidden_name, put_head, read_head
 from trimexport.graph.compile import compile_graph
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan, whole_ids
@@ -25,6 +32,10 @@ from trimexport_runtime import read_manifest
 
 TEXTS = Texts(tuple(f"text {n} of some words " + "and more " * (n % 4) for n in range(24)))
 LABELS = {"plain": ("negative", "positive"), "tree": ("very good", "very bad", "dull")}
+
+
+def head_reads(graph: Path, expected: Expected) -> Floats:
+    return states_of(graph, "int8", expected, hidden_name(load_graph(graph)), {})
 
 
 @pytest.fixture(scope="module", params=LABELS)
@@ -57,9 +68,9 @@ def test_no_error_is_left_on_average(written: tuple[Path, Expected]) -> None:
     """In any of the rows that a head reads; what a text lacks beyond that stays, so it shrinks."""
     file, expected = written
     graph = copied(file)
-    before = states(graph, "int8", expected) - expected.hidden
+    before = head_reads(graph, expected) - expected.hidden
     correct(graph, "int8", expected)
-    after = states(graph, "int8", expected) - expected.hidden
+    after = head_reads(graph, expected) - expected.hidden
     size = np.abs(before).mean()
     assert np.abs(before.mean(0)).max() > size  # or there would be nothing to correct
     assert np.abs(after.mean(0)).max() < 1e-4 * size

@@ -19,6 +19,7 @@ from trimexport.graph import compile as compilation
 from trimexport.graph.classifier import CompiledClassifier
 from trimexport.graph.compile import compile_graph
 from trimexport.graph.prefix_attention import STEADY
+from trimexport.graph.task_inputs import TEXT
 from trimexport.graph.trace import trace
 from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import plan
@@ -31,6 +32,8 @@ MASK = np.array([[1, 1, 1], [1, 0, 0]])
 class InPlace(nn.Module):
     """One operator has no translation, one works in place; and conversions."""
 
+    inputs = TEXT
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         unseen = 2 - attention_mask
         both = attention_mask & input_ids
@@ -41,6 +44,8 @@ class InPlace(nn.Module):
 
 class OtherName(nn.Module):
     """One operator's other name has no translation, nor is it among the decompositions."""
+
+    inputs = TEXT
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return (input_ids.swapaxes(0, 1) * attention_mask.T).T.to(torch.float32)

@@ -87,13 +87,14 @@ def mean_error(
         task: further inputs of a graph without a task.
     """
     lacked: npt.NDArray[np.float64] = (
-        expected.hidden - _states(graph, precision, expected, hidden, task or {})
+        expected.hidden - states_of(graph, precision, expected, hidden, task or {})
     ).mean(axis=0, dtype=np.float64)
     return lacked
 
 
-def _states(graph: Path, precision: str, expected: Expected, hidden: str, task: Feed) -> Floats:
-    """What the graph's head reads, float32 [texts, rows, hidden]."""
+def states_of(graph: Path, precision: str, expected: Expected, hidden: str, task: Feed) -> Floats:
+    """The hidden states of a written graph for the expected ones' texts, float32 [texts, rows,
+    hidden]; arguments as in `mean_error`."""
     texts, rows = expected.texts, expected.hidden.shape[1]
     groups = batches([len(ids) for ids in texts], rows_within(TOKEN_BUDGET))
     pieces = cut(graph, precision, hidden)

@@ -31,8 +31,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from trimexport_runtime.bundle import INPUTS
 
 COLUMNS = 16  # of a matrix at once: a product that is no wider is never cut between threads
@@ -43,13 +41,13 @@ HIDDEN = -1e30
 
 @dataclass(frozen=True)
 class Taken:
-    """An input of a graph. `shape` has a name for each dimension of any size."""
+    """An input of a graph, float32 or int64. `shape` has a name for each dimension of any size."""
 
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int | str, ...]
 
 
-TEXT: Mapping[str, Taken] = dict.fromkeys(INPUTS, Taken(torch.int64, ("batch", "sequence")))
+TEXT: Mapping[str, Taken] = dict.fromkeys(INPUTS, Taken("int64", ("batch", "sequence")))
 """What every graph takes."""
 
 
@@ -91,8 +89,8 @@ def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Tak
 
 
 def _floats(*shape: int | str) -> Taken:
-    return Taken(torch.float32, shape)
+    return Taken("float32", shape)
 
 
 def _whole(*shape: int | str) -> Taken:
-    return Taken(torch.int64, shape)
+    return Taken("int64", shape)

@@ -7,7 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -22,22 +22,15 @@ from .task_inputs import Taken
 from .undecomposed import to_onnx
 
 OPSET = 23
-
-
-class Traceable(Protocol):
-    """A module that says what its `forward` takes, the text's tokens first and all others as one
-    tuple."""
-
-    @property
-    def inputs(self) -> Mapping[str, Taken]:
-        """By name, in order."""
+_DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 def trace(classifier: Any) -> ir.Model:
     """Trace to ONNX IR with symbolic dimensions; its weights have no values yet.
 
-    Requires a `Traceable` module, with parameters and buffers whose values nobody needs any more:
-    they are replaced by fake tensors.
+    Requires a module whose `inputs` say what its `forward` takes, by name and in order: the text's,
+    and all others as one tuple. Its parameters and buffers are replaced by fake tensors, so nobody
+    may need their values any more.
 
     Raises:
         ExportError: the model's forward cannot be traced.
@@ -47,12 +40,7 @@ def trace(classifier: Any) -> ir.Model:
     taken: Mapping[str, Taken] = classifier.inputs
     sizes = _sizes(taken)
     with mode:
-        example = [
-            torch.ones([sizes[it] if isinstance(it, str) else it for it in each.shape]).to(
-                each.dtype
-            )
-            for each in taken.values()
-        ]
+        example = [_example(each, sizes) for each in taken.values()]
     dims = {name: torch.export.Dim(name) for name in sizes}
     shapes = [
         {place: dims[dim] for place, dim in enumerate(it.shape) if isinstance(dim, str)}
@@ -94,6 +82,12 @@ def _sizes(taken: Mapping[str, Taken]) -> dict[str, int]:
     the tracer takes no two for the same."""
     names = dict.fromkeys(dim for it in taken.values() for dim in it.shape if isinstance(dim, str))
     return {name: 2 + 5 * place for place, name in enumerate(names)}
+
+
+def _example(taken: Taken, sizes: Mapping[str, int]) -> torch.Tensor:
+    """An input of these sizes."""
+    shape = [sizes[dim] if isinstance(dim, str) else dim for dim in taken.shape]
+    return torch.ones(shape, dtype=_DTYPES[taken.dtype])
 
 
 def _together(values: Sequence[Any]) -> tuple[Any, ...]:
