@@ -7,7 +7,7 @@ comparison of the two is one of the models alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,30 @@ class Untrimmed:
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The output layer's logits at each row's last token, [rows, vocabulary]."""
-        logits: torch.Tensor = self._model(**self._given(rows), logits_to_keep=1).logits[:, -1]
-        return logits.float()
+        return self._last(
+            rows, lambda given: self._model(**given, logits_to_keep=1).logits[:, -1].float()
+        )
 
     def _hidden(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The last hidden state at each row's last token, [rows, hidden]."""
-        states: torch.Tensor = body_of(self._model)(**self._given(rows)).last_hidden_state[:, -1]
-        return states
+        body = body_of(self._model)
+        return self._last(rows, lambda given: body(**given).last_hidden_state[:, -1])
+
+    def _last(
+        self, rows: Sequence[Sequence[int]], run: Callable[[dict[str, Any]], torch.Tensor]
+    ) -> torch.Tensor:
+        """What `run` makes of rows, [rows, n]. Behind a trained prompt only those of one length go
+        together: with padding before them they would be further from it than a window reaches."""
+        if self._prompt is None:
+            return run(self._given(rows))
+        by_length: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            by_length.setdefault(len(row), []).append(place)
+        found: dict[int, torch.Tensor] = {}
+        for places in by_length.values():
+            results = run(self._given([rows[place] for place in places]))
+            found.update(zip(places, results, strict=True))
+        return torch.stack([found[place] for place in range(len(rows))])
 
     def _given(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         """What the model reads of rows of ids, and of a trained prompt before them."""

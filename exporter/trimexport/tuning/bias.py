@@ -30,10 +30,10 @@ from trimexport.records import Record, as_inputs
 from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.bundle import Calibration
 from trimexport_runtime.inputs import Input, required
-from trimexport_runtime.questions import view_of, views
+from trimexport_runtime.questions import view_of
 
 from .bias_methods import CONTENT_FREE, check_prior, even_out, match_prior
-from .per_question import bias_of_all, questions_of, tuned
+from .per_question import bias_of_all, describe, questions_of, tuned
 from .softmax_only import require_softmax
 
 CALIBRATION = (
@@ -293,21 +293,3 @@ def _write_card(bundle: Path, work: Path, manifest: Manifest) -> None:
     if described := describe(manifest):
         text += f"\n{_MARK} Calibrated: {described}.\n"
     (work / CARD).write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def describe(manifest: Manifest) -> str:
-    """The calibration in a line, that of each question which has one; empty if there is none."""
-    names = [f"{question.name}: " for question in manifest.questions] or [""]
-    each = zip(names, views(manifest), strict=True)
-    return "; ".join(f"{name}{said}" for name, view in each if (said := _described(view)))
-
-
-def _described(view: Manifest) -> str:
-    calibration = view.calibration
-    if calibration is None:
-        return ""
-    biases = ", ".join(
-        f"{label} {bias:+.3f}"
-        for label, bias in zip(view.label_names, calibration.bias, strict=True)
-    )
-    return f"{calibration.method} on {calibration.texts:,} texts, logits moved by {biases}"

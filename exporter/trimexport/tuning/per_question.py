@@ -49,3 +49,21 @@ def bias_of_all(manifest: Manifest) -> Floats | None:
 def _bias(view: Manifest) -> Sequence[float] | Floats:
     calibration = view.calibration
     return np.zeros(view.outputs) if calibration is None else calibration.bias
+
+
+def describe(manifest: Manifest) -> str:
+    """The calibration in a line, that of each question which has one; empty if there is none."""
+    names = [f"{question.name}: " for question in manifest.questions] or [""]
+    each = zip(names, views(manifest), strict=True)
+    return "; ".join(f"{name}{said}" for name, view in each if (said := _described(view)))
+
+
+def _described(view: Manifest) -> str:
+    calibration = view.calibration
+    if calibration is None:
+        return ""
+    biases = ", ".join(
+        f"{label} {bias:+.3f}"
+        for label, bias in zip(view.label_names, calibration.bias, strict=True)
+    )
+    return f"{calibration.method} on {calibration.texts:,} texts, logits moved by {biases}"
