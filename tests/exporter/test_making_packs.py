@@ -53,7 +53,6 @@ def test_what_a_backbone_has_not(given: dict[str, object], message: str) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"adapter": "lora"}, r"LoRA changes the backbone.*build --backbone --adapter lora"),
         ({"tokenizer": "elsewhere"}, "tokenizer is given for a pack, and it is the backbone's"),
         ({"max_tokens": 4096}, "max-tokens is 4096, and the backbone takes up to 128"),
     ],
@@ -62,6 +61,18 @@ def test_what_a_pack_has_not(given: dict[str, object], message: str) -> None:
     known = read_backbone_manifest(tiny_backbone())
     with pytest.raises(SpecError, match=message):
         spec_of(replace(SENTIMENT, **given), known)  # type: ignore[arg-type]
+
+
+def test_a_lora_adapter_is_the_backbone_s(tmp_path: Path) -> None:
+    settings = json.dumps({"peft_type": "LORA", "r": 4})
+    (tmp_path / "adapter_config.json").write_text(settings, encoding="utf-8")
+    known = read_backbone_manifest(tiny_backbone())
+    spec = replace(SENTIMENT, adapter=str(tmp_path))
+    with pytest.raises(SpecError, match="LoRA changes the backbone.*build --backbone --adapter"):
+        spec_of(spec, known)
+    merged = replace(known, source=replace(known.source, adapter="lora"))
+    with pytest.raises(SpecError, match="has lora merged into it, so another adapter was not"):
+        spec_of(spec, merged)
 
 
 def test_a_prompt_that_steers_with_tokens_that_texts_may_have() -> None:
@@ -195,7 +206,7 @@ def test_fitting_a_pack(tmp_path: Path) -> None:
         fitted.manifest.variants[0],
         ROWS,
         Silent(),
-        output,
+        pack=output,
     )
     found = Classifier.load(capped_backbone(), task=output).logits(ROWS)
     assert found == pytest.approx(states.hidden @ states.head.weight.T + states.head.bias, abs=1e-4)

@@ -88,11 +88,11 @@ def pack(
     from trimexport.packs.pack import pack as run
     from trimexport.parity.json_report import as_dict
     from trimexport.parity.render import table
-    from trimexport.prompt.template import places_of
+    from trimexport.prompt.questions import text_places
     from trimexport.texts import read_texts
 
     check_pack_output(output, force)
-    fields = places_of(spec.prompt)
+    fields = text_places(spec)
     with redirect_stdout(sys.stderr):  # of libraries; the results alone are printed
         packed = run(
             backbone,

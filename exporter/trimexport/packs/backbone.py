@@ -10,10 +10,10 @@ from pathlib import Path
 from trimexport.atomic import check_output, staged
 from trimexport.bundle.files import (
     bundle_file,
-    source_of,
     tool_versions,
     write_backbone_files,
 )
+from trimexport.bundle.planned_manifest import source_of
 from trimexport.bundle.variants import SCHEMES, write_variants
 from trimexport.errors import SpecError
 from trimexport.graph.compile import compile_backbone

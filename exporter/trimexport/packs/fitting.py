@@ -7,6 +7,8 @@ from dataclasses import replace
 from trimexport.errors import CheckpointError, SpecError
 from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import text_tokenizer
+from trimexport.source.adapter_config import read_settings
+from trimexport.source.hub import locate_adapter
 from trimexport.spec import BuildSpec
 from trimexport_runtime.backbone_manifest import BackboneManifest
 
@@ -18,6 +20,7 @@ def spec_of(spec: BuildSpec, backbone: BackboneManifest) -> BuildSpec:
 
     Raises:
         SpecError: the spec asks for something else.
+        CheckpointError, HubError: its adapter cannot be read.
     """
     source = backbone.source
     if spec.adapter is not None and source.adapter is not None:
@@ -25,6 +28,8 @@ def spec_of(spec: BuildSpec, backbone: BackboneManifest) -> BuildSpec:
             f"the backbone has {source.adapter} merged into it, so another adapter was not trained "
             f"on it; write the pack for a backbone without one, or drop --adapter {spec.adapter}"
         )
+    if spec.adapter is not None:
+        _refuse_lora(spec.adapter)
     for name, given in (("tokenizer", spec.tokenizer), ("tensorrt", spec.tensorrt)):
         if given:
             raise SpecError(
@@ -44,12 +49,21 @@ def spec_of(spec: BuildSpec, backbone: BackboneManifest) -> BuildSpec:
     )
 
 
+def _refuse_lora(adapter: str) -> None:
+    """Refuse an adapter that is no trained prompt but changes the model's weights."""
+    if str(read_settings(locate_adapter(adapter)).get("peft_type")).upper() == "LORA":
+        raise SpecError(
+            "LoRA changes the backbone, and a pack goes with the backbone as it is; merge the "
+            f"adapter into one with `trimexport build --backbone --adapter {adapter}`, and write "
+            "the pack for that"
+        )
+
+
 def check_same_model(planned: Plan, backbone: BackboneManifest) -> None:
     """Refuse a checkpoint that is not the one that the backbone was made from.
 
     Raises:
         CheckpointError: it is another.
-        SpecError: an adapter changes it, other than a trained prompt.
     """
     checkpoint, source = planned.checkpoint, backbone.source
     if checkpoint.config_sha256 != source.config_sha256:
@@ -61,12 +75,6 @@ def check_same_model(planned: Plan, backbone: BackboneManifest) -> None:
     adapter = checkpoint.adapter
     if checkpoint.trained_prompt is not None:
         return
-    if adapter is not None and source.adapter is None:
-        raise SpecError(
-            "LoRA changes the backbone, and a pack goes with the backbone as it is; merge the "
-            f"adapter into one with `trimexport build --backbone --adapter {adapter.name}`, and "
-            "write the pack for that"
-        )
     if source.adapter_sha256 != (None if adapter is None else adapter.sha256):
         raise CheckpointError(
             f"{source.adapter} is not the adapter that was merged into the backbone: its files "

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trimexport.errors import SpecError
-from trimexport.source.logit_score import LogitScore, locate_logit_score, read_logit_score
+from trimexport.source.hub import local_directory, locate_config, locate_model
+from trimexport.source.logit_score import MODULES, LogitScore, read_logit_score, score_folder
 from trimexport.spec import LOG_ODDS, LOGIT, SOFTMAX, BuildSpec
 from trimexport_runtime.bundle import Field
 
@@ -37,7 +38,7 @@ def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
     """
     if spec.labels:
         return spec, None
-    directory = locate_logit_score(spec.model, spec.revision)
+    directory = _locate(spec.model, spec.revision)
     if directory is None or (found := read_logit_score(directory)) is None:
         return spec, None
     place = Path(spec.tokenizer or directory)
@@ -59,6 +60,20 @@ def with_saved_score(spec: BuildSpec) -> tuple[BuildSpec, LogitScore | None]:
             spec, prompt=prompt, label_lead=lead if spec.label_lead is None else spec.label_lead
         )
     return spec, found
+
+
+def _locate(model: str, revision: str | None) -> Path | None:
+    """The directory of a model that has such a score, its tokenizer and the score's configuration
+    included; None where it has none. Of another model its configuration alone is downloaded.
+
+    Raises:
+        CheckpointError, HubError: the model cannot be located, or its modules not be read.
+    """
+    directory = locate_config(model, revision)
+    folder = score_folder(directory / MODULES)
+    if folder is None or local_directory(model) is not None:
+        return None if folder is None else directory
+    return locate_model(model, revision, f"{folder}/config.json")
 
 
 def fields_of(spec: BuildSpec) -> tuple[Field, ...]:

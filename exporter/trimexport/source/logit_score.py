@@ -14,7 +14,6 @@ from typing import Any
 
 from trimexport.errors import CheckpointError
 
-from .hub import local_directory, locate_config, locate_model
 from .json_file import read_json_object
 
 MODULES = "modules.json"
@@ -35,27 +34,13 @@ class LogitScore:
         return (self.true_token_id,) if second is None else (self.true_token_id, second)
 
 
-def locate_logit_score(model: str, revision: str | None) -> Path | None:
-    """The directory of a model that has such a score, its tokenizer and the score's configuration
-    included; None where it has none. Of another model its configuration alone is downloaded.
-
-    Raises:
-        CheckpointError, HubError: the model cannot be located, or its modules not be read.
-    """
-    directory = locate_config(model, revision)
-    folder = _folder(directory / MODULES)
-    if folder is None or local_directory(model) is not None:
-        return None if folder is None else directory
-    return locate_model(model, revision, f"{folder}/config.json")
-
-
 def read_logit_score(directory: Path) -> LogitScore | None:
     """The score that a checkpoint's directory has, or None.
 
     Raises:
         CheckpointError: a file of it cannot be read, or names no tokens.
     """
-    folder = _folder(directory / MODULES)
+    folder = score_folder(directory / MODULES)
     if folder is None:
         return None
     file = directory / folder / "config.json"
@@ -75,8 +60,12 @@ def read_logit_score(directory: Path) -> LogitScore | None:
     return LogitScore(first, second, file)
 
 
-def _folder(path: Path) -> str | None:
-    """The folder of the LogitScore among the modules; None where there is none."""
+def score_folder(path: Path) -> str | None:
+    """The folder of the LogitScore among the modules; None where there is none.
+
+    Raises:
+        CheckpointError: the file `path` cannot be read, or names a folder that is not inside.
+    """
     try:
         modules: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
