@@ -88,7 +88,11 @@ class Untrimmed:
 
     def _output(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The output layer's or the fitted head's logits at each row's last token, [rows,
-        vocabulary or labels]. Rows are padded to the left, so that this token stands last."""
+        vocabulary or labels]. Rows are padded to the left, so that this token stands last. Behind a
+        trained prompt, rows of different lengths are read one by one: the padding would stand
+        between the two, where a window counts it."""
+        if self._prompt is not None and len(set(map(len, rows))) > 1:
+            return torch.cat([self._output([row]) for row in rows])
         width = max(map(len, rows))
         ids = torch.zeros((len(rows), width), dtype=torch.int64)  # padding is masked
         mask = torch.zeros_like(ids)
