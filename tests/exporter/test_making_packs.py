@@ -68,7 +68,7 @@ def test_a_lora_adapter_is_the_backbone_s(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(settings, encoding="utf-8")
     known = read_backbone_manifest(tiny_backbone())
     spec = replace(SENTIMENT, adapter=str(tmp_path))
-    with pytest.raises(SpecError, match="LoRA changes the backbone.*build --backbone --adapter"):
+    with pytest.raises(SpecError, match=r"LoRA changes the backbone.*build --backbone --adapter"):
         spec_of(spec, known)
     merged = replace(known, source=replace(known.source, adapter="lora"))
     with pytest.raises(SpecError, match="has lora merged into it, so another adapter was not"):
