@@ -3,7 +3,7 @@
     python docs/examples/train_soft_prompt.py MODEL TRAIN.jsonl ADAPTER
 
 Needs peft and transformers. MODEL is a directory or hub id, TRAIN.jsonl has rows with `text` and
-`label`, of which 64 of each label are trained on and 64 others choose the rate and the epoch.
+`label`, of which 64 of each label are trained on and 64 others choose the epoch.
 ADAPTER is the directory that `trimexport build --adapter` takes, with the same PROMPT.
 """
 
@@ -27,9 +27,9 @@ BEFORE, BEHIND = "Review:", "\nSentiment:"  # of PROMPT = "Review: {text}\nSenti
 START = "Say whether this review of a film is positive or negative."  # becomes virtual tokens
 VIRTUAL = 12
 SHOTS = 64  # of each label to train on, and as many to choose by
-EPOCHS = 10
+EPOCHS = 5
 BATCH = 8
-RATES = (3e-3, 1e-2)
+RATE = 3e-3
 LONGEST = 48  # tokens of a text
 
 Row = tuple[list[int], int]  # the ids of a whole prompt, and the place of its label in LABELS
@@ -50,15 +50,14 @@ def main(model: str, rows: str, adapter: str) -> None:
         prompt_tuning_init_text=START,
         tokenizer_name_or_path=model,
     )
-    for rate in RATES:
-        learner = get_peft_model(base, config)
-        for epoch, loss in enumerate(train_epochs(learner, train, words, rate), 1):
-            share = accuracy(learner, chosen_by, words)
-            minutes = (time.monotonic() - begin) / 60
-            print(f"rate {rate:g}, epoch {epoch}: loss {loss:.3f}, {share:.1%}, {minutes:.1f} min")
-            if share > best:
-                best = share
-                learner.save_pretrained(adapter)
+    learner = get_peft_model(base, config)
+    for epoch, loss in enumerate(train_epochs(learner, train, words), 1):
+        share = accuracy(learner, chosen_by, words)
+        minutes = (time.monotonic() - begin) / 60
+        print(f"epoch {epoch}: loss {loss:.3f}, {share:.1%}, {minutes:.1f} min", flush=True)
+        if share > best:
+            best = share
+            learner.save_pretrained(adapter)
     print(f"saved {adapter}: {best:.1%} of {len(chosen_by)}")
 
 
@@ -113,11 +112,11 @@ def label_logits(
     return found
 
 
-def train_epochs(model: Any, rows: list[Row], words: list[int], rate: float) -> Iterator[float]:
+def train_epochs(model: Any, rows: list[Row], words: list[int]) -> Iterator[float]:
     """Train, and yield each epoch's mean loss."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     steps = EPOCHS * -(-len(rows) // BATCH)
-    optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
     order = random.Random(1)
     for _ in range(EPOCHS):
