@@ -64,6 +64,14 @@ def test_int8_answers_do_not_depend_on_their_batch(task: str) -> None:
         assert np.array_equal(classifier.run([row] * 3 + rows)[2], together[place])
 
 
+def test_the_format_is_that_of_what_is_asked() -> None:
+    versions = {
+        task: load_pack(tiny_pack(task), "fp32")[0].manifest.format_version for task in TASKS
+    }
+    assert versions["asked"] == versions["one"] == 3
+    assert {versions[task] for task in ("odds", "pair")} == {2}
+
+
 def test_tasks_share_a_backbone() -> None:
     backbone = Backbone.load(tiny_backbone(), variant="fp32")
     tasks = {name: backbone.task(tiny_pack(name)) for name in TASKS}

@@ -35,7 +35,7 @@ from trimexport.source.shipped import calibration_texts, sample_texts
 from trimexport.spec import BuildSpec
 from trimexport.texts import Texts, check_sample, inputs_for, judged
 from trimexport_runtime.backbone_manifest import BackboneManifest, read_backbone_manifest
-from trimexport_runtime.bundle import Manifest
+from trimexport_runtime.bundle import Manifest, format_for
 
 from .fitting import check_same_model, check_tokens, spec_of
 
@@ -167,7 +167,8 @@ def task_manifest(planned: Plan, known: BackboneManifest) -> Manifest:
     lead = whole.prompt.text_lead
     fields = tuple(replace(it, lead=lead + it.lead) for it in planned.prompt.fields)
     prompt = replace(whole.prompt, text_lead="", fields=fields if lead else whole.prompt.fields)
-    return replace(whole, prompt=prompt, format_version=2)
+    version = format_for(prompt, whole.score, whole.questions)
+    return replace(whole, prompt=prompt, format_version=version)
 
 
 def _arrays(
