@@ -43,6 +43,7 @@ def test_every_option_that_names_a_build_is_a_field_of_a_spec() -> None:
         "output",
         "force",
         "as_json",
+        "backbone",
     }  # what is done with the build
     read = {"recipe", "prompt_file", "verbalize", "tensorrt_onnx_only"}
     assert others | read <= names

@@ -61,7 +61,9 @@ def test_columns_that_are_not_there(tmp_path: Path, header: str, option: str) ->
 
 
 def test_a_threshold_is_of_independent_labels(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="--threshold is of independent labels, and the score of"):
+    with pytest.raises(
+        SpecError, match="--threshold is of independent labels or log-odds, and the score of"
+    ):
         evaluate_independent(tiny_bundle, tmp_path / "a.jsonl", threshold=0.5)
 
 

@@ -190,8 +190,8 @@ def test_leads_that_differ() -> None:
 
 
 def test_a_prompt_with_one_text_is_written_as_ever() -> None:
-    from trimexport.bundle.files import _prompt
+    from trimexport.bundle.planned_manifest import prompt_of
 
     found = planned(prompt=tiny.PROMPT)
-    assert (_prompt(found).fields, found.text_limit.field) == ((), None)
+    assert (prompt_of(found).fields, found.text_limit.field) == ((), None)
     assert found.text_tokenizer["post_processor"] is None

@@ -71,7 +71,7 @@ def test_fuzzing(serve: Serve, bundle: Path, tmp_path: Path) -> None:
         cwd=tmp_path,  # it keeps notes there
     )
     assert found.returncode == 0, found.stdout[-4000:]
-    assert "16 selected / 16 total" in found.stdout
+    assert "17 selected / 17 total" in found.stdout
     lines = [line for line in server.stop()[1] if "status" in line]
     statuses = {line["status"] for line in lines}
     assert {200, 400, 404, 405, 422} <= statuses

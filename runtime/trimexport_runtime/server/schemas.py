@@ -64,7 +64,8 @@ def predict(prompts: Prompts) -> Schema:
 
 def infer(manifests: Sequence[Manifest]) -> Schema:
     """The body of the Open Inference Protocol for these bundles."""
-    named = [tensors(manifest.prompt.places) for manifest in manifests]
+    places = [manifest.prompt.places for manifest in manifests] or [(Field("text"),)]
+    named = [tensors(each) for each in places]
     example = {"datatype": "BYTES", "shape": [1], "data": ["a film"]}
     return {
         "type": "object",
