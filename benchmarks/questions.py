@@ -26,8 +26,8 @@ from trimexport_runtime.tokenize import Encoded
 
 PROMPT = "Text: {text}\n\n{question}\nAnswer:"
 WORDS = (
-    *("insult", "advertise", "praise", "threaten", "complain", "ask", "promise", "explain", "warn"),
-    *("joke", "lie", "boast", "thank", "apologise", "order", "invite"),
+    *("good", "bad", "new", "old", "long", "short", "fast", "slow"),
+    *("funny", "sad", "dark", "cold", "great", "true", "big", "small"),
 )
 
 
@@ -80,7 +80,7 @@ def question_of(spec: BuildSpec, word: str, tokens: int) -> QuestionSpec:
     Raises:
         click.ClickException: there is none of so few tokens.
     """
-    text = f"Does it {word}"
+    text = f"Is it {word}"
     while True:
         question = QuestionSpec(word, text + "?")
         planned = plan(BuildSpec(**{**vars(spec), "questions": (question,)}))
