@@ -15,7 +15,7 @@ from trimexport_runtime.engine import build_engine, candidates, require_builder
 from .atomic import check_output, staged
 from .bundle.drop import drop_variants
 from .bundle.files import first_manifest, save_manifest, write_client_files
-from .bundle.variants import SCHEMES, write_variants
+from .bundle.variants import SCHEMES, check_calibration, write_variants
 from .errors import ParityError, SpecError
 from .graph.compile import compile_graphs
 from .memory import release
@@ -29,7 +29,7 @@ from .parity.warnings import warnings
 from .planning import Plan, plan
 from .progress import Progress, Silent
 from .prompt.tokenizer_choice import difference_note
-from .quantize.calibration import Calibration, poor_calibration
+from .quantize.calibration import Calibration
 from .records import combined, one_line
 from .source.empty_model import unread_tensors
 from .source.shipped import calibration_texts, sample_texts
@@ -112,7 +112,7 @@ def build(
     engines = engines and bool(spec.tensorrt)
     if engines:
         _require_builder()
-    _check_calibration(spec, calibration, progress)
+    check_calibration(spec.variants, calibration, progress)
     if sample is not None and spec.labels:  # wrong ones are refused before a model is downloaded
         check_sample(judged(sample, Score(spec.score), bool(spec.questions)), spec.labels)
     planned = plan(spec)
@@ -208,18 +208,6 @@ def _write(
     manifest = first_manifest(planned, variants, work, hashes)
     save_manifest(manifest, work)
     return manifest
-
-
-def _check_calibration(spec: BuildSpec, calibration: Texts | None, progress: Progress) -> None:
-    if calibration is None:
-        return
-    if not any(SCHEMES[name].calibrated for name in spec.variants):
-        raise SpecError(
-            f"calibration texts are given, and {', '.join(spec.variants)} needs none; drop them, "
-            "or build int8 or int4"
-        )
-    if (poor := poor_calibration(calibration)) is not None:
-        progress.say(f"warning: {poor}")
 
 
 def _calibration_texts(

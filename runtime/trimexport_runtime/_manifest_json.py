@@ -1,4 +1,4 @@
-"""Values out of JSON, checked against type hints."""
+"""Values out of JSON, checked against type hints, and what all manifests have in common."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path, PureWindowsPath
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from .errors import BundleError, VersionError
 
 _SHOWN = 60  # characters of a value in a message
 _SCALARS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
@@ -81,3 +84,44 @@ def _checked(value: Any, path: str, wanted: str, *kinds: type) -> Any:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     raise ValueError(f"{path} is {text}, not {wanted}")
+
+
+def check_format(
+    raw: Any,
+    path: Path,
+    newest: int,
+    hint: str,
+    *,
+    what: str = "a trimexport manifest",
+    kind: type[BundleError] = BundleError,
+) -> None:
+    """Refuse a JSON value that says no `format_version`, or one after `newest`.
+
+    Args:
+        hint: what to do about a value that says none.
+        what: what it is not then.
+        kind: the error that is raised of it.
+
+    Raises:
+        BundleError: it says none.
+        VersionError: it is newer than this runtime.
+    """
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if type(version) is not int:  # a bool is an instance of int
+        raise kind(f"{path} has no format_version, so it is not {what}; {hint}")
+    if version > newest:
+        raise VersionError(
+            f"{path} has format_version {version}, this runtime reads up to {newest}; "
+            "upgrade with `pip install -U trimexport-runtime`"
+        )
+
+
+def check_inside(path: str, whole: str = "bundle") -> None:
+    """Refuse a path that leaves a bundle, or another whole, on some platform.
+
+    Raises:
+        ValueError: it does.
+    """
+    pure = PureWindowsPath(path)  # it knows both separators and drives
+    if pure.anchor or not pure.parts or ".." in pure.parts:
+        raise ValueError(f'the path "{path}" is not one inside the {whole}')

@@ -10,15 +10,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from ._manifest_json import read
-from .errors import BundleError, VersionError
+from ._manifest_json import check_format, check_inside, read
+from .errors import BundleError
 from .manifest import BundleFile, Source, Variant
 
 BACKBONE = "backbone.json"
 BACKBONE_FORMAT = 1
+_HINT = "give the directory that `trimexport build --backbone -o` wrote"
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,7 @@ def read_backbone_manifest(directory: Path) -> BackboneManifest:
     """
     path = directory / BACKBONE
     raw = _document(directory, path)
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if type(version) is not int:  # a bool is an instance of int
-        raise BundleError(
-            f"{path} has no format_version, so it is not a backbone's manifest; "
-            "give the directory that `trimexport build --backbone -o` wrote"
-        )
-    if version > BACKBONE_FORMAT:
-        raise VersionError(
-            f"{path} has format_version {version}, this runtime reads up to {BACKBONE_FORMAT}; "
-            "upgrade with `pip install -U trimexport-runtime`"
-        )
+    check_format(raw, path, BACKBONE_FORMAT, _HINT, what="a backbone's manifest")
     try:
         manifest: BackboneManifest = read(BackboneManifest, raw)
         _check(manifest)
@@ -92,8 +83,7 @@ def _document(directory: Path, path: Path) -> Any:
         what = (
             "is not a backbone: it has no " + BACKBONE if directory.is_dir() else "does not exist"
         )
-        hint = "give the directory that `trimexport build --backbone -o` wrote"
-        raise BundleError(f"{directory} {what}; {hint}") from None
+        raise BundleError(f"{directory} {what}; {_HINT}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}; build the backbone again") from None
 
@@ -111,8 +101,6 @@ def _check(manifest: BackboneManifest) -> None:
     paths = [entry.path for entry in manifest.files]
     paths += [path for it in manifest.variants for path in (it.graph, *it.files)]
     for path in paths:
-        pure = PureWindowsPath(path)  # it knows both separators and drives
-        if pure.anchor or not pure.parts or ".." in pure.parts:
-            raise ValueError(f'the path "{path}" is not one inside the backbone')
+        check_inside(path, "backbone")
     if manifest.sha256 != backbone_sha256(manifest.files):
         raise ValueError("its sha256 is not that of its files")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from ._manifest_json import read
+from ._manifest_json import check_format, check_inside, read
 from .backbone_manifest import is_backbone
-from .errors import BundleError, VersionError
+from .errors import BundleError
 from .labels import Calibration, Fit, Label, Question
 from .manifest import (
     FOR_TENSORRT,
@@ -64,7 +64,6 @@ __all__ = [
     "TakenOver",
     "TextLimit",
     "Variant",
-    "check_format",
     "format_for",
     "manifest_of",
     "read_manifest",
@@ -116,29 +115,6 @@ def manifest_of(raw: Any) -> Manifest:
     manifest: Manifest = read(Manifest, raw)
     _check(manifest)
     return manifest
-
-
-def check_format(
-    raw: Any, path: Path, newest: int, hint: str, kind: type[BundleError] = BundleError
-) -> None:
-    """Refuse a JSON value that says no `format_version`, or one after `newest`.
-
-    Args:
-        hint: what to do about a value that says none.
-        kind: the error that is raised of it.
-
-    Raises:
-        BundleError: it says none.
-        VersionError: it is newer than this runtime.
-    """
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if type(version) is not int:  # a bool is an instance of int
-        raise kind(f"{path} has no format_version, so it is not a trimexport manifest; {hint}")
-    if version > newest:
-        raise VersionError(
-            f"{path} has format_version {version}, this runtime reads up to {newest}; "
-            "upgrade with `pip install -U trimexport-runtime`"
-        )
 
 
 def _document(bundle: Path, path: Path) -> Any:
@@ -195,10 +171,10 @@ def _check(manifest: Manifest) -> None:
             f"the calibration has {len(calibration.bias)} numbers, not {len(manifest.labels)}"
         )
     for entry in manifest.files:
-        _check_inside(entry.path)
+        check_inside(entry.path)
     for variant in manifest.variants:
         for path in (variant.graph, *variant.files):
-            _check_inside(path)
+            check_inside(path)
         if variant.engine is not None:
             _check_engine(variant.engine)
         taken = variant.taken_over
@@ -238,14 +214,7 @@ def _check_questions(manifest: Manifest) -> None:
 
 
 def _check_engine(engine: Engine) -> None:
-    _check_inside(engine.file)
+    check_inside(engine.file)
     shapes = [shape for profile in engine.profiles for shape in (profile.opt, profile.max)]
     if not shapes or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
         raise ValueError(f"the engine {engine.file} has profiles {shapes}")
-
-
-def _check_inside(path: str) -> None:
-    """Refuse a path that leaves the bundle on some platform."""
-    pure = PureWindowsPath(path)  # it knows both separators and drives
-    if pure.anchor or not pure.parts or ".." in pure.parts:
-        raise ValueError(f'the path "{path}" is not one inside the bundle')

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._manifest_json import read
-from .bundle import Manifest, check_format, manifest_of
+from ._manifest_json import check_format, read
+from .bundle import Manifest, manifest_of
 from .errors import PackError
 
 FORMAT_VERSION = 1
@@ -147,7 +147,7 @@ def _described(path: Path, archive: zipfile.ZipFile) -> Pack:
                 f"are stored as they are; {_AGAIN}"
             )
     raw = _json(path, archive.read(PACK))
-    check_format(raw, path, FORMAT_VERSION, _AGAIN, PackError)
+    check_format(raw, path, FORMAT_VERSION, _AGAIN, kind=PackError)
     try:
         head: _Head = read(_Head, raw)
         manifest = manifest_of(raw.get("manifest"))

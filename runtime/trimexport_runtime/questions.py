@@ -42,9 +42,10 @@ def views(manifest: Manifest) -> tuple[Manifest, ...]:
 
 def slices(manifest: Manifest) -> tuple[slice, ...]:
     """Where the logits of each of `views` are in the graph's row."""
-    ends = [0]
-    for view in views(manifest):
-        ends.append(ends[-1] + view.outputs)
+    if not manifest.questions:
+        return (slice(0, manifest.outputs),)
+    counts = (len(question.labels) for question in manifest.questions)
+    ends = itertools.accumulate(counts, initial=0)
     return tuple(slice(start, end) for start, end in itertools.pairwise(ends))
 
 

@@ -30,7 +30,7 @@ from .variants import SCHEMES
 _TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
 _CONTEXT = "max_position_embeddings"
 CONFIG = "config.json"
-_CLIENT_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json")
+CLIENT_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json")
 _JAVASCRIPT = "transformers.js_config"
 
 
@@ -82,7 +82,7 @@ def turn_into_bundle(manifest: Manifest, tokenizer: Mapping[str, Any], work: Pat
     Args:
         tokenizer: the keys of tokenizer.json that are others than the backbone's.
     """
-    old = {name: json.loads((work / name).read_text(encoding="utf-8")) for name in _CLIENT_FILES}
+    old = {name: json.loads((work / name).read_text(encoding="utf-8")) for name in CLIENT_FILES}
     limit = manifest.text_limit
     model = dict(old[CONFIG])
     context = [key for key in ("n_positions", _CONTEXT) if key in model]
@@ -189,7 +189,7 @@ def first_manifest(
         hashes: file -> SHA-256, of the files that were hashed while they were written.
     """
     files = dict.fromkeys(file for variant in variants for file in variant.files)
-    names = (*_CLIENT_FILES, *files)
+    names = (*CLIENT_FILES, *files)
     return manifest_of(
         planned, variants, tuple(bundle_file(work, name, hashes.get(name)) for name in names)
     )

@@ -11,8 +11,7 @@ import onnx
 
 from trimexport.graph.task_inputs import CORRECTION
 from trimexport.progress import Progress
-from trimexport_runtime import Manifest, check_files, read_manifest
-from trimexport_runtime.backbone import task_pack
+from trimexport_runtime import Manifest, check_files
 from trimexport_runtime.backbone_manifest import read_backbone_manifest
 from trimexport_runtime.pack import check_pack
 
@@ -25,16 +24,6 @@ SHIFT = "shift"
 """What is added to a task's outputs last."""
 
 
-def read_task(bundle: Path, pack: Path | None) -> Manifest:
-    """The manifest of a bundle, or that of a pack whose backbone `bundle` is.
-
-    Raises:
-        trimexport_runtime.TrimexportRuntimeError: one of them is not there or damaged, or the pack
-            is of another backbone.
-    """
-    return read_manifest(bundle) if pack is None else task_pack(pack, bundle).manifest
-
-
 def check_task(bundle: Path, manifest: Manifest, pack: Path | None, progress: Progress) -> None:
     """Compare every file of a bundle, or of a backbone and its pack, with the manifests.
 
@@ -44,10 +33,19 @@ def check_task(bundle: Path, manifest: Manifest, pack: Path | None, progress: Pr
     if pack is None:
         check_bundle(bundle, manifest, progress)
         return
-    known = read_backbone_manifest(bundle)
-    with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
-        check_files(bundle, known, hashes=True, advance=tick)
+    check_backbone(bundle, progress)
     check_pack(pack)
+
+
+def check_backbone(directory: Path, progress: Progress) -> None:
+    """Compare every file of a backbone with its manifest.
+
+    Raises:
+        trimexport_runtime.TrimexportRuntimeError: one is missing, truncated or altered.
+    """
+    known = read_backbone_manifest(directory)
+    with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
+        check_files(directory, known, hashes=True, advance=tick)
 
 
 def write_calibration(pack: Path, manifest: Manifest, bias: npt.NDArray[np.float64]) -> None:
@@ -114,11 +112,21 @@ def give_task_hidden(model: onnx.ModelProto) -> str:
     Raises:
         ExportError: the graph adds no correction to it.
     """
-    adding = (node for node in model.graph.node if CORRECTION in node.input)
-    name = str(require_written(next(adding, None), f'addition of "{CORRECTION}"').output[0])
+    name = str(correction_node(model).output[0])
     kind = onnx.TensorProto.FLOAT
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return name
+
+
+def correction_node(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The node of a backbone's graph that adds the correction to what the head reads.
+
+    Raises:
+        ExportError: there is none.
+    """
+    adding = (node for node in model.graph.node if CORRECTION in node.input)
+    node: onnx.NodeProto = require_written(next(adding, None), f'addition of "{CORRECTION}"')
+    return node
 
 
 def write_fitted(pack: Path, output: Path, manifest: Manifest, head: Head) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from trimexport.errors import SpecError
 from trimexport.graph.passes.lower import lower
 from trimexport.graph.prefix_attention import PLAIN, STEADY
 from trimexport.memory import release
 from trimexport.progress import Progress
-from trimexport.quantize.calibration import Calibration
+from trimexport.quantize.calibration import Calibration, poor_calibration
 from trimexport.quantize.fp16 import to_fp16
 from trimexport.quantize.int4 import stored_form, taken_over, to_int4
 from trimexport.quantize.int8 import Factors, to_int8
@@ -23,6 +24,7 @@ from trimexport.quantize.rotation import rotate
 from trimexport.quantize.smooth import Activations, Weights, largest_weights, smooth
 from trimexport.quantize.tensorrt_int8 import to_static_int8
 from trimexport.tensorrt.readable import require_readable
+from trimexport.texts import Texts
 from trimexport_runtime.backends import CPU_PROVIDER
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 
@@ -113,6 +115,23 @@ SCHEMES: Mapping[str, Precision] = {
         providers=(_TENSORRT, CPU_PROVIDER),
     ),
 }
+
+
+def check_calibration(names: Sequence[str], texts: Texts | None, progress: Progress) -> None:
+    """Refuse calibration texts that no variant of these names needs, and warn of poor ones.
+
+    Raises:
+        SpecError: there are some, and none needs them; or there is no text among them.
+    """
+    if texts is None:
+        return
+    if not any(SCHEMES[name].calibrated for name in names):
+        raise SpecError(
+            f"calibration texts are given, and {', '.join(names)} needs none; drop them, or build "
+            "int8 or int4"
+        )
+    if (poor := poor_calibration(texts)) is not None:
+        progress.say(f"warning: {poor}")
 
 
 def write_variants(

@@ -17,7 +17,7 @@ from trimexport.spec import PRECISIONS, TENSORRT, BuildSpec, check_keep, parse_n
 
 from .backbone import build_backbone
 from .console import ConsoleProgress
-from .options import JSON, TEXTS, names_a_classifier
+from .options import JSON, TEXTS, TRUNCATE, names_a_classifier
 from .spec_from_options import make_spec
 
 if TYPE_CHECKING:
@@ -52,12 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-tokens", type=int, help="Most tokens of prompt and text.  [default: the model's context]"
 )
-@click.option(
-    "--truncate",
-    metavar="END",
-    help="Which end of a longer text is cut off: end or start. Of several fields one is cut: FIELD "
-    "or FIELD:start.  [default: end, of the last field without a default]",
-)
+@TRUNCATE
 @TEXTS
 @click.option(
     "--calibration",

@@ -8,16 +8,11 @@ from pathlib import Path
 import click
 
 from .console import ConsoleProgress
-from .options import JSON
+from .options import BACKBONE, JSON
 
 
 @click.command()
-@click.option(
-    "--backbone",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The directory that `trimexport build --backbone` wrote.",
-)
+@BACKBONE
 @click.option(
     "--pack",
     "task",

@@ -87,11 +87,11 @@ def calibrate(
         )
         return
 
-    from trimexport.bundle.tuned_pack import read_task
     from trimexport.texts import read_texts
     from trimexport.tuning.render import calibrated_as_dict, calibrated_lines
+    from trimexport_runtime.backbone import manifest_of_either
 
-    manifest, sample = read_task(bundle, task), None
+    manifest, sample = manifest_of_either(bundle, task), None
     if texts is not None:
         sample = read_texts(texts, fields=manifest.prompt.places, labels=False).texts
     if manifest.questions and question is None:

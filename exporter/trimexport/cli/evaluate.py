@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -15,9 +16,6 @@ from trimexport.spec import parse_names
 from .columns import columns_of
 from .console import ConsoleProgress
 from .options import COLUMNS, JSON, LABEL_COLUMN, TEXT_COLUMN
-
-if TYPE_CHECKING:
-    from trimexport.texts import Columns
 
 
 @click.command("eval")
@@ -94,10 +92,17 @@ def evaluate(
         where = columns_of(text_column, label_column, names, columns)
         if several and save:
             raise click.UsageError("--save writes one threshold; questions have none in a bundle.")
+        asked = {
+            "columns": where,
+            "variants": () if variant is None else parse_names(variant),
+            "threshold": None if threshold in (None, "auto") else _probability(threshold),
+            "find": threshold == "auto",
+            "progress": ConsoleProgress(),
+        }
         if several:
-            _evaluate_questions(bundle, data, where, variant, threshold, as_json)
+            _evaluate_questions(bundle, data, asked, as_json)
         else:
-            _evaluate_independent(bundle, data, where, variant, threshold, save, as_json)
+            _evaluate_independent(bundle, data, asked, save, as_json)
         return
     page = output or bundle / "reports" / f"eval-{data.stem}.html"
     evaluated = trimexport.evaluate(
@@ -134,23 +139,14 @@ def _kind(bundle: Path) -> tuple[bool, bool]:
 def _evaluate_questions(
     bundle: Path,
     data: Path,
-    columns: Columns | None,
-    variant: str | None,
-    threshold: str | None,
+    asked: Mapping[str, Any],
     as_json: bool,
 ) -> None:
+    """Judge the answers to several questions; `asked` are further arguments."""
     from trimexport.evaluation.render_questions import text_lines
     from trimexport.evaluation.several_questions import evaluate_questions
 
-    found = evaluate_questions(
-        bundle,
-        data,
-        columns=columns,
-        variants=() if variant is None else parse_names(variant),
-        threshold=None if threshold in (None, "auto") else _probability(threshold),
-        find=threshold == "auto",
-        progress=ConsoleProgress(),
-    )
+    found = evaluate_questions(bundle, data, **asked)
     if as_json:
         value = {"bundle": str(bundle), "data": str(data), **asdict(found)}
         click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
@@ -161,23 +157,14 @@ def _evaluate_questions(
 def _evaluate_independent(
     bundle: Path,
     data: Path,
-    columns: Columns | None,
-    variant: str | None,
-    threshold: str | None,
+    asked: Mapping[str, Any],
     save: bool,
     as_json: bool,
 ) -> None:
+    """Judge labels that are true from a threshold on; `asked` are further arguments."""
     from trimexport.evaluation.multi_label import evaluate_independent, save_threshold, text_lines
 
-    found = evaluate_independent(
-        bundle,
-        data,
-        columns=columns,
-        variants=() if variant is None else parse_names(variant),
-        threshold=None if threshold in (None, "auto") else _probability(threshold),
-        find=threshold == "auto",
-        progress=ConsoleProgress(),
-    )
+    found = evaluate_independent(bundle, data, **asked)
     if save:
         if len(found) > 1:
             raise click.UsageError("--save writes the threshold of one variant; name it.")

@@ -86,6 +86,18 @@ SCORE_SCALE = click.option(
 SCORE_SHIFT = click.option(
     "--score-shift", type=float, help="What is added to it then.  [default: 0]"
 )
+TRUNCATE = click.option(
+    "--truncate",
+    metavar="END",
+    help="Which end of a longer text is cut off: end or start. Of several fields one is cut: FIELD "
+    "or FIELD:start.  [default: end, of the last field without a default]",
+)
+BACKBONE = click.option(
+    "--backbone",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The directory that `trimexport build --backbone` wrote.",
+)
 TEXTS = click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -14,17 +14,12 @@ from trimexport.spec import parse_names
 from trimexport_runtime.backbone_manifest import read_backbone_manifest
 
 from .console import ConsoleProgress
-from .options import JSON, TEXTS, names_a_classifier
+from .options import BACKBONE, JSON, TEXTS, TRUNCATE, names_a_classifier
 from .spec_from_options import make_spec
 
 
 @click.command()
-@click.option(
-    "--backbone",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The directory that `trimexport build --backbone` wrote.",
-)
+@BACKBONE
 @click.option(
     "--recipe",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -36,12 +31,7 @@ from .spec_from_options import make_spec
     type=int,
     help="Most tokens of prompt and text.  [default: the backbone's]",
 )
-@click.option(
-    "--truncate",
-    metavar="END",
-    help="Which end of a longer text is cut off: end or start. Of several fields one is cut: FIELD "
-    "or FIELD:start.  [default: end, of the last field without a default]",
-)
+@TRUNCATE
 @TEXTS
 @click.option(
     "--calibration",

@@ -22,7 +22,7 @@ from trimexport_runtime.inputs import Input
 
 from .label_sets import read_label_sets
 from .metrics import LabelScores
-from .run import variant_names
+from .run import classified, variant_names
 
 Truth = npt.NDArray[np.bool_]
 
@@ -73,8 +73,7 @@ def evaluate_independent(
     """
     manifest = read_manifest(bundle)
     names = thresholded(manifest, bundle)
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
+    check_threshold(threshold)
     sample = read_label_sets(
         data, manifest.label_names, columns or Columns(), manifest.prompt.places
     )
@@ -88,6 +87,16 @@ def evaluate_independent(
         used = chosen if best is None else best
         found.append(_scores(classifier.variant.name, names, shares, truth, used, best))
     return tuple(found)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a threshold that is no probability.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
 
 
 def thresholded(manifest: Manifest, bundle: Path) -> tuple[str, ...]:
@@ -158,12 +167,9 @@ def text_lines(scores: MultiLabelScores) -> list[str]:
 
 
 def _shares(classifier: Classifier, texts: Sequence[Input], progress: Progress) -> Floats:
-    rows = []
     with progress.bar("classifying", len(texts)) as advance:
-        for prediction in classifier.classify_stream(texts):
-            rows.append(prediction.probabilities)
-            advance(1)
-    return np.array(rows)
+        predictions = classified(classifier, texts, advance)
+    return np.array([prediction.probabilities for prediction in predictions])
 
 
 def _scores(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from trimexport.numerics import Floats, Places
 from trimexport.records import one_line, spelling
 from trimexport.texts import Texts
-from trimexport_runtime import Classifier, Manifest
+from trimexport_runtime import Classifier, Manifest, Prediction
 from trimexport_runtime.inputs import Input
 
 from .metrics import Comparison, Point, Scores, abstention, score
@@ -102,10 +102,7 @@ def evaluate_variant(
     classifier = Classifier.load(bundle, variant=variant)
     gold = sample.places(classifier.labels)
     began = time.perf_counter()
-    predictions = []
-    for prediction in classifier.classify_stream(sample.texts):
-        predictions.append(prediction)
-        advance(1)
+    predictions = classified(classifier, sample.texts, advance)
     seconds = time.perf_counter() - began
     probabilities = np.array([prediction.probabilities for prediction in predictions])
     confidence, answers = probabilities.max(axis=1), probabilities.argmax(axis=1)
@@ -122,6 +119,17 @@ def evaluate_variant(
         confidence=confidence,
         tokens=np.array([prediction.tokens for prediction in predictions]),
     )
+
+
+def classified(
+    classifier: Classifier, texts: Sequence[Input], advance: Callable[[int], None]
+) -> list[Prediction]:
+    """The answers to texts; `advance` is called with the number of those since the last call."""
+    predictions = []
+    for prediction in classifier.classify_stream(texts):
+        predictions.append(prediction)
+        advance(1)
+    return predictions
 
 
 def variant_names(asked: Sequence[str], manifest: Manifest) -> Sequence[str | None]:

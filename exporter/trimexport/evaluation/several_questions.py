@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from trimexport.errors import SpecError
 from trimexport.numerics import Floats
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns
@@ -18,9 +17,9 @@ from trimexport_runtime.questions import view_of, views
 from .evaluate import notes_on
 from .libraries import require_libraries
 from .metrics import LabelScores, Scores, score
-from .multi_label import Truth, best_threshold, label_scores
+from .multi_label import Truth, best_threshold, check_threshold, label_scores
 from .question_labels import QuestionLabels, read_question_labels
-from .run import variant_names
+from .run import classified, variant_names
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,7 @@ def evaluate_questions(
     require_libraries("evaluating")
     progress = progress or Silent()
     manifest = read_manifest(bundle)
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise SpecError(f"the threshold is {threshold:g}; give a probability from 0 to 1, or auto")
+    check_threshold(threshold)
     data_of = read_question_labels(data, manifest, columns)
     notes = _notes(bundle, manifest, data_of)
     names = [question.name for question in manifest.questions]
@@ -111,10 +109,7 @@ def evaluate_questions(
     for variant in variant_names(variants, manifest):
         classifier = Classifier.load(bundle, variant=variant)
         with progress.bar("classifying", len(data_of.texts)) as advance:
-            predictions = []
-            for prediction in classifier.classify_stream(data_of.texts):
-                predictions.append(prediction)
-                advance(1)
+            predictions = classified(classifier, data_of.texts, advance)
         found.append(_judged(classifier, predictions, data_of, threshold, find))
     return QuestionsEvaluated(notes, unjudged, tuple(found))
 

@@ -14,7 +14,7 @@ from trimexport.bundle.files import (
     write_backbone_files,
 )
 from trimexport.bundle.planned_manifest import source_of
-from trimexport.bundle.variants import SCHEMES, write_variants
+from trimexport.bundle.variants import SCHEMES, check_calibration, write_variants
 from trimexport.errors import SpecError
 from trimexport.graph.compile import compile_backbone
 from trimexport.graph.prefix_attention import STEADY
@@ -23,7 +23,7 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan, set_up_prompt
 from trimexport.progress import Progress, Silent
 from trimexport.prompt.template import parse_template
-from trimexport.quantize.calibration import Calibration, poor_calibration
+from trimexport.quantize.calibration import Calibration
 from trimexport.source.notices import notices
 from trimexport.source.shipped import calibration_texts
 from trimexport.spec import BuildSpec
@@ -119,16 +119,9 @@ def _calibration_texts(spec: BuildSpec, given: Texts | None, progress: Progress)
         SpecError: some are given, and no variant needs any.
     """
     names = [name for name in spec.precision if SCHEMES[name].calibrated]
-    if given is None:
-        return Texts(tuple(calibration_texts())) if names else None
-    if not names:
-        raise SpecError(
-            f"calibration texts are given, and {', '.join(spec.precision)} needs none; drop them, "
-            "or build int8 or int4"
-        )
-    if (poor := poor_calibration(given)) is not None:
-        progress.say(f"warning: {poor}")
-    return given
+    check_calibration(spec.precision, given, progress)
+    shipped = Texts(tuple(calibration_texts())) if names else None
+    return shipped if given is None else given
 
 
 def _write_graphs(

@@ -15,8 +15,9 @@ import onnx
 from trimexport.bundle.correction import expected_states, mean_error
 from trimexport.bundle.files import manifest_of
 from trimexport.bundle.pack_file import Arrays, Said, check_pack_output, staged_pack, write_pack
+from trimexport.bundle.tuned_pack import correction_node
 from trimexport.bundle.variants import SCHEMES
-from trimexport.bundle.written_graph import load_graph, require_written
+from trimexport.bundle.written_graph import load_graph
 from trimexport.errors import ParityError
 from trimexport.graph.classifier import split_prefix
 from trimexport.graph.task_arrays import task_arrays
@@ -222,6 +223,4 @@ def layers_in(graph: onnx.ModelProto) -> list[tuple[int, int]]:
 
 def _hidden_name(graph: onnx.ModelProto) -> str:
     """The value that a backbone's head reads, before the correction is added."""
-    adding = (node for node in graph.graph.node if CORRECTION in node.input)
-    node = require_written(next(adding, None), f'addition of "{CORRECTION}"')
-    return str(next(name for name in node.input if name != CORRECTION))
+    return str(next(name for name in correction_node(graph).input if name != CORRECTION))

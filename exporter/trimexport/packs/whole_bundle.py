@@ -11,24 +11,27 @@ import onnx
 import onnx_ir as ir
 
 from trimexport.atomic import check_output, staged
-from trimexport.bundle.files import bundle_file, save_manifest, turn_into_bundle
+from trimexport.bundle.files import (
+    CLIENT_FILES,
+    bundle_file,
+    save_manifest,
+    turn_into_bundle,
+)
 from trimexport.bundle.pack_file import read_pack_head
 from trimexport.bundle.rewrite import copy_file
-from trimexport.bundle.tuned_pack import wide
+from trimexport.bundle.tuned_pack import check_backbone, wide
 from trimexport.bundle.variants import CLIENTS_NAME
 from trimexport.errors import ExportError
 from trimexport.graph.passes.place_task import place_task
 from trimexport.progress import Progress, Silent
 from trimexport.records import combined
 from trimexport.source.shipped import sample_texts
-from trimexport_runtime import Classifier, Manifest, check_files
+from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.backbone import task_pack
-from trimexport_runtime.backbone_manifest import read_backbone_manifest
 from trimexport_runtime.bundle import Field, Variant, format_for
 from trimexport_runtime.pack import load_pack
 
 CLOSE = 1e-4  # how far logits may be apart for the pack's parity to be the bundle's too
-CLIENT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,7 @@ def bundle_of(
     progress = progress or Silent()
     check_output(output, force)
     described = task_pack(pack, backbone)
-    known = read_backbone_manifest(backbone)
-    with progress.bar("checking the backbone", sum(it.bytes for it in known.files)) as tick:
-        check_files(backbone, known, hashes=True, advance=tick)
+    check_backbone(backbone, progress)
     _, said = read_pack_head(pack)
     with staged(output, force) as work:
         (work / "onnx").mkdir()

@@ -21,13 +21,14 @@ from trimexport.bundle.rewrite import (
     rewrite,
     write_manifest,
 )
-from trimexport.bundle.tuned_pack import check_task, read_task, write_calibration
+from trimexport.bundle.tuned_pack import check_task, write_calibration
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.errors import SpecError
 from trimexport.numerics import Floats, softmax
 from trimexport.progress import Progress, Silent
 from trimexport.records import Record, as_inputs
 from trimexport_runtime import Classifier, Manifest
+from trimexport_runtime.backbone import manifest_of_either
 from trimexport_runtime.bundle import Calibration
 from trimexport_runtime.inputs import Input, required
 from trimexport_runtime.questions import view_of
@@ -97,8 +98,11 @@ def calibrate(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
             question is none of the bundle's, or not named.
     """
-    view_of(read_task(bundle, pack), question)
-    (calibrated,) = _calibrate(bundle, pack, [question], texts, prior, progress or Silent())
+    manifest = manifest_of_either(bundle, pack)
+    view_of(manifest, question)
+    (calibrated,) = _calibrate(
+        bundle, pack, manifest, [question], texts, prior, progress or Silent()
+    )
     return calibrated
 
 
@@ -110,19 +114,20 @@ def calibrate_questions(
     progress: Progress | None = None,
 ) -> tuple[Calibrated, ...]:
     """`calibrate` for every question of a bundle or a pack, on the same texts."""
-    questions = questions_of(read_task(bundle, pack), None)
-    return _calibrate(bundle, pack, questions, texts, None, progress or Silent())
+    manifest = manifest_of_either(bundle, pack)
+    questions = questions_of(manifest, None)
+    return _calibrate(bundle, pack, manifest, questions, texts, None, progress or Silent())
 
 
 def _calibrate(
     bundle: Path,
     pack: Path | None,
+    manifest: Manifest,
     questions: Sequence[str | None],
     texts: Sequence[Input] | None,
     prior: Mapping[str, float] | None,
     progress: Progress,
 ) -> tuple[Calibrated, ...]:
-    manifest = read_task(bundle, pack)
     require_softmax(manifest, pack or bundle, CALIBRATION)
     chosen = [view_of(manifest, question) for question in questions]
     shares = None if prior is None else check_prior(prior, chosen[0][0].label_names)
@@ -201,7 +206,7 @@ def undo_calibration(
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, or has no such question.
     """
     progress = progress or Silent()
-    manifest = changed = read_task(bundle, pack)
+    manifest = changed = manifest_of_either(bundle, pack)
     questions = questions_of(manifest, question)
     if all(view_of(manifest, it)[0].calibration is None for it in questions):
         of = "" if question is None else f" of the question {question!r}"

@@ -15,7 +15,7 @@ from trimexport.atomic import check_output, staged
 from trimexport.bundle.pack_file import check_pack_output
 from trimexport.bundle.question_heads import put_question_head
 from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
-from trimexport.bundle.tuned_pack import check_task, read_task, write_fitted
+from trimexport.bundle.tuned_pack import check_task, write_fitted
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.bundle.written_head import put_head
 from trimexport.errors import SpecError
@@ -26,6 +26,7 @@ from trimexport.parity.model_card import fitted_card
 from trimexport.progress import Progress, Silent
 from trimexport.texts import Columns, Texts, labelled_texts
 from trimexport_runtime import Manifest
+from trimexport_runtime.backbone import manifest_of_either
 from trimexport_runtime.choice import choose
 from trimexport_runtime.questions import view_of
 
@@ -137,7 +138,7 @@ def _manifest(bundle: Path, pack: Path | None, output: Path, force: bool) -> Man
     """The manifest of a bundle or a pack that can be fitted, into a place that can be written."""
     require_libraries("fitting")
     (check_output if pack is None else check_pack_output)(output, force)
-    manifest = read_task(bundle, pack)
+    manifest = manifest_of_either(bundle, pack)
     require_softmax(manifest, pack or bundle, FITTING)
     if pack is not None and manifest.questions:
         raise SpecError(
