@@ -7,12 +7,13 @@ models/qwen3-reranker-0.6b.toml` made of it (or of another recipe with a query a
 DIR what Optimum Intel exported of it for OpenVINO GenAI's rerank pipeline, which PYTHON has.
 
 Every engine is a process of its own, and all rank the same passages, which are stories of AG News
-test split, joined and cut to --tokens tokens. PyTorch runs the model as its card does: whole
-prompts, padded to the left, and the logits of "yes" and "no"; only the last position is multiplied
-with the output layer. In each round every engine in turn ranks all passages. Printed are the
-median over the rounds of seconds and passages a second, the process' peak memory, and how exact
-the scores are: the margin error against PyTorch in float32, here the deviation of the score's error
-by the score's own, and whether the ten best passages are the same.
+test split, joined and cut to --tokens tokens, behind the bundle's prompt. PyTorch runs the model as
+the card of Qwen3-Reranker does: whole prompts, padded to the left, and the logits of both labels'
+words; only the last position is multiplied with the output layer. In each round every engine in
+turn ranks all passages. Printed are the median over the rounds of seconds and passages a second,
+the process' peak memory, and how exact the scores are: the margin error against PyTorch in float32,
+here the deviation of the score's error by the score's own, and whether the ten best passages are
+the same.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
 import numpy as np
 from tokenizers import Tokenizer
 
-from rerank_engines import ENGINES
+from rerank_engines import ENGINES, Prompt
 from trimexport.bench.machine import this_machine
+from trimexport.prompt.template import parse_template
+from trimexport_runtime.bundle import read_manifest
 
 QUERY = "which company is being bought by a larger rival, and for how much"
 TOP = 10
@@ -90,8 +93,10 @@ def main(
         if source is None or (only and name not in only):
             continue
         engines.append(started(name, source, python if kind == "openvino" else sys.executable))
+    first = {"threads": threads, "query": QUERY, "documents": documents[:8]}
+    prompt = asdict(prompt_of(bundle))
     for engine in engines:  # one after the other, so that none is timed while another loads
-        engine.ask({"threads": threads, "query": QUERY, "documents": documents[:8]})
+        engine.ask({**first, "prompt": prompt})
     for number in range(rounds):
         for engine in engines[number % len(engines) :] + engines[: number % len(engines)]:
             answer = engine.ask({"query": QUERY, "documents": documents})
@@ -99,6 +104,20 @@ def main(
             engine.scores = list(answer["scores"])  # type: ignore[call-overload]
             engine.megabytes = float(str(answer["megabytes"]))
     show(engines, passages)
+
+
+def prompt_of(bundle: Path) -> Prompt:
+    """The prompt that a bundle has compiled in, with its fields' defaults."""
+    manifest = read_manifest(bundle)
+    template = parse_template(manifest.prompt.template)
+    names = [field.name for field in template.fields]
+    if names[-2:] != ["query", "document"]:
+        raise click.ClickException(f"its fields are {', '.join(names)}, not a query and a document")
+    texts = [field.default or "" for field in template.fields[:-2]]
+    given = zip(template.pieces, texts, strict=False)
+    before = "".join(piece + text for piece, text in given) + template.pieces[-2]
+    words = tuple(template.label_lead + label.words[0] for label in manifest.labels)
+    return Prompt(before, template.pieces[-1], template.suffix.rstrip(" "), words)
 
 
 def read_passages(data: Path, checkpoint: Path, count: int, tokens: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The engines of `rerank.py`, one of which is a process: it reads a JSON object a line with a query
-and documents, and answers with its scores (log-odds of "yes") and what they took."""
+and documents, and answers with its scores (log-odds of the first label) and what they took. The
+first one has the threads and the prompt as well: see `Prompt`."""
 
 from __future__ import annotations
 
@@ -10,16 +11,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
-    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n"
-)
-SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # Passages that PyTorch and OpenVINO run at once. OpenVINO GenAI computes the whole vocabulary at
 # every position: a hundred passages in one call take more than 24 GB.
 BATCH = 8
@@ -27,20 +22,32 @@ BATCH = 8
 Rank = Callable[[str, list[str]], list[float]]
 
 
-def bundle(variant: str, source: str, threads: int) -> Rank:
-    """This project's runtime."""
+@dataclass(frozen=True)
+class Prompt:
+    """What stands before, between and behind query and document; and the words of both labels, with
+    the space before them if there is one."""
+
+    before: str
+    between: str
+    behind: str
+    words: tuple[str, str]
+
+
+def bundle(variant: str, source: str, threads: int, prompt: Prompt) -> Rank:
+    """This project's runtime, which has the prompt in its graph."""
     from trimexport_runtime import Classifier
 
     classifier = Classifier.load(source, variant=variant, threads=threads)
 
     def rank(query: str, documents: list[str]) -> list[float]:
         found = classifier.logits([(query, document) for document in documents])
-        return [float(it) for it in found[:, 0]]
+        scores = found[:, 0] - found[:, 1] if found.shape[1] == 2 else found[:, 0]
+        return [float(it) for it in scores]
 
     return rank
 
 
-def pytorch(dtype: str, source: str, threads: int) -> Rank:
+def pytorch(dtype: str, source: str, threads: int, prompt: Prompt) -> Rank:
     """The untrimmed model in transformers, as its card runs it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -48,13 +55,12 @@ def pytorch(dtype: str, source: str, threads: int) -> Rank:
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).eval()
-    yes, no = (tokenizer(it, add_special_tokens=False)["input_ids"][0] for it in ("yes", "no"))
-    around = [tokenizer(it, add_special_tokens=False)["input_ids"] for it in (PREFIX, SUFFIX)]
+    yes, no = (tokenizer(it, add_special_tokens=False)["input_ids"][0] for it in prompt.words)
 
     @torch.no_grad()
     def rank(query: str, documents: list[str]) -> list[float]:
-        texts = [f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {it}" for it in documents]
-        ids = [[*around[0], *it, *around[1]] for it in tokenizer(texts)["input_ids"]]
+        asked = f"{prompt.before}{query}{prompt.between}"
+        ids = tokenizer([f"{asked}{it}{prompt.behind}" for it in documents])["input_ids"]
         scores: list[float] = []
         for first in range(0, len(ids), BATCH):
             batch = tokenizer.pad({"input_ids": ids[first : first + BATCH]}, return_tensors="pt")
@@ -65,7 +71,7 @@ def pytorch(dtype: str, source: str, threads: int) -> Rank:
     return rank
 
 
-def openvino(source: str, threads: int) -> Rank:
+def openvino(source: str, threads: int, prompt: Prompt) -> Rank:
     """OpenVINO GenAI's rerank pipeline, which is given whole prompts as the makers write them."""
     import openvino_genai  # type: ignore[import-not-found]
 
@@ -75,10 +81,10 @@ def openvino(source: str, threads: int) -> Rank:
     pipeline = openvino_genai.TextRerankPipeline(source, "CPU", config, **settings)
 
     def rank(query: str, documents: list[str]) -> list[float]:
-        asked = f"{PREFIX}<Instruct>: {TASK}\n<Query>: {query}\n"
+        asked = f"{prompt.before}{query}{prompt.between}"
         scores = []
         for first in range(0, len(documents), BATCH):
-            batch = [f"<Document>: {it}{SUFFIX}" for it in documents[first : first + BATCH]]
+            batch = [f"{it}{prompt.behind}" for it in documents[first : first + BATCH]]
             found = dict(pipeline.rerank(asked, batch))
             shares = [min(max(found[at], 1e-7), 1 - 1e-7) for at in range(len(batch))]
             scores += [math.log(share / (1 - share)) for share in shares]
@@ -87,7 +93,7 @@ def openvino(source: str, threads: int) -> Rank:
     return rank
 
 
-ENGINES: dict[str, tuple[str, Callable[[str, int], Rank]]] = {
+ENGINES: dict[str, tuple[str, Callable[[str, int, Prompt], Rank]]] = {
     "trimexport-int8": ("bundle", partial(bundle, "int8")),
     "trimexport-fp32": ("bundle", partial(bundle, "fp32")),
     "pytorch-float32": ("checkpoint", partial(pytorch, "float32")),
@@ -98,7 +104,7 @@ ENGINES: dict[str, tuple[str, Callable[[str, int], Rank]]] = {
 
 
 def main() -> None:
-    """Answer line by line. The first message says how many threads there are."""
+    """Answer line by line."""
     _, make = ENGINES[sys.argv[1]]
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print there
     rank: Any = None
@@ -106,7 +112,7 @@ def main() -> None:
         asked = json.loads(line)
         if rank is None:
             os.environ["OMP_NUM_THREADS"] = str(asked["threads"])
-            rank = make(sys.argv[2], asked["threads"])
+            rank = make(sys.argv[2], asked["threads"], Prompt(**asked["prompt"]))
         began = time.perf_counter()
         scores = rank(asked["query"], asked["documents"])
         seconds = time.perf_counter() - began
