@@ -89,7 +89,7 @@ class LayerwiseModel:
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
         """Run the prefix once and keep every layer's keys and values, those of virtual tokens
         first."""
-        layers: list[Any] = list(self._read_prefix(prefix_ids).layers)
+        layers: list[Any] = list(self.read_prefix(prefix_ids).layers)
         cache = PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
@@ -132,11 +132,11 @@ class LayerwiseModel:
             ExportError: that makes a difference, so the model's cache is not to be trusted.
         """
         shared = common_prefix(sequences)[: self.mean_behind]
-        cache = self._read_prefix(shared)
+        cache = self.read_prefix(shared)
         rests = [sequence[len(shared) :] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         for group in passes(rests):
-            states[group] = self._last_hidden([rests[i] for i in group], cache)
+            states[group] = self.states_behind([rests[i] for i in group], cache)
             progress(len(group))
         if rests and cache.get_seq_length():
             lengths = [len(rest) for rest in rests]
@@ -206,12 +206,12 @@ class LayerwiseModel:
         shared = list(sequences[0][:skip]) if sequences else []
         shown = 0 if prompt_from is None else max(0, len(shared) - prompt_from)
         with watched(self.body, see, lambda read: last_places(read, shown)):
-            cache = self._read_prefix(shared)
+            cache = self.read_prefix(shared)
         rests = [sequence[skip:] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         with watched(self.body, see, self._real_places):
             for group in passes(rests):
-                states[group] = self._last_hidden([rests[i] for i in group], cache)
+                states[group] = self.states_behind([rests[i] for i in group], cache)
                 progress(len(group))
         return states
 
@@ -224,7 +224,7 @@ class LayerwiseModel:
         """Take note of the rows that are in a layer now."""
         self._rows = rows
 
-    def _read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
+    def read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
         """Every layer's keys and values of what others follow: virtual tokens and `ids`."""
         cache = DynamicCache()
         self._read_first(ids, cache)
@@ -240,7 +240,7 @@ class LayerwiseModel:
         for sequence, state in zip(sequences, states, strict=True):
             self._lengths = torch.tensor([len(sequence)])
             hidden = self._read_first(sequence, DynamicCache())
-            whole = self._pooled(hidden[:, -len(sequence) :], 0)[0]
+            whole = self.pooled(hidden[:, -len(sequence) :], 0)[0]
             apart = float((whole - state).norm() / whole.norm())
             if not apart < CLOSE:
                 raise ExportError(
@@ -250,7 +250,7 @@ class LayerwiseModel:
                     "install a version of transformers that this release was tested with"
                 )
 
-    def _last_hidden(self, sequences: list[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
+    def states_behind(self, sequences: list[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
         """What the output layer reads of each row [n, hidden], behind what `cache` holds.
 
         Rows are padded to the right with their last token; under causal attention no real token
@@ -265,11 +265,11 @@ class LayerwiseModel:
         past = cache if cache.get_seq_length() else None
         output = self.body(input_ids=ids, past_key_values=past, use_cache=past is not None)
         read = cache.get_seq_length() - self.checkpoint.virtual_tokens
-        hidden = self._pooled(output.last_hidden_state, read)
+        hidden = self.pooled(output.last_hidden_state, read)
         self._require_finite(hidden, "hidden states")
         return hidden
 
-    def _pooled(self, hidden: torch.Tensor, read: int) -> torch.Tensor:
+    def pooled(self, hidden: torch.Tensor, read: int) -> torch.Tensor:
         """The states of rows, float32 [n, hidden], from all their hidden states, which come after
         the final norm, [n, T, hidden], behind `read` ids of theirs."""
         if self.mean_behind is None:
