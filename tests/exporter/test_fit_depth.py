@@ -84,7 +84,7 @@ def test_a_depth_without_the_answer_is_not_taken() -> None:
     rng = np.random.default_rng(3)
     gold = np.arange(60) % 3
     noise = rng.normal(size=(2, 60, 8))
-    states = np.stack([noise[0], noise[1] + 3 * np.eye(8)[gold], noise[1] + 9 * np.eye(8)[gold]])
+    states = np.stack([noise[0], noise[1] + 9 * np.eye(8)[gold], noise[1] + 9 * np.eye(8)[gold]])
     start = Head(np.zeros((3, 8), np.float32), np.zeros(3, np.float32))
     scores = depth_scores(states.astype(np.float32), gold, start, np.arange(60) // 3 % 5)
     assert scores[0].accuracy < 0.6 < 0.9 < scores[1].accuracy
