@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .texts import Columns, Texts
     from .tuning.bias import Calibrated, calibrate, undo_calibration
     from .tuning.fit import Fitted, fit
+    from .tuning.fit_depth import fit_depth
     from .verification import verify
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ _LAZY = {
     "undo_calibration": ".tuning.bias",
     "Fitted": ".tuning.fit",
     "fit": ".tuning.fit",
+    "fit_depth": ".tuning.fit_depth",
 }
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "fit",
+    "fit_depth",
     "pack",
     "plan",
     "read_recipe",

@@ -127,7 +127,7 @@ def build(
         progress.say(note)
     release()
     with staged(output, force) as work:
-        model = LayerwiseModel(planned.checkpoint)
+        model = LayerwiseModel(planned.checkpoint, planned.mean_behind)
         if others := unread_tensors(model.names.values(), planned.checkpoint):
             progress.say(_unread_note(others, planned))
         manifest = _write(planned, model, calibration, work, progress)

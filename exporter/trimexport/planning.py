@@ -42,15 +42,16 @@ from .prompt.questions import (
     shared_prompt,
     tree_of,
 )
-from .prompt.template import PromptTemplate, parse_template
+from .prompt.template import PromptTemplate, parse_template, without_suffix
 from .prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
 from .prompt.tokenizer_choice import known_tokens, tokenizer_place
 from .prompt.verbalizer import Verbalizer, make_verbalizer
 from .source.adapter import merge_adapter
 from .source.checkpoint import Checkpoint, open_checkpoint
+from .source.depth import cut_layers
 from .source.hub import locate_adapter, locate_config, locate_model
 from .source.notices import notices
-from .spec import BuildSpec, parse_truncate
+from .spec import MEAN, BuildSpec, parse_truncate
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,12 @@ class Plan(Setting):
         return tuple(itertools.chain(*(each.group_sizes for each in self.verbalizers)))
 
     @property
+    def mean_behind(self) -> int | None:
+        """Behind how many ids of a whole prompt the text's own begin, whose hidden states' mean the
+        head reads; None where it reads the last token's."""
+        return len(self.prompt.prefix_ids) if self.spec.pool == MEAN else None
+
+    @property
     def outputs(self) -> int:
         """How many logits the graph returns for each text."""
         return 1 if self.score.is_single else len(self.labels)
@@ -185,6 +192,11 @@ def plan(spec: BuildSpec) -> Plan:
         score=score,
         notice=notices(checkpoint, spec.notice),
     )
+    if spec.pool == MEAN and planned.trie is not None:
+        raise SpecError(
+            "labels that begin alike are read behind the text, and a mean is over the text's own "
+            f"tokens; give each label a word of its own with --verbalize, or drop --pool {MEAN}"
+        )
     return replace(planned, limit=_text_limit(planned, planned.trie))
 
 
@@ -221,17 +233,26 @@ def set_up_prompt(spec: BuildSpec, written: PromptTemplate) -> Setting:
     checkpoint = open_checkpoint(directory, spec.model, spec.revision)
     if adapter is not None and spec.adapter is not None:
         checkpoint = merge_adapter(checkpoint, adapter, spec.adapter)
+    checkpoint = cut_layers(checkpoint, spec.layers)
+    if spec.pool == MEAN and checkpoint.is_classifier:
+        raise SpecError(
+            f"{spec.model} is a fine-tuned classifier, which reads the last token; drop --pool"
+        )
     place = tokenizer_place(spec.tokenizer, checkpoint)
     whole = load_tokenizer(place)
     tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
     bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
+    if spec.pool == MEAN:
+        bare = without_suffix(bare)
     templates = [ask(bare, question.text) for question in spec.questions] or [bare]
     prompts = [tokenise_for(each, whole, checkpoint) for each in templates]
     prompt = shared_prompt(bare, prompts) if spec.questions else prompts[0]
     control = frozenset.union(*(control_tokens(each, whole) for each in templates))
     if shots:
         refuse_control(shots, tokenizer, control)
-        shown = tokenise_for(_shown(template, spec, place, shots), tokenizer, checkpoint)
+        examples = _shown(template, spec, place, shots)
+        examples = without_suffix(examples) if spec.pool == MEAN else examples
+        shown = tokenise_for(examples, tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
     definition = text_tokenizer(
         tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control

@@ -58,7 +58,7 @@ def verify(
     release()
     report = measure(
         bundle,
-        LayerwiseModel(checkpoint),
+        LayerwiseModel(checkpoint, manifest.prompt.mean_behind),
         loaded,
         sample or Texts(combined(sample_texts(), manifest.prompt.places)),
         progress,

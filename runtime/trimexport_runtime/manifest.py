@@ -16,6 +16,9 @@ from .score import Score
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 """The names of every graph's inputs and its output."""
 
+LAST, MEAN = "last", "mean"
+"""What a head reads, as the manifest says it."""
+
 FOR_TENSORRT = "tensorrt-"
 """How the names of variants for TensorRT begin."""
 
@@ -44,7 +47,9 @@ class Prompt:
     the prefix ended in it. `rendered` says that a chat template wrote the prompt, bos included.
     `examples` are the SHA-256 of texts that stand in it as examples. `fields` are the prompt's
     fields in their order; a prompt whose only field is `text` may leave them out. Before
-    `prefix_ids` stand so many `virtual_tokens`, which training made and no vocabulary has.
+    `prefix_ids` stand so many `virtual_tokens`, which training made and no vocabulary has. `pool`
+    is what the head reads: the `last` token's hidden state, or the `mean` of those of the text's
+    own tokens.
     """
 
     template: str
@@ -55,6 +60,13 @@ class Prompt:
     examples: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
     virtual_tokens: int = 0
+    pool: str = LAST
+
+    @property
+    def mean_behind(self) -> int | None:
+        """Behind how many ids of a whole prompt the text's own begin, of whose hidden states the
+        head reads the mean; None where it reads the last one."""
+        return len(self.prefix_ids) if self.pool == MEAN else None
 
     @property
     def places(self) -> tuple[Field, ...]:
@@ -83,7 +95,8 @@ class Source:
     `adapter` is the LoRA adapter that was merged into them, a directory or a hub id, and
     `adapter_sha256` the hash of its configuration and weights; both None where there was none.
     `tokenizer` is the directory or file of one that was named instead of the model's own, and
-    `tokenizer_sha256` its file's hash.
+    `tokenizer_sha256` its file's hash. `layers` is how many of the model's first layers the bundle
+    has, None where it has all.
     """
 
     model: str
@@ -96,6 +109,7 @@ class Source:
     adapter_sha256: str | None = None
     tokenizer: str | None = None
     tokenizer_sha256: str | None = None
+    layers: int | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ PROMPTLESS = [
     ("promptless", "fp32", "off"),
     ("one_logit", "fp32", "off"),
     *((bundle, "int8", it) for bundle in ("promptless", "whole_labels") for it in GUARDS),
+    ("mean", "fp32", "off"),
+    ("mean", "int8", "off"),
 ]
 
 
@@ -82,6 +84,20 @@ def one_logit(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         score="logit",
     )
     return build(spec, tmp_path_factory.mktemp("one") / "bundle").directory
+
+
+@pytest.fixture(scope="module")
+def mean(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head that reads the mean of the text's hidden states."""
+    spec = BuildSpec(
+        model=str(wide_model),
+        labels=("positive", "negative"),
+        prompt="{text}",
+        precision=("fp32", "int8"),
+        pool="mean",
+    )
+    sample = Texts(("dull",))
+    return build(spec, tmp_path_factory.mktemp("mean") / "bundle", sample=sample).directory
 
 
 @pytest.fixture(scope="module")

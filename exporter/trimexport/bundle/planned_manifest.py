@@ -30,6 +30,7 @@ def source_of(planned: Plan) -> Source:
         adapter_sha256=None if adapter is None else adapter.sha256,
         tokenizer=None if tokenizer is None else str(Path(tokenizer).resolve()),
         tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(Path(tokenizer)),
+        layers=spec.layers,
     )
 
 
@@ -45,6 +46,7 @@ def prompt_of(planned: Plan) -> Prompt:
         examples=tuple(map(text_sha256, planned.prompt.examples)),
         fields=() if fields == (Field("text"),) else fields,
         virtual_tokens=planned.checkpoint.virtual_tokens,
+        pool=planned.spec.pool,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 import trimexport
+from trimexport.spec import LAST, POOLS
 
 from .columns import columns_of
 from .console import ConsoleProgress
@@ -45,6 +47,20 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=5,
     help="How often to draw each of --shots.  [default: 5]",
 )
+@click.option(
+    "--depth",
+    metavar="auto|N",
+    callback=lambda _context, _option, text: _depth(text),
+    help="Keep the model's first N layers alone, or as few as the examples need; the bundle is "
+    "built from its checkpoint again.",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(POOLS),
+    help="What the head reads: the prompt's last hidden state, or the mean of those of the text's "
+    "own tokens.  [default: last]",
+)
+@click.option("--model", help="Where the checkpoint is now, with --depth or --pool.")
 @TEXT_COLUMN
 @COLUMNS
 @LABEL_COLUMN
@@ -60,6 +76,9 @@ def fit(
     test: Path | None,
     shots: str | None,
     seeds: int,
+    depth: int | str | None,
+    pool: str | None,
+    model: str | None,
     text_column: str | None,
     columns: str | None,
     label_column: str,
@@ -76,18 +95,29 @@ def fit(
     --shots is one number and --seeds 1. Where BUNDLE asks several questions, files have a column or
     key for each, called as the question is, and may lack some labels.
 
+    With --depth the head reads the model behind its first layers, and the bundle has no others: as
+    accurate where the middle knows enough, in a part of the time. `auto` takes the fewest whose
+    cross-validated accuracy on the examples is within one standard error of the best.
+
     \b
     Example:
       trimexport fit build/spam --examples train.jsonl --test test.jsonl -o build/spam-fitted
       trimexport fit build/spam --examples train.jsonl --shots 16,64,256 -o build/spam-fitted
+      trimexport fit build/spam --examples train.jsonl --depth auto --pool mean -o build/spam-small
       trimexport fit build/backbone --task tasks/spam.pack --examples train.jsonl -o tasks/new.pack
     """
-    from trimexport.tuning.fit import fit_questions
     from trimexport.tuning.render import fitted_lines
-    from trimexport_runtime import read_manifest
 
-    several = question is None and task is None and read_manifest(bundle).questions
-    run = fit_questions if several else partial(trimexport.fit, question=question, pack=task)
+    if depth is not None or pool is not None:
+        if question is not None or task is not None:
+            raise click.UsageError("--depth and --pool are of a bundle with one question.")
+        from trimexport.tuning.fit_depth import fit_depth
+
+        run = partial(fit_depth, depth=depth, pool=pool or LAST, model=model)
+    elif model is not None:
+        raise click.UsageError("--model is where --depth and --pool read the checkpoint.")
+    else:
+        run = _run(bundle, question, task)
     fitted = run(
         bundle,
         output,
@@ -104,6 +134,26 @@ def fit(
         click.echo(json.dumps(each[0].report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         click.echo("\n".join(fitted_lines(each)))
+
+
+def _run(bundle: Path, question: str | None, task: Path | None) -> Any:
+    """What fits the head of a bundle or a pack as it is."""
+    from trimexport.tuning.fit import fit_questions
+    from trimexport_runtime import read_manifest
+
+    if question is None and task is None and read_manifest(bundle).questions:
+        return fit_questions
+    return partial(trimexport.fit, question=question, pack=task)
+
+
+def _depth(text: str | None) -> int | str | None:
+    """`auto`, or a number of layers."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.UsageError(f"--depth is auto or a number of layers, not {text!r}.") from None
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ class CompiledClassifier(nn.Module):
         trie: of the labels' tokens, where their first ones do not tell them apart, or of several
             questions.
         score: what is made of the labels' logits; None leaves them as they are.
+        mean: the head reads the mean of the hidden states of each text's own tokens, and zeros for
+            an empty text, not the last one.
     """
 
     lead_ids: torch.Tensor
@@ -54,6 +56,8 @@ class CompiledClassifier(nn.Module):
         suffix_ids: Sequence[int],
         trie: Trie | None = None,
         score: Score | None = None,
+        *,
+        mean: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
@@ -61,6 +65,7 @@ class CompiledClassifier(nn.Module):
         self.group_sizes = tuple(group_sizes)
         self.score = ("", 1.0, 0.0) if score is None else (score.kind, score.scale, score.shift)
         self.prefix_length = prefix_length
+        self.mean = mean
         self.register_buffer("lead_ids", torch.tensor([list(lead_ids)], dtype=torch.int64))
         self.tree = None if trie is None else LabelTree(trie)
         self.answer_at = len(lead_ids) + len(suffix_ids) - 1  # places after a text's own tokens
@@ -88,12 +93,26 @@ class CompiledClassifier(nn.Module):
             position_ids=position + self.prefix_length,
             use_cache=False,
         ).last_hidden_state
-        places = (last + self.picks).clamp(min=0)
-        index = places.unsqueeze(2).expand(-1, -1, hidden.shape[2])
-        logits = self.head(hidden.gather(1, index).reshape(-1, hidden.shape[-1]))
+        if self.mean:
+            states = self.mean_of(hidden, attention_mask)
+        else:
+            places = (last + self.picks).clamp(min=0)
+            states = hidden.gather(1, places.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
+        logits = self.head(states.reshape(-1, hidden.shape[-1]))
         logits = logits.unflatten(0, (-1, len(self.picks)))
         scores = logits.select(1, 0) if self.tree is None else self.tree.scores(logits)
         return score_of(combine_words(scores, self.group_sizes), *self.score)
+
+    def mean_of(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """COPIES of the mean of the hidden states [batch, T, hidden] of each text's own tokens,
+        [batch, COPIES, hidden]. A product sums in the order of the tokens, whatever padding there
+        is behind them."""
+        lead = self.lead_ids.shape[1]
+        count = (attention_mask != 0).to(torch.int64).sum(1, keepdim=True)
+        place = torch.arange(hidden.shape[1]).unsqueeze(0) - lead
+        own = ((place >= 0) & (place < count)).to(hidden.dtype)
+        total = torch.matmul(own.unsqueeze(1).expand(-1, COPIES, -1), hidden)
+        return total / count.clamp(min=1).to(hidden.dtype).unsqueeze(2)
 
     def place(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor

@@ -14,6 +14,7 @@ from trimexport.progress import Progress
 from trimexport.source.checkpoint import Checkpoint
 from trimexport.source.empty_model import body_of, make_skeleton, module_name
 from trimexport.source.families import finish_of
+from trimexport.spec import MEAN
 
 from . import passes
 from .backbone import Backbone
@@ -49,7 +50,7 @@ def compile_graphs(
         for attention in attentions:
             graph = _trace(planned, model, prefix, lead, attention)
             passes.clean(graph)
-            passes.optimise(graph)
+            passes.optimise(graph, every_token=planned.spec.pool == MEAN)
             graphs[attention] = graph
             tick(1)
     return graphs
@@ -103,6 +104,7 @@ def _trace(
         suffix,
         planned.trie,
         planned.score,
+        mean=planned.spec.pool == MEAN,
     )
     head_values = {f"head.{name}": value for name, value in head.named_parameters()}
     body_name = module_name(skeleton, body) + "."

@@ -64,7 +64,7 @@ def next_words(
         if problem := problem_of(text):
             raise SpecError(f"--text: {problem}")
     release()
-    model = LayerwiseModel(planned.checkpoint)
+    model = LayerwiseModel(planned.checkpoint, planned.mean_behind)
     if not planned.asked:
         return _next_words(model, planned, planned.verbalizers[0], texts, progress)
     found = []

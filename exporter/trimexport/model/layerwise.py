@@ -65,10 +65,15 @@ class Reference:
 
 class LayerwiseModel:
     """A skeleton whose layers load themselves from a checkpoint while they run. Where the
-    checkpoint has a trained prompt, the model reads its virtual tokens before all others."""
+    checkpoint has a trained prompt, the model reads its virtual tokens before all others.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    The state of a sequence, which its output layer reads, is the last hidden one; or the mean of
+    the hidden ones behind its first `mean_behind` ids, if that is given, and zeros where there is
+    none."""
+
+    def __init__(self, checkpoint: Checkpoint, mean_behind: int | None = None) -> None:
         self.checkpoint = checkpoint
+        self.mean_behind = mean_behind
         self.model: Any = make_skeleton(checkpoint, reference_attention(checkpoint.config))
         self.names = parameter_names(self.model, checkpoint)
         self.body: Any = body_of(self.model)
@@ -84,7 +89,7 @@ class LayerwiseModel:
     def prefix_cache(self, prefix_ids: Sequence[int]) -> PrefixCache:
         """Run the prefix once and keep every layer's keys and values, those of virtual tokens
         first."""
-        layers: list[Any] = list(self._read_prefix(prefix_ids).layers)
+        layers: list[Any] = list(self.read_prefix(prefix_ids).layers)
         cache = PrefixCache(
             keys=tuple(layer.keys[0] for layer in layers),
             values=tuple(layer.values[0] for layer in layers),
@@ -126,12 +131,12 @@ class LayerwiseModel:
         Raises:
             ExportError: that makes a difference, so the model's cache is not to be trusted.
         """
-        shared = common_prefix(sequences)
-        cache = self._read_prefix(shared)
+        shared = common_prefix(sequences)[: self.mean_behind]
+        cache = self.read_prefix(shared)
         rests = [sequence[len(shared) :] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         for group in passes(rests):
-            states[group] = self._last_hidden([rests[i] for i in group], cache)
+            states[group] = self.states_behind([rests[i] for i in group], cache)
             progress(len(group))
         if rests and cache.get_seq_length():
             lengths = [len(rest) for rest in rests]
@@ -201,12 +206,12 @@ class LayerwiseModel:
         shared = list(sequences[0][:skip]) if sequences else []
         shown = 0 if prompt_from is None else max(0, len(shared) - prompt_from)
         with watched(self.body, see, lambda read: last_places(read, shown)):
-            cache = self._read_prefix(shared)
+            cache = self.read_prefix(shared)
         rests = [sequence[skip:] for sequence in sequences]
         states = torch.empty(len(rests), self.checkpoint.config.hidden_size)
         with watched(self.body, see, self._real_places):
             for group in passes(rests):
-                states[group] = self._last_hidden([rests[i] for i in group], cache)
+                states[group] = self.states_behind([rests[i] for i in group], cache)
                 progress(len(group))
         return states
 
@@ -219,7 +224,7 @@ class LayerwiseModel:
         """Take note of the rows that are in a layer now."""
         self._rows = rows
 
-    def _read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
+    def read_prefix(self, ids: Sequence[int]) -> SharedPrefix:
         """Every layer's keys and values of what others follow: virtual tokens and `ids`."""
         cache = DynamicCache()
         self._read_first(ids, cache)
@@ -233,7 +238,9 @@ class LayerwiseModel:
     def _check_cache(self, sequences: Sequence[Sequence[int]], states: torch.Tensor) -> None:
         """Raise ExportError unless whole sequences end in `states`, float32 [n, hidden], too."""
         for sequence, state in zip(sequences, states, strict=True):
-            whole = self._read_first(sequence, DynamicCache())[0, -1]
+            self._lengths = torch.tensor([len(sequence)])
+            hidden = self._read_first(sequence, DynamicCache())
+            whole = self.pooled(hidden[:, -len(sequence) :], 0)[0]
             apart = float((whole - state).norm() / whole.norm())
             if not apart < CLOSE:
                 raise ExportError(
@@ -243,9 +250,8 @@ class LayerwiseModel:
                     "install a version of transformers that this release was tested with"
                 )
 
-    def _last_hidden(self, sequences: list[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
-        """Hidden states after the final norm at each row's last token [n, hidden], behind what
-        `cache` holds.
+    def states_behind(self, sequences: list[Sequence[int]], cache: DynamicCache) -> torch.Tensor:
+        """What the output layer reads of each row [n, hidden], behind what `cache` holds.
 
         Rows are padded to the right with their last token; under causal attention no real token
         sees the padding.
@@ -258,9 +264,20 @@ class LayerwiseModel:
         self._lengths = torch.tensor([len(sequence) for sequence in sequences])
         past = cache if cache.get_seq_length() else None
         output = self.body(input_ids=ids, past_key_values=past, use_cache=past is not None)
-        hidden = output.last_hidden_state[torch.arange(len(sequences)), self._lengths - 1]
+        read = cache.get_seq_length() - self.checkpoint.virtual_tokens
+        hidden = self.pooled(output.last_hidden_state, read)
         self._require_finite(hidden, "hidden states")
-        return hidden  # type: ignore[no-any-return]
+        return hidden
+
+    def pooled(self, hidden: torch.Tensor, read: int) -> torch.Tensor:
+        """The states of rows, float32 [n, hidden], from all their hidden states, which come after
+        the final norm, [n, T, hidden], behind `read` ids of theirs."""
+        if self.mean_behind is None:
+            return hidden[torch.arange(len(hidden)), self._lengths - 1]
+        place = torch.arange(hidden.shape[1])
+        own = (place >= self.mean_behind - read) & (place < self._lengths.unsqueeze(1))
+        total = (hidden * own.unsqueeze(2)).sum(1)
+        return total / own.sum(1, keepdim=True).clamp(min=1)
 
     def _require_finite(self, numbers: torch.Tensor, what: str) -> None:
         """Raise CheckpointError if what the model computed is not finite. Its weights are, as they

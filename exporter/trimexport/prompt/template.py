@@ -178,6 +178,12 @@ def with_suffix(template: PromptTemplate, suffix: str) -> PromptTemplate:
     return literal_template((*template.pieces, suffix), template.fields)
 
 
+def without_suffix(template: PromptTemplate) -> PromptTemplate:
+    """The template that ends with its last field; the label's lead stays what it was."""
+    bare = with_suffix(template, "")
+    return replace(bare, rendered=template.rendered, lead=template.label_lead)
+
+
 def filled(template: PromptTemplate, texts: Sequence[str]) -> str:
     """The whole prompt with the fields' texts in it."""
     written = zip(template.pieces, texts, strict=True)

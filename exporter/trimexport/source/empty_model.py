@@ -87,6 +87,17 @@ def layers_of(body: nn.Module) -> nn.ModuleList:
     return _module_lists(body)[layers_name(body)]
 
 
+def final_norm_of(body: nn.Module) -> nn.Module:
+    """The norm behind a decoder's last layer: its only other module with weights that is no table
+    of embeddings."""
+    others = (
+        child
+        for child in body.children()
+        if not isinstance(child, (nn.ModuleList, nn.Embedding)) and list(child.parameters())
+    )
+    return _first(others, body, "final norm")
+
+
 def layers_name(body: nn.Module) -> str:
     """The family's name for the list of layers: `layers`, or `h` in GPT-2."""
     return _first(iter(_module_lists(body)), body, "list of layers")

@@ -11,13 +11,15 @@ from trimexport_runtime.bundle import Source
 
 from .adapter import merge_adapter
 from .checkpoint import Checkpoint, open_checkpoint
+from .depth import cut_layers
 from .gguf_place import is_gguf
 from .hub import locate_adapter, locate_model
 from .low_rank import adapter_sha256
 
 
 def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = None) -> Checkpoint:
-    """Open the checkpoint that a bundle was made from, with the adapter that was merged into it.
+    """Open the checkpoint that a bundle was made from, with the adapter that was merged into it and
+    as many layers as the bundle has.
 
     Args:
         model: where the checkpoint is now; None takes the place that the manifest names.
@@ -42,7 +44,7 @@ def checkpoint_of(manifest: Manifest, model: str | None, adapter: str | None = N
             f"{checkpoint.directory} is not the checkpoint that the bundle was made from "
             f"({source.model}): its {what} differs; name the right one with --model"
         )
-    return _with_adapter(checkpoint, source, adapter)
+    return cut_layers(_with_adapter(checkpoint, source, adapter), source.layers)
 
 
 def _with_adapter(checkpoint: Checkpoint, source: Source, given: str | None) -> Checkpoint:

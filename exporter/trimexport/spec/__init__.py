@@ -21,6 +21,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 TENSORRT = ("fp16", "int8")
 TRUNCATE = ("end", "start")
 SCORES = SOFTMAX, LOG_ODDS, LOGIT = ("softmax", "log-odds", "logit")
+POOLS = LAST, MEAN = ("last", "mean")
 _CUT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::(end|start))?")
 
 
@@ -60,6 +61,11 @@ class BuildSpec:
         score_shift: what is added to them then.
         questions: what is asked about each text, each in the prompt's `{question}`; none where the
             prompt asks one thing only. Those without labels have the build's.
+        layers: how many of the model's first layers run; None is all. Behind fewer, the labels'
+            words are a poor head: fit one (see `trimexport.fit_depth`).
+        pool: what the head reads: the last hidden state of the prompt (`last`), or the mean of
+            those of the text's own tokens (`mean`), which leaves out what the prompt has behind
+            the text.
     """
 
     model: str
@@ -84,6 +90,8 @@ class BuildSpec:
     score_scale: float = 1.0
     score_shift: float = 0.0
     questions: tuple[QuestionSpec, ...] = ()
+    layers: int | None = None
+    pool: str = LAST
 
     def __post_init__(self) -> None:
         _check_names("precision", self.precision, PRECISIONS)
@@ -102,6 +110,7 @@ class BuildSpec:
         self._check_shots()
         self._check_score()
         check_questions(self.questions, self.score, SOFTMAX)
+        self._check_pool()
         for label, words in self.verbalizers.items():
             if not words:
                 raise SpecError(
@@ -123,6 +132,15 @@ class BuildSpec:
             )
         if self.shots is not None and self.shots < 1:
             raise SpecError(f"shots is {self.shots}; give 1 or more")
+
+    def _check_pool(self) -> None:
+        if self.layers is not None and self.layers < 1:
+            raise SpecError(f"layers is {self.layers}; give 1 or more")
+        if self.pool not in POOLS:
+            raise SpecError(f'pool is "{self.pool}"; give one of {", ".join(POOLS)}')
+        if self.pool == MEAN and self.questions:
+            why = "several questions are answered behind the text, a mean is over its own tokens"
+            raise SpecError(f"{why}; drop the questions, or --pool {MEAN}")
 
     def _check_score(self) -> None:
         if self.score not in SCORES:

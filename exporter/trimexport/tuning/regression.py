@@ -47,7 +47,9 @@ def fit_head(hidden: Floats, gold: Places, start: Head, fold: Places) -> FittedH
         start: the old head, whose rows need not be the labels'.
         fold: int64 [examples], each one's fold; every label is in two at least.
     """
-    held_out = np.stack([_held_out(hidden, gold, start, fold, strength) for strength in STRENGTHS])
+    held_out = np.stack(
+        [held_out_logits(hidden, gold, start, fold, strength) for strength in STRENGTHS]
+    )
     losses = [_loss(logits, gold) for logits in held_out]
     best = int(np.argmin(losses))
     head = _fit(hidden, gold, start, STRENGTHS[best])
@@ -59,8 +61,11 @@ def logits_of(head: Head, hidden: Floats) -> Floats:
     return np.asarray(hidden @ head.weight.T.astype(np.float64) + head.bias)
 
 
-def _held_out(hidden: Floats, gold: Places, start: Head, fold: Places, strength: float) -> Floats:
-    """The logits of each example by the head that is fitted on the other folds."""
+def held_out_logits(
+    hidden: Floats, gold: Places, start: Head, fold: Places, strength: float
+) -> Floats:
+    """The logits of each example by the head that is fitted on the other folds, with one C;
+    arguments and result as in `fit_head`."""
     logits = np.empty((len(gold), int(gold.max()) + 1))
     for number in range(int(fold.max()) + 1):
         here = fold == number

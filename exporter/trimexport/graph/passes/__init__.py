@@ -32,8 +32,11 @@ def clean(model: ir.Model) -> None:
     name_dimensions(model)
 
 
-def optimise(model: ir.Model) -> None:
+def optimise(model: ir.Model, *, every_token: bool = False) -> None:
     """Write a clean graph in fewer and larger operators, and without work that no answer needs.
+
+    Args:
+        every_token: the head reads all tokens' hidden states, not the last ones.
 
     Ensures: the same function up to the rounding of float32, in standard operators.
     """
@@ -41,6 +44,7 @@ def optimise(model: ir.Model) -> None:
     fuse_norms(model)
     fuse_rotary(model)
     common.RemoveUnusedNodesPass()(model)
-    last_token(model)
+    if not every_token:
+        last_token(model)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
