@@ -84,10 +84,10 @@ def fit(
     """
     from trimexport.tuning.fit import fit_questions
     from trimexport.tuning.render import fitted_lines
-    from trimexport_runtime import read_manifest
+    from trimexport_runtime.backbone import manifest_of_either
 
-    several = question is None and task is None and read_manifest(bundle).questions
-    run = fit_questions if several else partial(trimexport.fit, question=question, pack=task)
+    several = question is None and manifest_of_either(bundle, task).questions
+    run = fit_questions if several else partial(trimexport.fit, question=question)
     fitted = run(
         bundle,
         output,
@@ -97,6 +97,7 @@ def fit(
         shots=_numbers(shots),
         seeds=seeds,
         force=force,
+        pack=task,
         progress=ConsoleProgress(),
     )
     each = fitted if isinstance(fitted, tuple) else (fitted,)
