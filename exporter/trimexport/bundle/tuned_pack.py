@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from .pack_file import Arrays, read_arrays, read_pack_head, staged_pack, write_p
 from .rewrite import check_bundle
 from .written_graph import require_written
 from .written_head import Head
+
+Rows = npt.NDArray[np.float32]
 
 SHIFT = "shift"
 """What is added to a task's outputs last."""
@@ -72,28 +75,41 @@ def wide(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
 
 def task_head(arrays: Arrays) -> Head:
     """The head of a task: a row for each label token, or for each label once it was fitted."""
-    weight = arrays["head_weight"].transpose(0, 2, 1).reshape(-1, arrays["head_weight"].shape[1])
+    weight, bias = head_rows(arrays)
     options = arrays["options"]
     rows = int(options[options < len(weight)].max()) + 1  # the others fill the last block
-    return Head(weight[:rows], arrays["head_bias"].reshape(-1)[:rows])
+    return Head(weight[:rows], bias[:rows])
+
+
+def head_rows(arrays: Arrays) -> tuple[Rows, Rows]:
+    """All rows of a task's head, those that fill its last block too: copies of the weight, float32
+    [rows, hidden], and of the bias, float32 [rows]."""
+    weight = arrays["head_weight"].transpose(0, 2, 1)
+    return weight.reshape(-1, weight.shape[2]).copy(), arrays["head_bias"].reshape(-1).copy()
+
+
+def head_blocks(weight: Rows, bias: Rows, width: int) -> dict[str, Rows]:
+    """Rows of a head as a graph takes them, in blocks of `width` columns."""
+    blocks = -(-len(bias) // width)
+    more = blocks * width - len(bias)
+    rows = np.pad(weight, ((0, more), (0, 0))).reshape(blocks, width, weight.shape[1])
+    return {
+        "head_weight": rows.transpose(0, 2, 1),
+        "head_bias": np.pad(bias, (0, more)).reshape(blocks, width),
+    }
 
 
 def with_head(arrays: Arrays, head: Head) -> Arrays:
     """A task's arrays with another head, which has a row for each label and reads each text's first
     pick. What followed the old head (soft-cap, sum over a label's words, calibration) is gone."""
-    labels, hidden = head.weight.shape
-    width = arrays["head_weight"].shape[2]
-    blocks = -(-labels // width)
-    weight = np.zeros((blocks * width, hidden), dtype=np.float32)
-    bias = np.zeros(blocks * width, dtype=np.float32)
-    weight[:labels], bias[:labels] = head.weight, head.bias
+    labels = len(head.bias)
+    blocks = head_blocks(head.weight, head.bias, arrays["head_weight"].shape[2])
     picks = len(arrays["picks"])
     each = np.arange(labels)
     return {
         **arrays,
-        "head_weight": weight.reshape(blocks, width, hidden).transpose(0, 2, 1),
-        "head_bias": bias.reshape(blocks, width),
-        "finished": np.array([0]),
+        **blocks,
+        "finished": np.zeros(blocks["head_bias"].shape, dtype=np.int64),
         "options": np.tile(each, (picks, 1)),
         "normalised": np.zeros((picks, 1), dtype=np.float32),
         "steps": each[None],
@@ -129,13 +145,15 @@ def correction_node(model: onnx.ModelProto) -> onnx.NodeProto:
     return node
 
 
-def write_fitted(pack: Path, output: Path, manifest: Manifest, head: Head) -> None:
-    """Write the pack `output`: `pack` with another head and manifest.
+def write_fitted(
+    pack: Path, output: Path, manifest: Manifest, change: Callable[[Arrays], Arrays]
+) -> None:
+    """Write the pack `output`: `pack` with changed arrays and another manifest.
 
     Raises:
         OutputError: it cannot be written.
     """
     backbone, said = read_pack_head(pack)
-    arrays = with_head(read_arrays(pack), head)
+    arrays = change(read_arrays(pack))
     with staged_pack(output) as part:
         write_pack(part, backbone, manifest, arrays, said)

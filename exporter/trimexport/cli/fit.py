@@ -139,11 +139,11 @@ def fit(
 def _run(bundle: Path, question: str | None, task: Path | None) -> Any:
     """What fits the head of a bundle or a pack as it is."""
     from trimexport.tuning.fit import fit_questions
-    from trimexport_runtime import read_manifest
+    from trimexport_runtime.backbone import manifest_of_either
 
-    if question is None and task is None and read_manifest(bundle).questions:
-        return fit_questions
-    return partial(trimexport.fit, question=question, pack=task)
+    several = question is None and manifest_of_either(bundle, task).questions
+    run = fit_questions if several else partial(trimexport.fit, question=question)
+    return partial(run, pack=task)
 
 
 def _depth(text: str | None) -> int | str | None:

@@ -106,7 +106,8 @@ def _logits(rows: torch.Tensor, given: Arrays, finish: Finish) -> torch.Tensor:
     logits: torch.Tensor = each.unflatten(0, (-1, given["picks"].shape[0])).flatten(2)
     if finish == Finish():
         return logits
-    capped: torch.Tensor = torch.where(given["finished"] != 0, finished(logits, finish), logits)
+    own = given["finished"].flatten() != 0
+    capped: torch.Tensor = torch.where(own, finished(logits, finish), logits)
     return capped
 
 

@@ -47,7 +47,7 @@ def task_arrays(
             _copies(trie) * (1 if trie is None else len(trie.branches)), head.in_features
         ),
         **head_arrays(head.weight.detach(), head.bias.detach()),
-        "finished": torch.tensor([1]),
+        "finished": torch.ones(_blocks(len(head.bias)), COLUMNS, dtype=torch.int64),
         **_words(planned.group_sizes),
         **_score(planned.score, len(planned.labels)),
     }

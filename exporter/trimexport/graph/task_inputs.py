@@ -17,7 +17,8 @@ and the same in all inputs. A pack holds an array for each.
     correction       what is added to those (see `bundle.correction`); a variant has its own
     head_weight      rows of the output layer, in blocks of COLUMNS columns
     head_bias        what is added to the rows' logits, in the same blocks
-    finished         1 where the model's own divisor and soft-cap of logits follow, 0 where not
+    finished         1 for rows whose logits the model's own divisor and soft-cap follow, 0 for
+                     those of a fitted head, in the same blocks
     options          at each pick, which of its R + 1 logits belong together; R is none of them
     normalised       1 where those are log-probabilities among each other, 0 where they are logits
     steps            by sequence of tokens: which options of which pick it takes
@@ -76,7 +77,7 @@ def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Tak
         CORRECTION: _floats("picks", hidden),
         "head_weight": _floats("blocks", hidden, COLUMNS),
         "head_bias": _floats("blocks", COLUMNS),
-        "finished": _whole(1),
+        "finished": _whole("blocks", COLUMNS),
         "options": _whole("picks", "options"),
         "normalised": _floats("picks", 1),
         "steps": _whole("steps", "sequences"),

@@ -12,10 +12,11 @@ from typing import Any
 import onnx
 
 from trimexport.atomic import check_output, staged
-from trimexport.bundle.pack_file import check_pack_output
+from trimexport.bundle.pack_file import Arrays, check_pack_output
+from trimexport.bundle.pack_questions import with_question_head
 from trimexport.bundle.question_heads import put_question_head
-from trimexport.bundle.rewrite import CARD, check_bundle, copy_file, rewrite, write_manifest
-from trimexport.bundle.tuned_pack import check_task, write_fitted
+from trimexport.bundle.rewrite import CARD, copy_file, rewrite, write_manifest
+from trimexport.bundle.tuned_pack import check_task, with_head, write_fitted
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.bundle.written_head import put_head
 from trimexport.errors import SpecError
@@ -92,8 +93,8 @@ def fit(
 
     Raises:
         EvaluationError: scikit-learn or matplotlib, the extra `eval`, is not installed.
-        SpecError: texts that cannot be read or have other labels, too few examples of a label, a
-            bundle whose score is no softmax, or a pack that asks several questions.
+        SpecError: texts that cannot be read or have other labels, too few examples of a label, or
+            a bundle whose score is no softmax.
         OutputError: `output` exists or cannot be written.
         trimexport_runtime.TrimexportRuntimeError: the bundle is damaged, a text is none, or the
             question is none of the bundle's, or not named.
@@ -103,10 +104,7 @@ def fit(
     given = _texts(manifest, question, examples, columns)
     others = None if test is None else _texts(manifest, question, test, columns)
     task = make_task(bundle, manifest, question, given, others, shots)
-    progress = progress or Silent()
-    if pack is not None:
-        return _fit_pack(bundle, pack, output, manifest, task, shots, seeds, progress)
-    (fitted,) = _fit(bundle, output, manifest, [task], shots, seeds, force, progress)
+    (fitted,) = _fit(bundle, pack, output, manifest, [task], shots, seeds, force, progress)
     return fitted
 
 
@@ -120,18 +118,19 @@ def fit_questions(
     shots: Sequence[int] = (),
     seeds: int = 5,
     force: bool = False,
+    pack: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Fitted, ...]:
-    """`fit` for every question of which the examples have labels, into one new bundle. A question
-    of which the test has none is scored on its examples."""
-    manifest = _manifest(bundle, None, output, force)
+    """`fit` for every question of which the examples have labels, into one new bundle or pack. A
+    question of which the test has none is scored on its examples."""
+    manifest = _manifest(bundle, pack, output, force)
     given = read_question_labels(examples, manifest, columns)
     others = None if test is None else read_question_labels(test, manifest, columns)
     tasks = [
         make_task(bundle, manifest, name, given.of(name), _of(others, name), shots)
         for name in given.gold
     ]
-    return _fit(bundle, output, manifest, tasks, shots, seeds, force, progress or Silent())
+    return _fit(bundle, pack, output, manifest, tasks, shots, seeds, force, progress)
 
 
 def _manifest(bundle: Path, pack: Path | None, output: Path, force: bool) -> Manifest:
@@ -140,11 +139,6 @@ def _manifest(bundle: Path, pack: Path | None, output: Path, force: bool) -> Man
     (check_output if pack is None else check_pack_output)(output, force)
     manifest = manifest_of_either(bundle, pack)
     require_softmax(manifest, pack or bundle, FITTING)
-    if pack is not None and manifest.questions:
-        raise SpecError(
-            f"{pack} asks several questions, and of a pack that asks one alone the head can be "
-            "fitted; build a bundle with these questions, or pack each of them"
-        )
     return manifest
 
 
@@ -175,29 +169,30 @@ def _texts(
 
 def _fit(
     bundle: Path,
+    pack: Path | None,
     output: Path,
     manifest: Manifest,
     tasks: Sequence[Task],
     shots: Sequence[int],
     seeds: int,
     force: bool,
-    progress: Progress,
+    progress: Progress | None,
 ) -> tuple[Fitted, ...]:
-    """Fit the head of each task, and write the bundle with all of them."""
+    """Fit the head of each task, and write the bundle or the pack with all of them."""
+    progress = progress or Silent()
     for note in (note for task in tasks for note in task.notes):
         progress.say(f"note: {note}")
-    check_bundle(bundle, manifest, progress)
+    check_task(bundle, manifest, pack, progress)
     variant = choose(manifest)
     found = [
-        find_head(bundle, None, manifest, variant, task, shots, seeds, progress) for task in tasks
+        find_head(bundle, pack, manifest, variant, task, shots, seeds, progress) for task in tasks
     ]
-    report = _report(bundle, output, found)
-    with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
-        changed = _write(bundle, work, manifest, found)
-        _write_reports(work, report, found)
-        learned = tuple(text for it in found for text in it.learned.texts)
-        write_learned(learned, bundle / LEARNED, work / LEARNED)
-        tick(1)
+    report = _report(pack or bundle, output, found)
+    if pack is None:
+        changed = _write(bundle, output, manifest, found, report, force, progress)
+    else:
+        changed = _unmeasured(_fitted_manifest(manifest, found))
+        write_fitted(pack, output, changed, partial(_with_heads, manifest=manifest, found=found))
     return tuple(_fitted(output, changed, it, report) for it in found)
 
 
@@ -214,25 +209,26 @@ def _fitted(output: Path, manifest: Manifest, found: Found, report: Mapping[str,
     )
 
 
-def _fit_pack(
-    bundle: Path,
-    pack: Path,
-    output: Path,
-    manifest: Manifest,
-    task: Task,
-    shots: Sequence[int],
-    seeds: int,
-    progress: Progress,
-) -> Fitted:
-    """Fit the head of a pack's task, and write another pack with it."""
-    for note in task.notes:
-        progress.say(f"note: {note}")
-    check_task(bundle, manifest, pack, progress)
-    variant = choose(manifest)
-    found = find_head(bundle, pack, manifest, variant, task, shots, seeds, progress)
-    changed = _unmeasured(replace(manifest, label_mass=None, fit=found.record, calibration=None))
-    write_fitted(pack, output, changed, found.head.head)
-    return _fitted(output, changed, found, _report(pack, output, [found]))
+def _with_heads(arrays: Arrays, manifest: Manifest, found: Sequence[Found]) -> Arrays:
+    """A pack's arrays with the heads in them."""
+    if not manifest.questions:
+        return with_head(arrays, found[0].head.head)
+    for it in found:
+        arrays = with_question_head(arrays, it.head.head, manifest, _place(manifest, it))
+    return arrays
+
+
+def _place(manifest: Manifest, found: Found) -> int:
+    """The place among a manifest's questions of the one that a head was fitted to."""
+    return [each.name for each in manifest.questions].index(str(found.task.question))
+
+
+def _fitted_manifest(manifest: Manifest, found: Sequence[Found]) -> Manifest:
+    """The manifest with what was fitted, which is not calibrated."""
+    changed = replace(manifest, label_mass=None)
+    for it in found:
+        changed = tuned(changed, it.task.question, fit=it.record, calibration=None)
+    return changed
 
 
 def _unmeasured(manifest: Manifest) -> Manifest:
@@ -242,11 +238,28 @@ def _unmeasured(manifest: Manifest) -> Manifest:
     )
 
 
-def _write(bundle: Path, work: Path, manifest: Manifest, found: Sequence[Found]) -> Manifest:
+def _write(
+    bundle: Path,
+    output: Path,
+    manifest: Manifest,
+    found: Sequence[Found],
+    report: Mapping[str, Any],
+    force: bool,
+    progress: Progress,
+) -> Manifest:
+    """Write the bundle with the heads, and its reports."""
+    with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
+        changed = _write_bundle(bundle, work, manifest, found)
+        _write_reports(work, report, found)
+        learned = tuple(text for it in found for text in it.learned.texts)
+        write_learned(learned, bundle / LEARNED, work / LEARNED)
+        tick(1)
+    return changed
+
+
+def _write_bundle(bundle: Path, work: Path, manifest: Manifest, found: Sequence[Found]) -> Manifest:
     """The bundle with the heads, and without what was measured of the old ones."""
-    changed = replace(manifest, label_mass=None)
-    for it in found:
-        changed = tuned(changed, it.task.question, fit=it.record, calibration=None)
+    changed = _fitted_manifest(manifest, found)
     if manifest.questions:
         change = partial(_put_heads, before=manifest, after=changed, found=found)
     else:
@@ -263,10 +276,9 @@ def _put_heads(
 ) -> None:
     """Let the logits of questions be those of other heads. What calibration added to the other
     questions' stays."""
-    names = [question.name for question in before.questions]
     remove_bias(model)
     for it in found:
-        put_question_head(model, it.head.head, before, names.index(str(it.task.question)))
+        put_question_head(model, it.head.head, before, _place(before, it))
     if (bias := bias_of_all(after)) is not None:
         add_bias(model, bias.tolist())
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from trimexport.bundle.pack_questions import pack_question_head
 from trimexport.bundle.part_by_part import Feed, feed_of
 from trimexport.bundle.question_heads import read_question_head, tree_of_bundle
 from trimexport.bundle.tuned_pack import give_task_hidden, task_head, wide
@@ -76,7 +77,8 @@ def read_states(
         name = give_hidden(model)
     else:
         task = wide(load_pack(pack, variant.name)[1])
-        place, head, name = 0, task_head(task), give_task_hidden(model)
+        name = give_task_hidden(model)
+        place, head = _task_place_and_head(task, manifest, question)
     session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
@@ -106,6 +108,14 @@ def _place_and_head(
     place = [each.name for each in manifest.questions].index(question)
     fitted = read_question_head(model, place)
     return tree_of_bundle(manifest).answers[place], read_head(model) if fitted is None else fitted
+
+
+def _task_place_and_head(task: Feed, manifest: Manifest, question: str | None) -> tuple[int, Head]:
+    """The same of a pack's arrays."""
+    if question is None:
+        return 0, task_head(task)
+    place = [each.name for each in manifest.questions].index(question)
+    return pack_question_head(task, manifest, place)
 
 
 def _encode(encoder: TextEncoder, text: Input) -> Encoded:
