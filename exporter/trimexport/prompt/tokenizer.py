@@ -27,7 +27,14 @@ from trimexport_runtime.tokenize import panics_caught
 
 from .gguf_tokenizer import gguf_tokenizer
 from .text_lead import lead_normalizers
-from .tokenizer_json import dummy_prefix, normalizers, parts, special_ids_around, without_start
+from .tokenizer_json import (
+    compact_merges,
+    dummy_prefix,
+    normalizers,
+    parts,
+    special_ids_around,
+    without_start,
+)
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -241,6 +248,7 @@ def text_tokenizer(
     kept = [token for token in added if not (token["id"] in control or _is_dropped(token, lead))]
     definition["added_tokens"] = kept
     _keep_ids(definition["model"], added, kept)
+    compact_merges(definition["model"])
     first = lead_normalizers(source.definition, kept, lead, is_dummy)
     definition["normalizer"] = normalizers([*first, *parts(definition["normalizer"])])
     return definition
@@ -256,7 +264,8 @@ def _keep_ids(
         UnsupportedError: the vocabulary is a list, which gives ids by position.
     """
     if isinstance(model["vocab"], dict):
-        model["vocab"] |= {token["content"]: token["id"] for token in added}
+        own = {token["content"]: token["id"] for token in added}
+        model["vocab"] = {**model["vocab"], **own}
         return
     pieces = {piece for piece, _ in model["vocab"]}
     lacking = [token["content"] for token in kept if token["content"] not in pieces]

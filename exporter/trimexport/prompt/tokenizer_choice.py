@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +115,7 @@ def _without_tokens_from(source: SourceTokenizer, rows: int) -> SourceTokenizer:
         UnsupportedError: the vocabulary is made with one of them, or there is then no token that
             could be padding.
     """
-    definition = copy.deepcopy(source.definition)
+    definition = {**source.definition, "model": dict(source.definition["model"])}
     definition["added_tokens"] = [it for it in definition["added_tokens"] if it["id"] < rows]
     vocabulary = definition["model"]["vocab"]
     definition["model"]["vocab"] = (

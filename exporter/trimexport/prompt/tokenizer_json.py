@@ -48,8 +48,9 @@ def dummy_prefix(definition: Definition) -> DummyPrefix | None:
 
 def without_start(source: Definition) -> Definition:
     """A copy for segments that continue a string: it adds no start and end tokens and no dummy
-    prefix."""
-    definition = copy.deepcopy(source)
+    prefix. Vocabulary and merges are shared with the source: copying them would take seconds."""
+    definition = {key: copy.deepcopy(it) for key, it in source.items() if key != "model"}
+    definition["model"] = dict(source["model"])
     definition["post_processor"] = None
     rest = [part for part in parts(definition["normalizer"]) if part["type"] != "Prepend"]
     definition["normalizer"] = normalizers(rest)
@@ -59,6 +60,18 @@ def without_start(source: Definition) -> Definition:
     for part in parts_of_type(definition, "pre_tokenizer", "ByteLevel"):
         part["add_prefix_space"] = False
     return definition
+
+
+def compact_merges(model: Definition) -> None:
+    """Write the merges of a model as strings `left right`, which `tokenizers` of every version
+    reads, faster and in half of the memory that pairs take. Those that have a space in a token, and
+    those that would be taken for a comment, stay pairs."""
+    merges = model.get("merges")
+    if not merges or isinstance(merges[0], str):
+        return
+    lines = [f"{left} {right}" for left, right in merges]
+    if not any(line.count(" ") != 1 or line.startswith("#version") for line in lines):
+        model["merges"] = lines
 
 
 def parts(stage: Definition | None) -> list[Definition]:
