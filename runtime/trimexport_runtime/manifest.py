@@ -254,6 +254,15 @@ class Manifest:
     questions: tuple[Question, ...] = ()
 
     @property
+    def depth_phrase(self) -> str:
+        """What of the model the head reads, for people: `the model's first 13 layers, mean of the
+        text's hidden states`; empty where it is all layers and the last hidden state."""
+        layers = self.source.layers
+        first = [] if layers is None else [f"the model's first {layers} layers"]
+        mean = ["mean of the text's hidden states"] * (self.prompt.pool == MEAN)
+        return ", ".join((*first, *mean))
+
+    @property
     def outputs(self) -> int:
         """How many logits the graph returns for each text."""
         return 1 if self.score.is_single else len(self.labels)

@@ -22,6 +22,7 @@ from trimexport.source.checkpoint import open_checkpoint
 from trimexport.source.depth import cut_layers
 from trimexport.tuning.depth import Depth, depth_scores, least_depth
 from trimexport_runtime import Classifier, read_manifest
+from trimexport_runtime.cli import main as runtime
 from tuning import FRAMES, LABELS, made, rows_of, write_rows
 
 PROMPT = "Review: {text}\nSentiment:"
@@ -99,6 +100,9 @@ def test_the_command_finds_a_depth(deep: Path, tmp_path: Path) -> None:
     assert "layers  accuracy  standard error" in result.stderr
     chosen = next(line for line in result.stderr.splitlines() if line.endswith(" *"))
     assert read_manifest(tmp_path / "cut").source.layers == int(chosen.split()[0])
+    said = f"the model's first {chosen.split()[0]} layers, mean of the text's hidden states"
+    assert said in CliRunner().invoke(runtime, ["info", str(tmp_path / "cut")]).stdout
+    assert f"| depth | {said} |" in (tmp_path / "cut" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ base_model: {model}
 {questions}{tokens}{score}| prompt | `{prompt}` |
 | longest text | {limit} |
 | source | `{model}`{revision} |
-{adapter}{notice}
+{adapter}{depth}{notice}
 ## Use
 
 ```python
@@ -142,6 +142,7 @@ def _card(manifest: Manifest, what: str, measured: str) -> str:
         example=_example(manifest),
         between=", or those of all fields and what stands between them" * several,
         revision=f" at revision `{source.revision}`" if source.revision else "",
+        depth=f"| depth | {manifest.depth_phrase} |\n" if manifest.depth_phrase else "",
         adapter=f"| adapter | {_adapter(source.adapter, manifest.prompt)} |\n"
         if source.adapter
         else "",
