@@ -44,6 +44,7 @@ def test_the_public_surface() -> None:
         "calibrate",
         "evaluate",
         "fit",
+        "fit_depth",
         "pack",
         "plan",
         "read_recipe",

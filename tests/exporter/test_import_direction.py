@@ -24,7 +24,8 @@ FLOORS = (
     ("quantize", "tensorrt"),
     ("bundle",),
     ("parity",),
-    ("bench", "inspection", "packs", "pipeline", "suggestion", "tuning", "verification"),
+    ("pipeline",),
+    ("bench", "inspection", "packs", "suggestion", "tuning", "verification"),
     ("cli",),
 )
 """A file imports from floors before its own, and from its own folder. docs/architecture.md draws

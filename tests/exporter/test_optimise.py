@@ -59,7 +59,7 @@ def clean(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ir.Mo
     directory = make(kind, tmp_path_factory.mktemp(kind) / "model", layers=LAYERS, **KINDS[kind])
     spec = BuildSpec(model=str(directory), labels=("positive", "negative"), prompt=PROMPT)
     planned = plan(spec)
-    with patch("trimexport.graph.passes.optimise", lambda model: None):
+    with patch("trimexport.graph.passes.optimise", lambda model, **options: None):
         return compile_graph(planned, LayerwiseModel(planned.checkpoint), Silent())
 
 

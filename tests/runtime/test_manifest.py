@@ -219,12 +219,13 @@ def _fill(raw: dict[str, Any]) -> None:
     field = {"name": "query", "before": [7], "lead": " ", "default": "what it is about"}
     document = {"name": "document", "before": [], "lead": "", "default": None}
     raw["prompt"] |= {"rendered": True, "examples": ["3" * 64], "fields": [field, document]}
-    raw["prompt"]["virtual_tokens"] = 8
+    raw["prompt"] |= {"virtual_tokens": 8, "pool": "mean"}
     raw["text_limit"]["field"] = "query"
     raw["score"] = {"kind": "independent", "scale": 0.5, "shift": -1.0, "sigmoid": False}
     raw["score"]["threshold"] = 0.4
     raw["source"] |= {"directory": "checkpoint", "adapter": "lora", "adapter_sha256": "4" * 64}
     raw["source"] |= {"tokenizer": "tokenizer.json", "tokenizer_sha256": "5" * 64}
+    raw["source"]["layers"] = 3
     raw["variants"][0] |= {"engine": ENGINE, "weight_error": 0.01, "operators": ["com.microsoft"]}
     raw["variants"][0]["outside_tolerance"] = True
     raw["variants"][0]["taken_over"] = {"matrices": 6, "of": 7, "embedding": True}
