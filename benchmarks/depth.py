@@ -31,6 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trimexport.tuning.depth import Depth, least_depth
+
 PROMPTS = {"agnews": ("News:", "\nTopic:"), "sst2": ("Review:", "\nSentiment:")}
 TRAIN = {"agnews": "train_title_desc.jsonl", "sst2": "train.jsonl"}
 POOL, TEST, SHOTS, DRAWS, FOLDS = 100, 500, (16, 64), 5, 5
@@ -101,12 +103,6 @@ def scores(hidden: Floats, gold: Golds, test: Floats, test_gold: Golds) -> tuple
     return float(model.fit(hidden, gold).score(test, test_gold)), float(folds.mean()), error
 
 
-def least_depth(found: Floats) -> int:
-    """The least place of [depths, (test, mean, error)] within one standard error of the best."""
-    best = int(found[:, 1].argmax())
-    return int(np.flatnonzero(found[:, 1] >= found[best, 1] - found[best, 2])[0])
-
-
 @click.command()
 @click.argument("task", type=click.Choice(sorted(PROMPTS)))
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -140,9 +136,12 @@ def report(hidden: Floats, gold: Golds, test_gold: Golds, pool: str, shots: int)
     for depth in range(hidden.shape[1]):
         own = 100 * found[:, depth, 0]
         click.echo(f"| {depth + 1} | {own.mean():.1f} | {own.std(ddof=1):.1f} |")
-    chosen = [least_depth(each) for each in found]
-    own = np.array([100 * each[depth, 0] for each, depth in zip(found, chosen, strict=True)])
-    depths = ", ".join(str(depth + 1) for depth in chosen)
+    chosen = [
+        least_depth(tuple(Depth(place + 1, *row[1:]) for place, row in enumerate(each.tolist())))
+        for each in found
+    ]
+    own = np.array([100 * each[depth - 1, 0] for each, depth in zip(found, chosen, strict=True)])
+    depths = ", ".join(map(str, chosen))
     click.echo(f"| auto: {depths} | {own.mean():.1f} | {own.std(ddof=1):.1f} |")
 
 

@@ -241,18 +241,14 @@ def set_up_prompt(spec: BuildSpec, written: PromptTemplate) -> Setting:
     place = tokenizer_place(spec.tokenizer, checkpoint)
     whole = load_tokenizer(place)
     tokenizer, tokenizer_notes = known_tokens(whole, place, checkpoint)
-    bare = wrap_in_chat(template, spec.system, place) if spec.chat else template
-    if spec.pool == MEAN:
-        bare = without_suffix(bare)
+    bare = _shown(template, spec, place, ())
     templates = [ask(bare, question.text) for question in spec.questions] or [bare]
     prompts = [tokenise_for(each, whole, checkpoint) for each in templates]
     prompt = shared_prompt(bare, prompts) if spec.questions else prompts[0]
     control = frozenset.union(*(control_tokens(each, whole) for each in templates))
     if shots:
         refuse_control(shots, tokenizer, control)
-        examples = _shown(template, spec, place, shots)
-        examples = without_suffix(examples) if spec.pool == MEAN else examples
-        shown = tokenise_for(examples, tokenizer, checkpoint)
+        shown = tokenise_for(_shown(template, spec, place, shots), tokenizer, checkpoint)
         prompt = replace(shown, examples=tuple(shot.text for shot in shots))
     definition = text_tokenizer(
         tokenizer, prompt.text_lead, is_dummy=prompt.lead_is_dummy, control=control
@@ -286,10 +282,13 @@ def whole_ids(setting: Setting, texts: Sequence[Input]) -> list[tuple[int, ...]]
 def _shown(
     template: PromptTemplate, spec: BuildSpec, tokenizer: Path, shots: Sequence[Shot]
 ) -> PromptTemplate:
-    """The template with examples before it, which are turns of a chat where the template is one."""
+    """The template with examples before it, if there are any, which are turns of a chat where the
+    template is one; and without what a mean over the text leaves out behind it."""
     if spec.chat:
-        return wrap_in_chat(template, spec.system, tokenizer, shots)
-    return write_shots(template, shots)
+        shown = wrap_in_chat(template, spec.system, tokenizer, shots)
+    else:
+        shown = write_shots(template, shots)
+    return without_suffix(shown) if spec.pool == MEAN else shown
 
 
 def _text_limit(setting: Setting, trie: Trie | None = None) -> int:

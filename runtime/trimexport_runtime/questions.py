@@ -56,9 +56,15 @@ def view_of(manifest: Manifest, name: str | None) -> tuple[Manifest, slice]:
     Raises:
         InputError: there is no such question, or one has to be named.
     """
+    place = place_of(manifest, name)
+    return views(manifest)[place], slices(manifest)[place]
+
+
+def place_of(manifest: Manifest, name: str | None) -> int:
+    """The place among `views` of that of the question called `name`. Raises as `view_of`."""
     names = [question.name for question in manifest.questions]
     if not names and name is None:
-        return manifest, slice(0, manifest.outputs)
+        return 0
     if not names:
         raise InputError(
             f"the bundle asks one question, which has no name; leave the question {name!r} out"
@@ -67,5 +73,4 @@ def view_of(manifest: Manifest, name: str | None) -> tuple[Manifest, slice]:
         raise InputError(f"the bundle asks several questions; name one of {', '.join(names)}")
     if name not in names:
         raise InputError(f"the bundle has no question {name!r}; it has: {', '.join(names)}")
-    place = names.index(name)
-    return views(manifest)[place], slices(manifest)[place]
+    return names.index(name)

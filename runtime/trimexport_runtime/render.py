@@ -126,7 +126,7 @@ def info_text(bundle: Path, manifest: Manifest, *, checked: bool) -> str:
         ("prompt", visible(prompt.template)),
         *([("", f"{prompt.virtual_tokens:,} virtual tokens first")] * bool(prompt.virtual_tokens)),
         ("", _around(manifest)),
-        *[("", it) for it in [manifest.depth_phrase] if it],
+        *([("", manifest.depth_phrase)] * bool(manifest.depth_phrase)),
         *_field_rows(manifest),
         *_source_rows(manifest),
         *(("variant", _variant_text(variant)) for variant in manifest.variants),

@@ -59,16 +59,20 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make("qwen3", tmp_path_factory.mktemp("wide") / "model", layers=1, **wide, **full)
 
 
-@pytest.fixture(scope="module")
-def promptless(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nothing before a text and nothing behind it, so that a text may be one token."""
-    spec = BuildSpec(
-        model=str(wide_model),
+def bare_spec(model: Path) -> BuildSpec:
+    """Two labels and the text alone, in float32 and int8."""
+    return BuildSpec(
+        model=str(model),
         labels=("positive", "negative"),
         prompt="{text}",
         precision=("fp32", "int8"),
     )
-    built = build(spec, tmp_path_factory.mktemp("promptless") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def promptless(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing before a text and nothing behind it, so that a text may be one token."""
+    built = build(bare_spec(wide_model), tmp_path_factory.mktemp("promptless") / "bundle")
     assert built.manifest.prompt.prefix_ids == built.manifest.prompt.suffix_ids == ()
     return built.directory
 
@@ -89,13 +93,7 @@ def one_logit(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def mean(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head that reads the mean of the text's hidden states."""
-    spec = BuildSpec(
-        model=str(wide_model),
-        labels=("positive", "negative"),
-        prompt="{text}",
-        precision=("fp32", "int8"),
-        pool="mean",
-    )
+    spec = replace(bare_spec(wide_model), pool="mean")
     sample = Texts(("dull",))
     return build(spec, tmp_path_factory.mktemp("mean") / "bundle", sample=sample).directory
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trimexport.graph.task_inputs import CORRECTION
+from trimexport.graph.task_inputs import CORRECTION, head_blocks
 from trimexport_runtime import Manifest
 from trimexport_runtime.questions import slices
 
 from .pack_file import Arrays
 from .question_heads import tree_of_bundle
-from .tuned_pack import SHIFT, head_blocks, head_rows
+from .tuned_pack import SHIFT, head_rows
 from .written_head import Head
 
 Whole = npt.NDArray[np.int64]
@@ -51,7 +51,7 @@ def with_question_head(
         return {**_widened(arrays, head, manifest, question), SHIFT: shift}
     weight, bias = head_rows(arrays)
     weight[rows], bias[rows] = head.weight, head.bias
-    return {**arrays, **head_blocks(weight, bias, arrays["head_weight"].shape[2]), SHIFT: shift}
+    return {**arrays, **head_blocks(weight, bias), SHIFT: shift}
 
 
 def _fitted_rows(arrays: Arrays, manifest: Manifest, question: int) -> Whole | None:
@@ -68,7 +68,7 @@ def _widened(
     arrays: Arrays, head: Head, manifest: Manifest, question: int
 ) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays with a pick more, blocks of rows for the head, and the question's labels there."""
-    added = head_blocks(head.weight, head.bias, arrays["head_weight"].shape[2])
+    added = head_blocks(head.weight, head.bias)
     finished = np.zeros(added["head_bias"].shape, dtype=np.int64)
     answer = tree_of_bundle(manifest).answers[question]
     more = {

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from trimexport.graph.task_inputs import CORRECTION
+from trimexport.graph.task_inputs import CORRECTION, Rows, head_blocks
 from trimexport.progress import Progress
 from trimexport_runtime import Manifest, check_files
 from trimexport_runtime.backbone_manifest import read_backbone_manifest
@@ -20,8 +20,6 @@ from .pack_file import Arrays, read_arrays, read_pack_head, staged_pack, write_p
 from .rewrite import check_bundle
 from .written_graph import require_written
 from .written_head import Head
-
-Rows = npt.NDArray[np.float32]
 
 SHIFT = "shift"
 """What is added to a task's outputs last."""
@@ -88,22 +86,11 @@ def head_rows(arrays: Arrays) -> tuple[Rows, Rows]:
     return weight.reshape(-1, weight.shape[2]).copy(), arrays["head_bias"].reshape(-1).copy()
 
 
-def head_blocks(weight: Rows, bias: Rows, width: int) -> dict[str, Rows]:
-    """Rows of a head as a graph takes them, in blocks of `width` columns."""
-    blocks = -(-len(bias) // width)
-    more = blocks * width - len(bias)
-    rows = np.pad(weight, ((0, more), (0, 0))).reshape(blocks, width, weight.shape[1])
-    return {
-        "head_weight": rows.transpose(0, 2, 1),
-        "head_bias": np.pad(bias, (0, more)).reshape(blocks, width),
-    }
-
-
 def with_head(arrays: Arrays, head: Head) -> Arrays:
     """A task's arrays with another head, which has a row for each label and reads each text's first
     pick. What followed the old head (soft-cap, sum over a label's words, calibration) is gone."""
     labels = len(head.bias)
-    blocks = head_blocks(head.weight, head.bias, arrays["head_weight"].shape[2])
+    blocks = head_blocks(head.weight, head.bias)
     picks = len(arrays["picks"])
     each = np.arange(labels)
     return {

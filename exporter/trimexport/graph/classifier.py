@@ -94,7 +94,7 @@ class CompiledClassifier(nn.Module):
             use_cache=False,
         ).last_hidden_state
         if self.mean:
-            states = self.mean_of(hidden, attention_mask)
+            states = self.mean_of(hidden, last)
         else:
             places = (last + self.picks).clamp(min=0)
             states = hidden.gather(1, places.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
@@ -103,13 +103,12 @@ class CompiledClassifier(nn.Module):
         scores = logits.select(1, 0) if self.tree is None else self.tree.scores(logits)
         return score_of(combine_words(scores, self.group_sizes), *self.score)
 
-    def mean_of(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def mean_of(self, hidden: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """COPIES of the mean of the hidden states [batch, T, hidden] of each text's own tokens,
-        [batch, COPIES, hidden]. A product sums in the order of the tokens, whatever padding there
-        is behind them."""
-        lead = self.lead_ids.shape[1]
-        count = (attention_mask != 0).to(torch.int64).sum(1, keepdim=True)
-        place = torch.arange(hidden.shape[1]).unsqueeze(0) - lead
+        [batch, COPIES, hidden]; `last` is the index of the prompt's last token. A product sums in
+        the order of the tokens, whatever padding there is behind them."""
+        count = last - self.answer_at
+        place = torch.arange(hidden.shape[1]).unsqueeze(0) - self.lead_ids.shape[1]
         own = ((place >= 0) & (place < count)).to(hidden.dtype)
         total = torch.matmul(own.unsqueeze(1).expand(-1, COPIES, -1), hidden)
         return total / count.clamp(min=1).to(hidden.dtype).unsqueeze(2)

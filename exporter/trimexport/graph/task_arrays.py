@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 
 from trimexport.model.head import TrimmedHead
 from trimexport.model.layerwise import PrefixCache
@@ -17,7 +16,7 @@ from trimexport_runtime.bundle import LOG_ODDS, Score
 from .classifier import COPIES, split_prefix
 from .label_tree import LabelTree
 from .prefix_attention import columns
-from .task_inputs import COLUMNS, CORRECTION, HIDDEN
+from .task_inputs import CORRECTION, HIDDEN, head_blocks
 
 Arrays = dict[str, torch.Tensor]
 
@@ -33,6 +32,7 @@ def task_arrays(
         head: cut to the plan's rows.
     """
     _, lead = split_prefix(planned.prompt.prefix_ids, planned.prompt.suffix_ids)
+    blocks = head_blocks(head.weight.detach().numpy(), head.bias.detach().numpy())
     suffix, trie = planned.prompt.suffix_ids, planned.trie
     behind = [*suffix, *(() if trie is None else trie.token_ids)]
     if not behind and not lead:  # a row is never a single token: see `classifier.COPIES`
@@ -42,12 +42,12 @@ def task_arrays(
         "lead_ids": torch.tensor([lead], dtype=torch.int64),
         "behind_ids": torch.tensor([behind], dtype=torch.int64),
         "answer_at": torch.tensor([len(lead) + len(suffix) - 1]),
-        **_labels(len(head.bias), trie),
+        **_labels(len(head.bias), blocks["head_bias"].size, trie),
         CORRECTION: torch.zeros(
             _copies(trie) * (1 if trie is None else len(trie.branches)), head.in_features
         ),
-        **head_arrays(head.weight.detach(), head.bias.detach()),
-        "finished": torch.ones(_blocks(len(head.bias)), COLUMNS, dtype=torch.int64),
+        **{name: torch.from_numpy(array) for name, array in blocks.items()},
+        "finished": torch.ones(blocks["head_bias"].shape, dtype=torch.int64),
         **_words(planned.group_sizes),
         **_score(planned.score, len(planned.labels)),
     }
@@ -67,9 +67,9 @@ def _prefix(prefix: PrefixCache, layers: Sequence[tuple[int, int]]) -> Arrays:
     return arrays
 
 
-def _labels(rows: int, trie: Trie | None) -> Arrays:
+def _labels(rows: int, none: int, trie: Trie | None) -> Arrays:
     """Where the head reads, and how its logits become those of sequences: each row's own logit, or
-    what the tree of labels says."""
+    what the tree of labels says. `none` is the option that stands for no row."""
     if trie is None:
         return {
             "tree_seen": torch.ones(1, 1, dtype=torch.int64),
@@ -82,7 +82,6 @@ def _labels(rows: int, trie: Trie | None) -> Arrays:
     tree = LabelTree(trie)
     total, count = rows + 1, tree.branches
     options = tree.options.unflatten(0, (count, -1)) - torch.arange(count).unsqueeze(1) * total
-    none = _blocks(rows) * COLUMNS
     copies = _copies(trie)
     size = count * options.shape[1]
     return {
@@ -100,21 +99,6 @@ def _labels(rows: int, trie: Trie | None) -> Arrays:
 def _copies(trie: Trie | None) -> int:
     """How often each place is read: see `classifier.COPIES`."""
     return COPIES if trie is None or len(trie.branches) == 1 else 1
-
-
-def head_arrays(weight: torch.Tensor, bias: torch.Tensor) -> Arrays:
-    """A head [rows, hidden] and its bias [rows] in blocks of columns."""
-    count = _blocks(len(bias))
-    more = count * COLUMNS - len(bias)
-    blocks = functional.pad(weight, (0, 0, 0, more)).unflatten(0, (count, COLUMNS))
-    return {
-        "head_weight": blocks.transpose(1, 2).contiguous(),
-        "head_bias": functional.pad(bias, (0, more)).unflatten(0, (count, COLUMNS)),
-    }
-
-
-def _blocks(rows: int) -> int:
-    return -(-rows // COLUMNS)
 
 
 def _words(group_sizes: Sequence[int]) -> Arrays:

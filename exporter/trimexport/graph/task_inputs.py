@@ -32,7 +32,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from trimexport_runtime.bundle import INPUTS
+
+Rows = npt.NDArray[np.float32]
 
 COLUMNS = 16  # of a matrix at once: a product that is no wider is never cut between threads
 CORRECTION = "correction"
@@ -50,6 +55,18 @@ class Taken:
 
 TEXT: Mapping[str, Taken] = dict.fromkeys(INPUTS, Taken("int64", ("batch", "sequence")))
 """What every graph takes."""
+
+
+def head_blocks(weight: Rows, bias: Rows) -> dict[str, Rows]:
+    """A head [rows, hidden] and its bias [rows] as a graph takes them, in blocks of COLUMNS, the
+    last of which is filled with zeros."""
+    blocks = -(-len(bias) // COLUMNS)
+    more = blocks * COLUMNS - len(bias)
+    rows = np.pad(weight, ((0, more), (0, 0))).reshape(blocks, COLUMNS, weight.shape[1])
+    return {
+        "head_weight": np.ascontiguousarray(rows.transpose(0, 2, 1)),
+        "head_bias": np.pad(bias, (0, more)).reshape(blocks, COLUMNS),
+    }
 
 
 def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Taken]:

@@ -32,19 +32,20 @@ def layer_states(
     cache = model.read_prefix(shared)
     rests = [sequence[len(shared) :] for sequence in sequences]
     states = torch.empty(len(layers), len(rests), model.checkpoint.config.hidden_size)
-    for group in passes(rests):
-        found: list[torch.Tensor] = []
+    found: list[torch.Tensor] = []
 
-        def keep(_layer: Any, _given: Any, out: Any, found: list[torch.Tensor] = found) -> None:
-            hidden = out[0] if isinstance(out, tuple) else out
-            found.append(model.pooled(norm(hidden), len(shared)))
+    def keep(_layer: Any, _given: Any, out: Any) -> None:
+        hidden = out[0] if isinstance(out, tuple) else out
+        found.append(model.pooled(norm(hidden), len(shared)))
 
-        hooks = [layer.register_forward_hook(keep) for layer in layers]
-        try:
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        for group in passes(rests):
+            found.clear()
             model.states_behind([rests[place] for place in group], cache)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        states[:, group] = torch.stack(found)
-        progress(len(group))
+            states[:, group] = torch.stack(found)
+            progress(len(group))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return states

@@ -29,7 +29,7 @@ from trimexport.texts import Columns, Texts, labelled_texts
 from trimexport_runtime import Manifest
 from trimexport_runtime.backbone import manifest_of_either
 from trimexport_runtime.choice import choose
-from trimexport_runtime.questions import view_of
+from trimexport_runtime.questions import place_of, view_of
 
 from .fit_one import Found, Task, find_head, make_task, points_of, report_of
 from .per_question import bias_of_all, tuned
@@ -214,13 +214,10 @@ def _with_heads(arrays: Arrays, manifest: Manifest, found: Sequence[Found]) -> A
     if not manifest.questions:
         return with_head(arrays, found[0].head.head)
     for it in found:
-        arrays = with_question_head(arrays, it.head.head, manifest, _place(manifest, it))
+        arrays = with_question_head(
+            arrays, it.head.head, manifest, place_of(manifest, it.task.question)
+        )
     return arrays
-
-
-def _place(manifest: Manifest, found: Found) -> int:
-    """The place among a manifest's questions of the one that a head was fitted to."""
-    return [each.name for each in manifest.questions].index(str(found.task.question))
 
 
 def _fitted_manifest(manifest: Manifest, found: Sequence[Found]) -> Manifest:
@@ -278,7 +275,7 @@ def _put_heads(
     questions' stays."""
     remove_bias(model)
     for it in found:
-        put_question_head(model, it.head.head, before, _place(before, it))
+        put_question_head(model, it.head.head, before, place_of(before, it.task.question))
     if (bias := bias_of_all(after)) is not None:
         add_bias(model, bias.tolist())
 

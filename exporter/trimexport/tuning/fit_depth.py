@@ -18,9 +18,10 @@ from trimexport.pipeline import build
 from trimexport.planning import Plan, plan, whole_ids
 from trimexport.progress import Progress, Silent
 from trimexport.source.of_bundle import checkpoint_of
-from trimexport.spec import BuildSpec
+from trimexport.spec import LAST, BuildSpec
 from trimexport.texts import Columns, Texts, labelled_texts
 from trimexport_runtime import Manifest, read_manifest
+from trimexport_runtime.bundle import FOR_TENSORRT
 
 from .depth import depth_lines, depth_scores, least_depth
 from .examples import fold_numbers, prepare
@@ -37,7 +38,7 @@ def fit_depth(
     examples: Path | Texts,
     *,
     depth: int | str | None = AUTO,
-    pool: str = "last",
+    pool: str = LAST,
     model: str | None = None,
     test: Path | Texts | None = None,
     columns: Columns | None = None,
@@ -69,8 +70,8 @@ def fit_depth(
     _check_task(bundle, manifest)
     check_bundle(bundle, manifest, progress)
     given = labelled_texts(examples, manifest.label_names, columns, manifest.prompt.places)
-    checkpoint = checkpoint_of(manifest, model)  # before anything else is read
-    spec = replace(_spec_of(manifest), pool=pool, model=str(model or checkpoint.directory))
+    checkpoint = checkpoint_of(manifest, model)  # or it is another one, which is refused
+    spec = replace(_spec_of(manifest, model or str(checkpoint.directory)), pool=pool)
     if depth == AUTO:
         depth = _found_depth(plan(spec), given, progress)
     elif not isinstance(depth, int | None):
@@ -110,26 +111,26 @@ def _check_task(bundle: Path, manifest: Manifest) -> None:
         why = "is of a fine-tuned classifier, which reads its last layer"
     elif manifest.prompt.rendered:
         why = "has a prompt that a chat template wrote, which cannot be taken apart again"
-    elif manifest.source.layers is not None or manifest.prompt.pool != "last":
+    elif manifest.source.layers is not None or manifest.prompt.pool != LAST:
         why = "was cut before; name the bundle that it was made from"
     if why is not None:
         raise SpecError(f"{bundle} {why}; fit it without --depth and --pool")
 
 
-def _spec_of(manifest: Manifest) -> BuildSpec:
-    """The spec of a build like the bundle's."""
+def _spec_of(manifest: Manifest, model: str) -> BuildSpec:
+    """The spec of a build like the bundle's, from a model."""
     source, prompt, limit = manifest.source, manifest.prompt, manifest.text_limit
     names = [variant.name for variant in manifest.variants]
     around = prompt.virtual_tokens + len(prompt.prefix_ids) + len(prompt.suffix_ids)
     return BuildSpec(
-        model=source.directory or source.model,
+        model=model,
         revision=source.revision,
         labels=manifest.label_names,
         prompt=prompt.template,
         verbalizers={label.name: label.words for label in manifest.labels if label.words},
-        precision=tuple(name for name in names if not name.startswith("tensorrt-")),
+        precision=tuple(name for name in names if not name.startswith(FOR_TENSORRT)),
         tensorrt=tuple(
-            name.removeprefix("tensorrt-") for name in names if name.startswith("tensorrt-")
+            name.removeprefix(FOR_TENSORRT) for name in names if name.startswith(FOR_TENSORRT)
         ),
         max_tokens=limit.tokens + around,
         truncate=limit.truncate if limit.field is None else f"{limit.field}:{limit.truncate}",

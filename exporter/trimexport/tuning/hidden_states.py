@@ -28,6 +28,7 @@ from trimexport_runtime.bundle import OUTPUT, Variant
 from trimexport_runtime.inputs import Input
 from trimexport_runtime.pack import load_pack
 from trimexport_runtime.prediction import no_number
+from trimexport_runtime.questions import place_of
 from trimexport_runtime.tokenize import Encoded, TextEncoder
 
 Rows = npt.NDArray[np.float32]
@@ -105,7 +106,7 @@ def _place_and_head(
     that was fitted to the question before, or that of all label words."""
     if question is None:
         return 0, read_head(model)
-    place = [each.name for each in manifest.questions].index(question)
+    place = place_of(manifest, question)
     fitted = read_question_head(model, place)
     return tree_of_bundle(manifest).answers[place], read_head(model) if fitted is None else fitted
 
@@ -114,8 +115,7 @@ def _task_place_and_head(task: Feed, manifest: Manifest, question: str | None) -
     """The same of a pack's arrays."""
     if question is None:
         return 0, task_head(task)
-    place = [each.name for each in manifest.questions].index(question)
-    return pack_question_head(task, manifest, place)
+    return pack_question_head(task, manifest, place_of(manifest, question))
 
 
 def _encode(encoder: TextEncoder, text: Input) -> Encoded:
