@@ -71,6 +71,14 @@ def _fp16(model: ir.Model, factors: object, calibration: object) -> Sequence[Req
     return to_fp16(model)
 
 
+def _int8(
+    model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
+) -> Sequence[Requantized]:
+    return to_int8(
+        model, factors, None if calibration is None else calibration.second_moments(factors)
+    )
+
+
 def _int4(
     model: ir.Model, factors: Mapping[str, Factors], calibration: Calibration | None
 ) -> Sequence[Requantized]:
@@ -96,7 +104,7 @@ SCHEMES: Mapping[str, Precision] = {
     "fp16": Precision("_fp16", _fp16, attention=PLAIN, providers=(_CUDA, CPU_PROVIDER)),
     "int8": Precision(
         "_int8",
-        lambda model, factors, calibration: to_int8(model, factors),
+        _int8,
         smoothed=True,
         rotated=True,
         calibrated=True,

@@ -6,24 +6,19 @@ A scale may be negative: of four bits' codes the lowest stands further from zero
 and it is for the larger side.
 
 A block is rounded to the nearest codes, or so that later inputs make up for the errors of earlier
-ones: what a product misses can partly be had back from inputs that go along with the rounded one on
-real texts. GPTQ (Frantar et al. 2022, arXiv 2210.17323) goes through the inputs one after the
-other. With their second moments H, damped, and the upper Cholesky factor U of the inverse of H, the
-error e of input k changes the weights of each input j behind it by -e / U[k, k] * U[k, j]. Here it
-does so within groups of neighbours (see `second_moments`), and a block gets its scale when its turn
-comes.
+ones (see `compensation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
 
-BLOCK = 32
+from .compensation import BLOCK, compensate, in_turn, one_thread
+
 # What the largest weight of a block of four bits is divided by for a scale to try. At 7 nothing is
 # clipped on either side, from 8 on what is larger than the scale allows.
 DIVISORS = (7.0, 8.0, 8.4, 8.9, 9.5, 10.2)
@@ -71,58 +66,28 @@ def nearest(part: torch.Tensor, bits: int) -> Blocks:
 
 def compensated(part: torch.Tensor, factors: Sequence[torch.Tensor], bits: int) -> Blocks:
     """The same with errors made up for; `factors` are U [width, width] of each group of inputs (see
-    `second_moments`)."""
-    groups = part.split([len(it) for it in factors], 1)
-    with _one_thread():
-        made = [_one_group(it, u, bits) for it, u in zip(groups, factors, strict=True)]
-    codes, scales = zip(*made, strict=True)
-    return Blocks(torch.cat(codes, 1), torch.cat(scales, 1), bits)
+    `compensation`). A block gets its scale when its turn comes."""
+    codes: list[torch.Tensor] = []
+    scales: list[torch.Tensor] = []
 
+    def round_block(block: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        scale = _scale(block, bits, 0)[0]
+        steps = scale.reciprocal()
+        found = torch.zeros(BLOCK, len(scale))
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute with one thread meanwhile. Between so many short operations, threads
-    wait for each other: with two, rounding takes twice as long, and on cores that others use five
-    times."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        def rounded(place: int, weights: torch.Tensor) -> torch.Tensor:
+            found[place] = _rounded(weights, steps, bits)
+            return found[place]
 
-
-def _one_group(
-    group: torch.Tensor, upper: torch.Tensor, bits: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The codes uint8 [n, blocks, BLOCK] and scales float32 [n, blocks] of weights [n, width]."""
-    # [width, n], so that an input's weights lie together; in two steps, which are faster
-    rest = group.contiguous().T.contiguous()
-    shares = upper / upper.diagonal()[:, None]  # what of an input's error each other one takes
-    codes, scales = [], []
-    for first in range(0, len(upper), BLOCK):
-        last = min(first + BLOCK, len(upper))
-        scale = _scale(rest[first:last], bits, 0)[0]
-        found, errors = _one_block(rest[first:last], scale, shares[first:last, first:last], bits)
-        rest[last:].addmm_(shares[first:last, last:].T, errors, alpha=-1)
-        codes.append(found)
+        errors = in_turn(block, scale, shares, rounded)
+        codes.append(found.add_(_zero(bits)).to(torch.uint8).T)
         scales.append(scale)
-    return torch.stack(codes, 1), torch.stack(scales, 1)
+        return errors
 
-
-def _one_block(
-    block: torch.Tensor, scale: torch.Tensor, shares: torch.Tensor, bits: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The codes uint8 [n, BLOCK] of weights [inputs, n], which are changed on the way; and their
-    errors, float32 [inputs, n]."""
-    steps = scale.reciprocal()
-    codes = torch.zeros(BLOCK, len(scale))
-    errors = torch.empty_like(block)
-    for place, weights in enumerate(block):
-        codes[place] = found = _rounded(weights, steps, bits)
-        torch.addcmul(weights, found, scale, value=-1, out=errors[place])
-        block[place + 1 :].addr_(shares[place, place + 1 :], errors[place], alpha=-1)
-    return codes.add_(_zero(bits)).to(torch.uint8).T, errors
+    with one_thread():
+        for group, upper in zip(part.split([len(it) for it in factors], 1), factors, strict=True):
+            compensate(group, upper, round_block)
+    return Blocks(torch.stack(codes, 1), torch.stack(scales, 1), bits)
 
 
 def _zero(bits: int) -> int:

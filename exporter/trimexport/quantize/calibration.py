@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ class Calibration:
         """The second moments of every matrix's inputs, those of the prompt's own tokens included:
         it often holds examples, which are more like the texts to come than any that ship. The
         first token of all is like no other and is left out."""
-        found = SecondMoments(self.room)
+        found = SecondMoments(Path(tempfile.mkdtemp(dir=self.room)))
         self._show(found.add, factors, prompt_from=1)
         found.flush()
         return found

@@ -9,12 +9,13 @@ operand is a Mul too, and it folds that one away where both its operands are con
 `unit`, a one that is computed from the input's shape.
 
 A token's scale depends on the token alone, and integers add up to the same in any order, so a
-text's answer never depends on its batch.
+text's answer never depends on its batch. Weights are rounded so that no processor's sums overflow,
+and so that later inputs make up for the errors of earlier ones (see `paired_rows`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,13 @@ from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight, tu
 
 from .hadamard import Turn, turned_rows
 from .matrices import Error, Product, Requantized, embedding, products, rows
+from .paired_rows import LEAST, LEVELS, Rows, compensated_rows, nearest_rows
+from .second_moments import SecondMoments
 
-LEVELS = 127
 ZERO_POINT = 128
-# The least row scale: a row of zeros has none, and is quantised with this one.
-LEAST = np.float32(1e-30)
+# Output channels that are rounded at a time; and so many weights at most.
+ROWS = 4096
+NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,13 @@ class Factors:
         return activation if self.turn is None else turned_rows(activation, self.turn)
 
 
-def quantize_rows(
-    part: torch.Tensor, scale_type: ir.DataType = ir.DataType.FLOAT
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows float32 [n, inputs] -> codes int8 [n, inputs] in [-127, 127] and scales float32 [n],
-    which are numbers of `scale_type`."""
+def quantize_rows(part: torch.Tensor, scale_type: ir.DataType = ir.DataType.FLOAT) -> Rows:
+    """Rows float32 [n, inputs] -> codes int8 [n, inputs] in [-127, 127], the nearest, and scales
+    float32 [n], which are numbers of `scale_type`. For weights that are not multiplied as codes."""
     scale = part.abs().amax(1) / LEVELS
     if scale_type == ir.DataType.FLOAT16:
         scale = half_scale(scale)
-    scale = scale.clamp(min=float(LEAST))
+    scale = scale.clamp(min=LEAST)
     return torch.round(part / scale[:, None]).clamp(-LEVELS, LEVELS).to(torch.int8), scale
 
 
@@ -77,12 +78,13 @@ def half_scale(scale: torch.Tensor) -> torch.Tensor:
 
 class _Int8Tensor(Requantized):
     """Codes that a weight becomes, with a scale for each output channel or token. `scales` float32
-    [channels] are known once it has streamed by."""
+    [channels] are known once it has streamed by. `rounded` makes the codes and scales of rows."""
 
     def __init__(
         self,
         weight: StreamedWeight,
         factors: Factors,
+        rounded: Callable[[torch.Tensor], Rows],
         scale_type: ir.DataType = ir.DataType.FLOAT,
         suffix: str = "int8",
     ) -> None:
@@ -90,6 +92,7 @@ class _Int8Tensor(Requantized):
         self.scale_type = scale_type
         self._weight = weight
         self._factors = factors
+        self._rounded = rounded
         self.scales: np.ndarray | None = None
 
     def _codes(self, parts: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
@@ -99,7 +102,7 @@ class _Int8Tensor(Requantized):
         done = 0
         for stored in parts:
             part = self._factors.apply(stored, done)
-            codes, scale = quantize_rows(part, self.scale_type)
+            codes, scale = self._rounded(part)
             error.add(part, part - codes * scale[:, None])
             scales.append(scale.numpy())
             done += len(part)
@@ -111,7 +114,11 @@ class Int8Matrix(_Int8Tensor):
     """A quantised matrix as the graph multiplies with it: int8 [inputs, outputs], in one block."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        yield turned(self._codes(rows(self._weight)), self.shape.numpy(), np.int8)
+        yield turned(self._codes(self._rows()), self.shape.numpy(), np.int8)
+
+    def _rows(self) -> Iterator[torch.Tensor]:
+        for part in rows(self._weight):
+            yield from part.split(max(1, min(ROWS, NUMBERS // part.shape[1])))
 
 
 class Int8Table(_Int8Tensor):
@@ -137,19 +144,30 @@ class Scales(StreamedTensor):
         yield scales.astype(self.dtype.numpy(), copy=False)
 
 
-def to_int8(model: ir.Model, factors: Mapping[str, Factors]) -> list[Requantized]:
+def to_int8(
+    model: ir.Model, factors: Mapping[str, Factors], moments: SecondMoments | None = None
+) -> list[Requantized]:
     """Quantise every streamed matrix of a graph, and the embedding, in place; return both.
 
     Args:
         factors: weight name -> smoothing and rotation (see `smooth` and `rotate`).
+        moments: of what the matrices read on calibration texts, smoothed and rotated. Without, and
+            where the texts did not reach a matrix, each weight is rounded by itself.
     """
     tensors: list[Requantized] = []
     inputs = _Inputs(model.graph)
     for product in products(model):
-        codes = Int8Matrix(product.weight, factors.get(product.name, Factors()))
+        rounded = _rounding(product, moments)
+        codes = Int8Matrix(product.weight, factors.get(product.name, Factors()), rounded)
         tensors.append(codes)
         _multiply(model.graph, product, codes, inputs)
     return [*tensors, quantize_embedding(model)]
+
+
+def _rounding(product: Product, moments: SecondMoments | None) -> Callable[[torch.Tensor], Rows]:
+    if moments is None or not moments.has(product.parameter):
+        return nearest_rows
+    return lambda part: compensated_rows(part, moments.factors(product.parameter))
 
 
 class _Inputs:
@@ -174,7 +192,7 @@ class _Inputs:
         high = node("ReduceMax", [source, axis], shape=each, keepdims=1)
         low = node("ReduceMin", [source, axis], shape=each, keepdims=1)
         negated = node("Neg", [low.outputs[0]], shape=each)
-        least = constant(graph, "least_row", np.array(LEAST * LEVELS))
+        least = constant(graph, "least_row", np.array(LEAST * LEVELS, dtype=np.float32))
         size = node("Max", [high.outputs[0], negated.outputs[0], least], shape=each)
         levels = constant(graph, "one_level", np.array(1 / LEVELS, dtype=np.float32))
         scale = node("Mul", [size.outputs[0], levels], shape=each)
@@ -226,7 +244,7 @@ def quantize_embedding(model: ir.Model) -> Int8Table:
     assert lookup.inputs[0] is not None
     weight = lookup.inputs[0].const_value
     assert isinstance(weight, StreamedWeight)
-    table = Int8Table(weight, Factors())
+    table = Int8Table(weight, Factors(), quantize_rows)
     tokens, hidden = table.shape.numpy()
     stored = initializer(graph, table)
     scales = initializer(graph, Scales(table, (tokens, 1), f"{weight.name}.scale"))

@@ -52,6 +52,10 @@ class SecondMoments:
             torch.save(_added(torch.load(file) if file.exists() else None, sums), file)
         self._sums = {}
 
+    def has(self, parameter: str) -> bool:
+        """Whether the parameter was shown."""
+        return parameter in self._shared
+
     def factors(self, parameter: str) -> Groups:
         """The upper Cholesky factor of the inverse of each group's moments, damped.
 

@@ -25,8 +25,9 @@ from trimexport.errors import ExportError
 from trimexport.graph.nodes import constant, initializer, node
 
 from .fp16 import to_fp16
-from .int8 import LEVELS, Factors, Int8Matrix, Scales, half_scale
+from .int8 import Factors, Int8Matrix, Scales, half_scale, quantize_rows
 from .matrices import Product, Requantized, products
+from .paired_rows import LEVELS
 
 _HALF, _INT8 = ir.DataType.FLOAT16, ir.DataType.INT8
 
@@ -87,7 +88,9 @@ def _round_trip(graph: ir.Graph, source: ir.Value, scale: np.ndarray) -> ir.Valu
 def _quantise_weight(graph: ir.Graph, product: Product, smoothing: Factors) -> Int8Matrix:
     """Let a product read codes int8 [inputs, outputs], dequantised by column."""
     old = product.node.inputs[1]
-    codes = Int8Matrix(product.weight, smoothing, _HALF, "static")
+    codes = Int8Matrix(
+        product.weight, smoothing, lambda part: quantize_rows(part, _HALF), _HALF, "static"
+    )
     outputs = codes.shape.numpy()[1]
     scales = initializer(graph, Scales(codes, (outputs,), f"{product.name}.static_scale"))
     weight = node(
