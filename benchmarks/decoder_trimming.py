@@ -171,7 +171,7 @@ def _make(
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "graph.onnx"
         write_scheme(scheme, compiled(planned, calibration, Path(directory), [scheme]), path)
-        graph = opened(path, scheme)
+        graph = opened(path)
         missing = {file: texts for file, texts in chunks.items() if not file.exists()}
         for number, (file, texts) in enumerate(missing.items(), start=1):
             found = answers(graph, encoded(texts))

@@ -31,7 +31,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
+from schemes import SCHEMES, Subject, compiled, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.planning import plan
 from trimexport.source.shipped import calibration_texts
@@ -83,8 +83,7 @@ def logits(
         for number, way in enumerate(ways):
             file = Path(directory) / f"graph_{number}.onnx"
             WAYS[way](subject, file)
-            precision = "int8" if way == DYNAMIC else precision_of(way)
-            found[way] = _run(file, precision, rows)
+            found[way] = _run(file, way == DYNAMIC, rows)
     return found
 
 
@@ -103,9 +102,12 @@ WAYS: Mapping[str, Callable[[Subject, Path], None]] = {
 }
 
 
-def _run(file: Path, precision: str, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-    """One text after the other, so that none changes another's scale."""
-    session = ort.InferenceSession(str(file), session_options(precision))
+def _run(file: Path, guarded: bool, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    """One text after the other, so that none changes another's scale. What others make of the
+    weights is guarded against sums that overflow on x64 without VNNI."""
+    options = session_options()
+    options.add_session_config_entry("session.x64quantprecision", str(int(guarded)))
+    session = ort.InferenceSession(str(file), options)
     found = []
     for row in rows:
         ids = np.array([row or [0]])

@@ -42,7 +42,7 @@ class Profile:
 
 def profile(graph: Path, batch: int, tokens: int, threads: int, calls: int) -> Profile:
     """Medians over `calls`, after one that does not count."""
-    options = session_options("int8", threads)
+    options = session_options(threads)
     with tempfile.TemporaryDirectory() as directory:
         options.enable_profiling = True
         options.profile_file_prefix = f"{directory}/profile"
@@ -106,7 +106,7 @@ def bare(shape: Shape, threads: int, calls: int) -> float:
     sets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=sets, ir_version=10)
     session = ort.InferenceSession(
-        onnx.ModelProto.SerializeToString(model), session_options("int8", threads)
+        onnx.ModelProto.SerializeToString(model), session_options(threads)
     )
     given = {"x": random.integers(0, 256, (rows, inputs)).astype(np.uint8)}
     session.run(None, given)

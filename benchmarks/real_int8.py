@@ -37,7 +37,7 @@ import onnx
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from schemes import SCHEMES, Subject, compiled, precision_of, write_scheme
+from schemes import SCHEMES, Subject, compiled, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.written_head import Head, give_hidden, read_head
 from trimexport.numerics import Floats, Places, margin_error
@@ -75,12 +75,12 @@ class Answers:
     logits: Floats
 
 
-def opened(file: Path, scheme: str) -> Opened:
+def opened(file: Path) -> Opened:
     """Open a written graph, which is changed to give hidden states."""
     model = onnx.load(file, load_external_data=False)
     head, name = read_head(model), give_hidden(model)
     onnx.save(model, file)
-    session = ort.InferenceSession(str(file), session_options(precision_of(scheme), 1))
+    session = ort.InferenceSession(str(file), session_options(1))
     return Opened(session, name, head)
 
 
@@ -137,7 +137,7 @@ def _table(
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "graph.onnx"
             write_scheme(name, subject, file)
-            graph = opened(file, name)
+            graph = opened(file)
             found = answers(graph, rows)
             if expected is None and learned is not None:
                 shots, examples = learned

@@ -77,9 +77,4 @@ def write_scheme(name: str, subject: Subject, file: Path) -> None:
     model, _ = quantised(subject.graphs, scheme, subject.seen)
     write_onnx(model, file, file.with_suffix(".data"))
     if scheme.calibrated and subject.seen is not None:
-        correct(file, precision_of(name), expected_states(subject.seen.calibration))
-
-
-def precision_of(name: str) -> str:
-    """The precision that a scheme's products are of."""
-    return name.partition(",")[0]
+        correct(file, expected_states(subject.seen.calibration))

@@ -18,7 +18,6 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny
-from guards import GUARDS, forced
 from tasks import SENTIMENT
 from traced_graphs import share
 from trimexport import build
@@ -64,13 +63,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
         for reason, count in reasons.items():
             terminalreporter.write_line(f"{count} tests marked {marker} were not run: {reason}")
-
-
-@pytest.fixture(params=GUARDS)
-def guard(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every session of the test with int8's guard forced on, then off."""
-    with forced(request.param):
-        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from .backbone_manifest import BackboneManifest
 from .bundle import INDEPENDENT, SOFTMAX, Manifest, Score, Variant
 from .classifier import Classifier
 from .columns import Record
-from .cpu import GUARD, adds_exactly, forced_guard, guards_int8, instructions, is_x64
+from .cpu import instructions
 from .files import BadLine
 from .prediction import Prediction
 from .questions import views
@@ -246,25 +246,10 @@ def _megabytes(size: int) -> str:
 
 
 def _processor(found: Sequence[str] | None) -> str:
-    """What it has for integer products, and what follows for int8."""
+    """What it has for integer products."""
     if found is None:
-        text = "not known: this system does not tell"
-    else:
-        text = ", ".join(found) or "no vector instructions for integer products"
-    return f"{text}{_guard(found)}"
-
-
-def _guard(found: Sequence[str] | None) -> str:
-    """What is done against overflow, and why; nothing where nothing need be."""
-    forced, exact = forced_guard(), adds_exactly(found)
-    if not is_x64():
-        return "" if forced is None else f"; {GUARD} is set, which only x64 processors heed"
-    unsigned = "int8 weights are made unsigned when they are loaded, and run slower"
-    if forced is None:
-        return "" if exact else f"{'; no VNNI' * (found is not None)}, so {unsigned}"
-    if forced:
-        return f"; {GUARD}=on, so {unsigned}"
-    return f"; {GUARD}=off, so int8 weights stay signed{'' if exact else ' and sums may overflow'}"
+        return "not known: this system does not tell"
+    return ", ".join(found) or "no vector instructions for integer products"
 
 
 def _backend(availability: Mapping[str, str | None]) -> str:
@@ -286,6 +271,5 @@ def _runtime(bundle: Path, manifest: Manifest | BackboneManifest) -> dict[str, A
         "onnxruntime": onnxruntime,
         "provider": CPU_PROVIDER if CPU_PROVIDER in providers else f"no {CPU_PROVIDER}",
         "instructions": instructions(),
-        "int8_guard": {"on": guards_int8(), "forced": forced_guard() is not None},
         "backends": [asdict(backend) for backend in describe_backends(bundle, manifest)],
     }

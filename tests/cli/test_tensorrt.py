@@ -14,7 +14,6 @@ import pytest
 from click.testing import Result
 
 import tiny
-from guards import forced
 from packages import needs_wheels, oldest_transformers
 from trimexport import BuildSpec, read_recipe
 from trimexport import build as build_bundle
@@ -61,9 +60,8 @@ def test_wrong_precisions(tiny_refused: Callable[..., str], tiny_model: Path, na
 
 
 def test_graphs_alone(tiny_invoke: Invoke, tiny_model: Path) -> None:
-    """Both graphs, and the commands that build their engines; compared where int8 is guarded."""
-    with forced("on"):
-        result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
+    """Both graphs, and the commands that build their engines."""
+    result = build(tiny_invoke, tiny_model, "--tensorrt-onnx-only", "--precision", "fp32")
     assert "calibrating tensorrt-int8 on the 48 texts that ship; give it texts" in result.stderr
     manifest = read_manifest(Path("out"))
     assert [it.name for it in manifest.variants] == ["fp32", "tensorrt-fp16", "tensorrt-int8"]
@@ -162,12 +160,10 @@ def python_with(tmp_path: Path, *directories: Path) -> Path:
 def test_optimum_answers_as_the_reference_does(
     tiny_invoke: Invoke, gpu_bundle: Path, tmp_path: Path
 ) -> None:
-    """Optimum's own class and the bundle's own tokenizer, on the oldest transformers; int8 is
-    guarded there as it is here, and tensorrt-int8 is not."""
+    """Optimum's own class and the bundle's own tokenizer, on the oldest transformers."""
     python = python_with(tmp_path, oldest_transformers(), needs_wheels("optimum"))
     backends = ("--backends", "optimum,onnxruntime", "--optimum-python", python)
-    with forced("on"):
-        result = tiny_invoke("verify", gpu_bundle, *backends, "--json")
+    result = tiny_invoke("verify", gpu_bundle, *backends, "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["variants"]
     ours, found = (

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.conftest import TEXTS, by_label, compare, snippet, with_line, with_text
-from guards import forced
+from clients.conftest import TEXTS, by_label, compare, snippet, with_line
 from packages import needs_wheels, oldest_transformers, run_with
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
-GUARD = """
-import onnxruntime
-options = onnxruntime.SessionOptions()
-options.add_session_config_entry("session.x64quantprecision", "1")
-"""
 LOGITS = """
 import json, sys
 from optimum.onnxruntime import ORTModelForSequenceClassification
@@ -35,25 +29,20 @@ print(json.dumps([model.config.id2label, sides]))
 
 @pytest.mark.parametrize("variant", FILES)
 def test_the_pipeline(variants: Path, tmp_path: Path, variant: str) -> None:
-    """The page's program, with another variant and with texts of all kinds; then with the setting
-    that some processors need for int8."""
+    """The page's program, with another variant and with texts of all kinds."""
     directories = [oldest_transformers(), needs_wheels("optimum")]
     program = snippet("python", "Optimum and transformers")
     program = with_line(program, "bundle", f"bundle = {str(variants)!r}")
     program = with_line(program, "file_name", f"file_name = {FILES[variant]!r}")
     program = with_line(program, "texts", f"texts = {TEXTS!r}")
-    given = "file_name=file_name"
-    guarded = with_text(program, f"{given})", f"{given}, session_options=options)")
     show = "\nimport json\nprint(json.dumps(answers))\n"
     path = tmp_path / "program.py"
-    path.write_text(f"{program}{show}{GUARD}{guarded}{show}", encoding="utf-8")
+    path.write_text(f"{program}{show}", encoding="utf-8")
     run = run_with(directories, str(path))
     assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stdout.splitlines() if line.startswith('[[{"')]
-    for guard, line in zip(("off", "on"), lines, strict=True):
-        with forced(guard):
-            answers = [by_label(it) for it in json.loads(line)]
-            assert compare(answers, variants, variant) < 1e-5, guard
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith('[[{"')]
+    answers = [by_label(it) for it in json.loads(line)]
+    assert compare(answers, variants, variant) < 1e-5
 
 
 def test_the_model_alone(variants: Path) -> None:

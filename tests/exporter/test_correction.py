@@ -35,7 +35,7 @@ LABELS = {"plain": ("negative", "positive"), "tree": ("very good", "very bad", "
 
 
 def head_reads(graph: Path, expected: Expected) -> Floats:
-    return states_of(graph, "int8", expected, hidden_name(load_graph(graph)), {})
+    return states_of(graph, expected, hidden_name(load_graph(graph)), {})
 
 
 @pytest.fixture(scope="module", params=LABELS)
@@ -69,7 +69,7 @@ def test_no_error_is_left_on_average(written: tuple[Path, Expected]) -> None:
     file, expected = written
     graph = copied(file)
     before = head_reads(graph, expected) - expected.hidden
-    correct(graph, "int8", expected)
+    correct(graph, expected)
     after = head_reads(graph, expected) - expected.hidden
     size = np.abs(before).mean()
     assert np.abs(before.mean(0)).max() > size  # or there would be nothing to correct
@@ -81,7 +81,7 @@ def test_no_error_is_left_on_average(written: tuple[Path, Expected]) -> None:
 def test_each_row_has_its_own(written: tuple[Path, Expected]) -> None:
     file, expected = written
     graph = copied(file)
-    correct(graph, "int8", expected)
+    correct(graph, expected)
     tensors = {it.name: it for it in load_graph(graph).graph.initializer}
     found = onnx.numpy_helper.to_array(tensors[CORRECTION])
     assert found.shape == expected.hidden.shape[1:]
@@ -91,7 +91,7 @@ def test_each_row_has_its_own(written: tuple[Path, Expected]) -> None:
 def test_a_later_head_reads_corrected_states(written: tuple[Path, Expected]) -> None:
     file, expected = written
     graph = copied(file)
-    correct(graph, "int8", expected)
+    correct(graph, expected)
     model = load_graph(graph)
     old = read_head(model)
     put_head(model, Head(old.weight[:2], old.bias[:2]), rows=2)

@@ -15,7 +15,6 @@ from trimexport.graph.classifier import split_prefix
 from trimexport.graph.trace import OPSET
 from trimexport_runtime import read_manifest
 from trimexport_runtime.backends.onnxruntime import session_options
-from trimexport_runtime.cpu import is_x64
 
 MEASURE = """
 import resource, sys
@@ -103,11 +102,11 @@ def test_shapes_are_measured_before_the_layers(model: onnx.ModelProto) -> None:
 
 
 def test_int8_has_standard_operators_which_onnxruntime_fuses(
-    sentiment_int8: Path, tmp_path: Path, guard: str
+    sentiment_int8: Path, tmp_path: Path
 ) -> None:
     """Each MatMulInteger with its Cast and its Mul becomes one operator when the graph is loaded,
-    its weights unsigned with the guard; and the graph as it lies in the bundle needs no operator of
-    ONNX Runtime's own."""
+    its weights as they are; and the graph as it lies in the bundle needs no operator of ONNX
+    Runtime's own."""
     path = sentiment_int8 / read_manifest(sentiment_int8).variants[0].graph
     written = onnx.load(path, load_external_data=False)
     assert {item.domain: item.version for item in written.opset_import} == {"": OPSET}
@@ -116,7 +115,7 @@ def test_int8_has_standard_operators_which_onnxruntime_fuses(
     products = before["", "MatMulInteger"]
     assert products == 7 * 2  # of each layer
 
-    options = session_options("int8")
+    options = session_options()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     optimised = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
@@ -126,9 +125,7 @@ def test_int8_has_standard_operators_which_onnxruntime_fuses(
     assert before["", "Cast"] - after["", "Cast"] >= products
     kinds = {item.name: item.data_type for item in optimised.graph.initializer}
     fused = [node for node in optimised.graph.node if node.op_type == "MatMulIntegerToFloat"]
-    unsigned = guard == "on" and is_x64()
-    expected = onnx.TensorProto.UINT8 if unsigned else onnx.TensorProto.INT8
-    assert {kinds[node.input[1]] for node in fused} == {expected}
+    assert {kinds[node.input[1]] for node in fused} == {onnx.TensorProto.INT8}
 
 
 def operators(model: onnx.ModelProto) -> Counter[tuple[str, str]]:

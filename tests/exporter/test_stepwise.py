@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from guards import GUARDS, forced
 from trimexport.bundle import part_by_part
 from trimexport.bundle.part_by_part import Feed, cut, run_by_parts
 from trimexport_runtime import read_manifest
@@ -42,23 +41,17 @@ def feeds() -> list[Feed]:
     return found
 
 
-def test_the_same_logits(graph: Path, precision: str) -> None:
+def test_the_same_logits(graph: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the parts; in int8 to the last bit, for there is nothing in between."""
-    for guard in GUARDS if precision == "int8" else ("off",):
-        with pytest.MonkeyPatch.context() as patch, forced(guard):
-            compare(graph, precision, patch)
-
-
-def compare(graph: Path, precision: str, patch: pytest.MonkeyPatch) -> None:
-    whole = ort.InferenceSession(str(graph), session_options(precision))
+    whole = ort.InferenceSession(str(graph), session_options())
     expected = [whole.run(["logits"], feed)[0] for feed in feeds()]
     deviation = np.concatenate(expected).std(axis=0).mean()
     assert deviation > 0.1
     parts = []
     for limit in LIMITS[precision]:
-        patch.setattr(part_by_part, "PART_BYTES", limit)
+        monkeypatch.setattr(part_by_part, "PART_BYTES", limit)
         done: list[int] = []
-        pieces = cut(graph, precision)
+        pieces = cut(graph)
         found = run_by_parts(pieces, feeds(), done.append)
         parts.append(len(pieces.parts))
         assert sum(done) == parts[-1]
@@ -70,16 +63,16 @@ def compare(graph: Path, precision: str, patch: pytest.MonkeyPatch) -> None:
     assert parts[0] > parts[1] > parts[2] > 1
 
 
-def test_a_small_graph_is_one_part(graph: Path, precision: str) -> None:
-    pieces = cut(graph, precision)
+def test_a_small_graph_is_one_part(graph: Path) -> None:
+    pieces = cut(graph)
     assert len(pieces.parts) == 1
     done: list[int] = []
     run_by_parts(pieces, feeds()[:1], done.append)
     assert done == [1]
 
 
-def test_the_callers_feeds_are_left_alone(graph: Path, precision: str) -> None:
+def test_the_callers_feeds_are_left_alone(graph: Path) -> None:
     given = feeds()
-    run_by_parts(cut(graph, precision), given)
+    run_by_parts(cut(graph), given)
     for ours, theirs in zip(given, feeds(), strict=True):
         assert ours.keys() == theirs.keys()

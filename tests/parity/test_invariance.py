@@ -1,7 +1,7 @@
 """Same text, same answer, to the last bit: whatever its batch mates, its place, its padding.
 
 In int8 a change of the last bit in one activation can move a logit by tenths, so nothing here has
-a tolerance. int8 is run with its guard against overflow and without, on every processor.
+a tolerance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from families import make
-from guards import GUARDS, forced
 from tasks import SENTIMENT
 from trimexport import BuildSpec, Texts, build
 from trimexport_runtime import Classifier, read_manifest
@@ -33,20 +32,17 @@ LENGTHS = (1, 1, 2, 3, 5, 8, 15, 16, 17, 22, 31, 33, 47, 63, 64, 65, 100, 128, 1
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-Subject = tuple[Path, str, str]  # a bundle, one of its variants, int8's guard
+Subject = tuple[Path, str]  # a bundle, one of its variants
 
-# By the fixture of the bundle; what float32 makes of the guard is nothing.
-PROMPTED = [
-    ("sentiment", "fp32", "off"),
-    *(("sentiment_int8", "int8", it) for it in GUARDS),
-    ("log_odds", "int8", "off"),
-]
+# By the fixture of the bundle.
+PROMPTED = [("sentiment", "fp32"), ("sentiment_int8", "int8"), ("log_odds", "int8")]
 PROMPTLESS = [
-    ("promptless", "fp32", "off"),
-    ("one_logit", "fp32", "off"),
-    *((bundle, "int8", it) for bundle in ("promptless", "whole_labels") for it in GUARDS),
-    ("mean", "fp32", "off"),
-    ("mean", "int8", "off"),
+    ("promptless", "fp32"),
+    ("one_logit", "fp32"),
+    ("promptless", "int8"),
+    ("whole_labels", "int8"),
+    ("mean", "fp32"),
+    ("mean", "int8"),
 ]
 
 
@@ -120,19 +116,18 @@ def whole_labels(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module", params=[*PROMPTED, *PROMPTLESS], ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Subject:
-    bundle, variant, guard = request.param
-    return request.getfixturevalue(bundle), variant, guard
+    bundle, variant = request.param
+    return request.getfixturevalue(bundle), variant
 
 
 @pytest.fixture(scope="module")
 def load(subject: Subject) -> Callable[[int], ort.InferenceSession]:
     """The variant in ONNX Runtime with so many threads."""
-    bundle, variant, guard = subject
+    bundle, variant = subject
     graph = bundle / read_manifest(bundle).variant(variant).graph
 
     def loaded(threads: int) -> ort.InferenceSession:
-        with forced(guard):
-            options = session_options(variant, threads)
+        options = session_options(threads)
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
     return loaded
@@ -267,8 +262,7 @@ def test_order_does_not_matter(subject: Subject, seed: int) -> None:
 _LOADED: dict[Subject, Classifier] = {}
 
 
-def _classifier(bundle: Path, variant: str, guard: str) -> Classifier:
-    if (bundle, variant, guard) not in _LOADED:
-        with forced(guard):
-            _LOADED[bundle, variant, guard] = Classifier.load(bundle, variant=variant)
-    return _LOADED[bundle, variant, guard]
+def _classifier(bundle: Path, variant: str) -> Classifier:
+    if (bundle, variant) not in _LOADED:
+        _LOADED[bundle, variant] = Classifier.load(bundle, variant=variant)
+    return _LOADED[bundle, variant]

@@ -6,25 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pytest
 
-import outliers
-from guards import both_ways, forced
 from models import GEMMA_MINI, needs_data, read_jsonl
 from outliers import agreement, logits, plant
 
 
-def test_outliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = outliers._run
-
-    def guarded(file: Path, precision: str, rows: list[list[int]]) -> npt.NDArray[np.float32]:
-        if precision == "int8":
-            both_ways(lambda: run(file, precision, rows[:50]))
-        with forced("on"):
-            return run(file, precision, rows)
-
-    monkeypatch.setattr(outliers, "_run", guarded)
+def test_outliers(tmp_path: Path) -> None:
     texts = [row["text"] for row in read_jsonl(needs_data("sst2", "test.jsonl"))[:600]]
     plain = logits(GEMMA_MINI, texts, ["fp32"])["fp32"]
     planted = plant(GEMMA_MINI, tmp_path / "model", 200)

@@ -1,5 +1,5 @@
 """gemma-mini on the test splits, of AG News on every fourth story: the accuracy that its card
-states, and what each precision keeps of it, int8 with its guard against overflow."""
+states, and what each precision keeps of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from guards import both_ways, forced
 from models import needs_data, read_jsonl
 from tasks import SENTIMENT, TOPICS
 from trimexport import BuildSpec, ParityReport, Texts, build, verify
-from trimexport_runtime import Classifier
 
 # Label agreement with the reference, and how far the accuracy may be from it.
 KEPT = {
@@ -38,10 +36,7 @@ def test_a_split(
     tensorrt = ("fp16", "int8") if task == "sst2" else ()
     spec = replace(spec, precision=("fp32", "int8", "int4"), tensorrt=tensorrt)
     bundle = build(spec, tmp_path / "bundle", engines=False).directory
-    with forced("on"):
-        report = _report(bundle, rows)
-    given = [row["text"] for row in rows[::10]]
-    both_ways(lambda: Classifier.load(bundle, variant="int8").logits(given))
+    report = _report(bundle, rows)
     assert report.logit_deviation >= 1
     assert report.gap.different == 0
     assert report.mass is not None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clients.conftest import Node, as_json, by_label, snippet, with_line, with_text
-from clients.test_transformers_js import GUARD
-from guards import forced
+from clients.conftest import Node, as_json, by_label, snippet, with_line
 from real.conftest import REVIEWS
 from server.conftest import Serve
 from trimexport_runtime import Classifier
@@ -24,15 +22,14 @@ def test_the_server(bundle: Path, serve: Serve) -> None:
 
 
 def test_transformers_js(bundle: Path, tmp_path: Path, node: Node) -> None:
-    """The page's program with int8, and its guard: exact on every processor."""
+    """The page's program with int8."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "sentiment").symlink_to(bundle, target_is_directory=True)
     program = snippet("js", "transformers.js")
     program = with_line(program, "dtype", 'const dtype = "int8";')
     program = with_line(program, "texts", f"const texts = {as_json(TEXTS)};")
-    answers = json.loads(node(with_text(program, "{ dtype }", GUARD)))
-    with forced("on"):
-        expected = Classifier.load(bundle, variant="int8").classify(TEXTS)
+    answers = json.loads(node(program))
+    expected = Classifier.load(bundle, variant="int8").classify(TEXTS)
     for found, prediction in zip(map(by_label, answers), expected, strict=True):
         assert max(found, key=lambda label: found[label]) == prediction.label
         assert abs(found[prediction.label] - prediction.probability) < 0.02

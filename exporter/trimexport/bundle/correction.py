@@ -59,7 +59,6 @@ def expected_states(calibration: Calibration) -> Expected:
 
 def correct(
     graph: Path,
-    precision: str,
     expected: Expected,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -72,13 +71,13 @@ def correct(
         ExportError: the graph has no head.
     """
     model = load_graph(graph)
-    add_to_hidden(model, mean_error(graph, precision, expected, hidden_name(model)))
+    add_to_hidden(model, mean_error(graph, expected, hidden_name(model)))
     progress(len(expected.texts))
     graph.write_bytes(model.SerializeToString())
 
 
 def mean_error(
-    graph: Path, precision: str, expected: Expected, hidden: str, task: Feed | None = None
+    graph: Path, expected: Expected, hidden: str, task: Feed | None = None
 ) -> npt.NDArray[np.float64]:
     """What a written graph's hidden states lack on average, float64 [rows, hidden].
 
@@ -87,17 +86,17 @@ def mean_error(
         task: further inputs of a graph without a task.
     """
     lacked: npt.NDArray[np.float64] = (
-        expected.hidden - states_of(graph, precision, expected, hidden, task or {})
+        expected.hidden - states_of(graph, expected, hidden, task or {})
     ).mean(axis=0, dtype=np.float64)
     return lacked
 
 
-def states_of(graph: Path, precision: str, expected: Expected, hidden: str, task: Feed) -> Floats:
+def states_of(graph: Path, expected: Expected, hidden: str, task: Feed) -> Floats:
     """The hidden states of a written graph for the expected ones' texts, float32 [texts, rows,
     hidden]; arguments as in `mean_error`."""
     texts, rows = expected.texts, expected.hidden.shape[1]
     groups = batches([len(ids) for ids in texts], rows_within(TOKEN_BUDGET))
-    pieces = cut(graph, precision, hidden)
+    pieces = cut(graph, hidden)
     found = np.empty_like(expected.hidden)
     feeds = [{**feed_of([texts[place] for place in group]), **task} for group in groups]
     for group, states in zip(groups, run_by_parts(pieces, feeds), strict=True):

@@ -53,10 +53,9 @@ class CutGraph:
     output: str
     parts: tuple[_Part, ...]
     folder: Path
-    precision: str
 
 
-def cut(graph: Path, precision: str, output: str = OUTPUT) -> CutGraph:
+def cut(graph: Path, output: str = OUTPUT) -> CutGraph:
     """Cut a variant's `.onnx` file, which has its data beside it.
 
     Args:
@@ -64,7 +63,7 @@ def cut(graph: Path, precision: str, output: str = OUTPUT) -> CutGraph:
     """
     # The tracer leaves out some values' types, which a cut needs.
     model = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    return CutGraph(model, output, tuple(_parts(model, output)), graph.parent, precision)
+    return CutGraph(model, output, tuple(_parts(model, output)), graph.parent)
 
 
 def run_by_parts(
@@ -150,7 +149,7 @@ def _session(whole: CutGraph, part: _Part) -> ort.InferenceSession:
     part_model = onnx.helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version
     )
-    options = session_options(whole.precision)
+    options = session_options()
     options.enable_cpu_mem_arena = False  # it takes twice what is asked, and keeps it
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(whole.folder)

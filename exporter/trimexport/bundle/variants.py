@@ -255,7 +255,7 @@ def _write(
     if scheme.calibrated and seen is not None:
         expected = expected_states(seen.calibration)
         with progress.bar(f"correcting {name}", len(expected.texts)) as tick:
-            correct(work / graph, name, expected, tick)
+            correct(work / graph, expected, tick)
     if not (work / data).stat().st_size:  # all of it is in earlier variants' files
         (work / data).unlink()
         hashes = {}

@@ -199,9 +199,7 @@ def _arrays(
     for variant in corrected:
         hidden = _hidden_name(graphs[variant.name])
         with progress.bar(f"correcting {variant.name}", len(expected.texts)) as tick:
-            lacked = mean_error(
-                backbone / variant.graph, variant.precision, expected, hidden, dict(arrays)
-            )
+            lacked = mean_error(backbone / variant.graph, expected, hidden, dict(arrays))
             tick(len(expected.texts))
         each = np.broadcast_to(lacked, (rows, lacked.shape[1]))  # one for all copies
         arrays[f"{variant.name}/{CORRECTION}"] = each.astype(np.float32)

@@ -17,7 +17,6 @@ from trimexport.progress import Progress
 from trimexport.records import short
 from trimexport_runtime import Classifier, Manifest, TrimexportRuntimeError
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
-from trimexport_runtime.backends.onnxruntime import session_entries
 from trimexport_runtime.batching import batches, rows_within, token_budget
 from trimexport_runtime.bundle import FOR_TENSORRT, Variant
 from trimexport_runtime.choice import choose, runs
@@ -148,7 +147,7 @@ def _run_by_parts(inputs: RowInputs, variant: Variant, progress: Progress) -> Lo
     groups = batches([len(text.ids) for text in texts], most_rows)
     task = {} if inputs.pack is None else wide(load_pack(inputs.pack, variant.name)[1])
     feeds = [{**feed_of([texts[index].ids for index in group]), **task} for group in groups]
-    pieces = cut(inputs.bundle / variant.graph, variant.precision)
+    pieces = cut(inputs.bundle / variant.graph)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     with progress.bar(f"variant {variant.name}, part by part", len(pieces.parts)) as tick:
         for group, part in zip(groups, run_by_parts(pieces, feeds, tick), strict=True):
@@ -166,7 +165,6 @@ def _run_in_optimum(inputs: RowInputs, name: str, progress: Progress) -> Logits 
     request = {
         "bundle": str(inputs.bundle.resolve()),
         "graph": variant.graph,
-        "entries": session_entries(variant.precision),
         "texts": list(inputs.texts),
     }
     with progress.bar(f"variant {name} in Optimum", 1) as tick:

@@ -20,21 +20,17 @@ ROWS = 32
 Logits = list[float | None]
 
 
-def logits(bundle: str, graph: str, entries: dict[str, str], texts: list[str]) -> list[Logits]:
+def logits(bundle: str, graph: str, texts: list[str]) -> list[Logits]:
     """The logits of `ORTModelForSequenceClassification`, [texts, labels], for texts that the
     bundle's own tokenizer cuts and pads; None where one is no finite number."""
     import numpy as np
-    import onnxruntime as ort
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer
 
     path = Path(graph)
-    options = ort.SessionOptions()
-    for name, value in entries.items():
-        options.add_session_config_entry(name, value)
     tokenizer: Any = AutoTokenizer.from_pretrained(bundle)
     model: Any = ORTModelForSequenceClassification.from_pretrained(
-        bundle, subfolder=str(path.parent), file_name=path.name, session_options=options
+        bundle, subfolder=str(path.parent), file_name=path.name
     )
     all_logits: list[Logits] = []
     for start in range(0, len(texts), ROWS):

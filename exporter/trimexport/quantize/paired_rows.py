@@ -1,8 +1,8 @@
 """Rows of int8 weights of which no two that are added in 16 bits overflow.
 
 x64 processors without VNNI multiply unsigned codes with signed weights, add the products of two
-inputs, 2i and 2i + 1, in 16 bits and cut off what does not fit (`vpmaddubsw`). Codes are 255 at most,
-so two such weights w and v are safe where
+inputs, 2i and 2i + 1, in 16 bits and cut off what does not fit (`vpmaddubsw`). A code is 255 at
+most, so two such weights w and v are safe where
 
     |w + v| <= 128,    for 255 * 128 = 32,640 < 2 ** 15
 

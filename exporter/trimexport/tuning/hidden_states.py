@@ -80,7 +80,7 @@ def read_states(
         task = wide(load_pack(pack, variant.name)[1])
         name = give_task_hidden(model)
         place, head = _task_place_and_head(task, manifest, question)
-    session = _session(model.SerializeToString(), bundle / variant.graph, variant.precision)
+    session = _session(model.SerializeToString(), bundle / variant.graph)
     hidden = np.empty((len(texts), head.weight.shape[1]), dtype=np.float32)
     logits = np.empty((len(texts), manifest.outputs), dtype=np.float32)
     rows = 0
@@ -125,9 +125,9 @@ def _encode(encoder: TextEncoder, text: Input) -> Encoded:
         raise InputError(f"the text {one_line(text)[:40]!r}: {error}") from None
 
 
-def _session(graph: bytes, path: Path, precision: str) -> Any:
+def _session(graph: bytes, path: Path) -> Any:
     """A session of a graph in memory whose data files are those beside `path`."""
-    options = session_options(precision)
+    options = session_options()
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(path.parent)
     )

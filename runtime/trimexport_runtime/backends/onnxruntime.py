@@ -22,7 +22,6 @@ from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
 from trimexport_runtime.batching import rows_within, token_budget
 from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
 from trimexport_runtime.cores import usable_cores
-from trimexport_runtime.cpu import guards_int8
 from trimexport_runtime.errors import BackendError, BundleError, IntegrityError
 from trimexport_runtime.profiles import single_profile
 
@@ -32,9 +31,6 @@ _DEFAULT_LOGGING = 2
 _PRODUCTS = frozenset(
     ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 )
-# Whose products are of unsigned codes and signed weights. int4's kernels have room for theirs, and
-# tensorrt-int8 is computed in float32 on a CPU.
-_UNSIGNED_BY_SIGNED = frozenset(("int8",))
 _TENSORRT, _CUDA = PROVIDERS["onnxruntime-tensorrt"], PROVIDERS["onnxruntime-cuda"]
 
 
@@ -82,7 +78,7 @@ class OnnxRuntimeBackend:
         if provider == _TENSORRT:
             profile = single_profile(manifest.text_limit.tokens, budget)
             rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
-        how = session_options(variant.precision, threads, spin=spin)
+        how = session_options(threads, spin=spin)
         path = bundle / variant.graph
         session = open_graph(path, provider, options, how)
         _check_signature(session, path)
@@ -124,16 +120,14 @@ def run_bound(
     return np.asarray(binding.get_outputs()[0].numpy())
 
 
-def session_options(precision: str, threads: int | None = None, *, spin: bool = True) -> Any:
-    """How sessions of a variant's graph are made here; `precision` is the variant's.
+def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
+    """How sessions are made here.
 
     Raises:
-        BackendError: less than one thread, or see `cpu.guards_int8`.
+        BackendError: less than one thread.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    for name, value in session_entries(precision).items():
-        options.add_session_config_entry(name, value)
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
@@ -144,18 +138,6 @@ def session_options(precision: str, threads: int | None = None, *, spin: bool = 
         # By itself ONNX Runtime takes the machine's cores, of which this process has not all.
         options.intra_op_num_threads = cores
     return options
-
-
-def session_entries(precision: str) -> dict[str, str]:
-    """What any program's session of a variant has to be told on this processor: the guard of `cpu`,
-    for graphs that need it and for no other. ONNX Runtime would convert the weights of
-    `tensorrt-int8` too, give them one zero point beside a scale for each channel, and fail.
-
-    Raises:
-        BackendError: see `cpu.guards_int8`.
-    """
-    guarded = precision in _UNSIGNED_BY_SIGNED and guards_int8()
-    return {"session.x64quantprecision": "1"} if guarded else {}
 
 
 def available() -> tuple[str, list[str]]:

@@ -58,7 +58,7 @@ class SharedGraph:
         """
         provider = PROVIDERS[backend]
         path = directory / variant.graph
-        how = session_options(variant.precision, threads, spin=spin)
+        how = session_options(threads, spin=spin)
         session = open_graph(path, provider, {}, how)
         _check_signature(session, path)
         if token_budget is None:
