@@ -70,14 +70,14 @@ def test_no_row_overflows(rows: list[list[float]]) -> None:
 
 
 def test_hardly_anything_is_cut() -> None:
-    """Beside codes that may be anything the error grows by less than a third, and with second
-    moments a product misses less than half of what it does without."""
+    """Beside codes that may be anything the error grows by less than a half; seven bits for each
+    weight would double it."""
     torch.manual_seed(0)
     part = torch.randn(64, 512)
     codes, scales = nearest_rows(part)
     free = part.abs().amax(1) / 127
     wrong = (part - codes * scales[:, None]).norm()
-    assert wrong < 1.33 * (part - torch.round(part / free[:, None]) * free[:, None]).norm()
+    assert wrong < 1.5 * (part - torch.round(part / free[:, None]) * free[:, None]).norm()
 
 
 def test_later_inputs_make_up_for_what_is_cut(tmp_path: Path) -> None:
