@@ -1,11 +1,12 @@
 """What several questions in one pass cost, beside one question alone.
 
     python benchmarks/questions.py CHECKPOINT --questions 8 --tokens 12 --text-tokens 128
+    python benchmarks/questions.py CHECKPOINT --recipe models/guard-policies-gemma3-270m.toml
 
-Two bundles of one checkpoint are built, of one question and of several, each of so many tokens of
-its own. Every round classifies one text of so many tokens with the one bundle and then with the
-other; medians over the rounds are printed, and the median of one round's ratios. As many passes as
-there are questions would take that many times one.
+Two bundles of one checkpoint are built, of one question and of several: each of so many tokens of
+its own, or the first of a recipe's and all of them. Every round classifies one text of so many
+tokens with the one bundle and then with the other; medians over the rounds are printed, and the
+median of one round's ratios. As many passes as there are questions would take that many times one.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
 from trimexport import BuildSpec, QuestionSpec, Texts, build, plan
+from trimexport.bench.machine import this_machine
 from trimexport.bundle.question_heads import tree_of_bundle
+from trimexport.spec import read_recipe
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import Encoded
 
@@ -37,6 +41,11 @@ WORDS = (
 @click.option("--tokens", default=12, show_default=True, help="Of each question, with its end.")
 @click.option("--text-tokens", default=128, show_default=True)
 @click.option("--labels", default="no,yes", show_default=True)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True),
+    help="Its questions instead, behind its prompt.",
+)
 @click.option("--precision", default="int8", show_default=True)
 @click.option("--rounds", default=21, show_default=True)
 def main(
@@ -45,17 +54,21 @@ def main(
     tokens: int,
     text_tokens: int,
     labels: str,
+    recipe: Path | None,
     precision: str,
     rounds: int,
 ) -> None:
     """Compare one question and several, asked of CHECKPOINT."""
-    spec = BuildSpec(
-        model=str(checkpoint),
-        labels=tuple(labels.split(",")),
-        prompt=PROMPT,
-        precision=(precision,),
-    )
-    asked = tuple(question_of(spec, word, tokens) for word in WORDS[:count])
+    model, precisions = str(checkpoint), (precision,)
+    if recipe is None:
+        named = tuple(labels.split(","))
+        spec = BuildSpec(model=model, labels=named, prompt=PROMPT, precision=precisions)
+        asked = questions_of(spec, WORDS[:count], tokens)
+    else:
+        spec = replace(read_recipe(recipe), model=model, tokenizer=None, precision=precisions)
+        asked = spec.questions
+    machine = this_machine()
+    click.echo(f"{machine.processor}, {machine.cores} cores")
     with tempfile.TemporaryDirectory() as room:
         loaded = [
             _built(spec, questions, Path(room) / name)
@@ -69,33 +82,42 @@ def main(
     one, several = (statistics.median(side) for side in zip(*found, strict=True))
     ratio = statistics.median(many / few for few, many in found)
     click.echo(
-        f"{text_tokens} tokens of text, {precision}: one question {one:.2f} ms, {count} questions "
-        f"{several:.2f} ms; ratio {ratio:.2f}"
+        f"{text_tokens} tokens of text, {precision}: one question {one:.2f} ms, {len(asked)} "
+        f"questions {several:.2f} ms; ratio {ratio:.2f}"
     )
 
 
-def question_of(spec: BuildSpec, word: str, tokens: int) -> QuestionSpec:
-    """A question whose suffix is so many tokens, by repeating a word at its end.
+def questions_of(spec: BuildSpec, words: Sequence[str], tokens: int) -> tuple[QuestionSpec, ...]:
+    """A question with each word whose suffix is so many tokens, by repeating a word at its end. One
+    plan tokenises all that may be meant, for a plan of a large vocabulary takes seconds.
 
     Raises:
-        click.ClickException: there is none of so few tokens.
+        click.ClickException: a word has none of so many tokens.
     """
-    text = f"Is it {word}"
-    while True:
-        question = QuestionSpec(word, text + "?")
-        planned = plan(BuildSpec(**{**vars(spec), "questions": (question,)}))
-        found = len(planned.asked[0].prompt.suffix_ids)
-        if found == tokens:
-            return question
-        if found > tokens:
-            raise click.ClickException(f"{question.text!r} is {found} tokens with what ends it")
-        text += " so"
+    meant = [
+        QuestionSpec(word, f"Is it {word}{' so' * more}?")
+        for word in words
+        for more in range(tokens)
+    ]
+    named = tuple(replace(it, name=f"{place}") for place, it in enumerate(meant))
+    planned = plan(replace(spec, questions=named))
+    found = {
+        it.name: it
+        for it, asked in zip(meant, planned.asked, strict=True)
+        if len(asked.prompt.suffix_ids) == tokens
+    }
+    if lacking := [word for word in words if word not in found]:
+        raise click.ClickException(
+            f"no question with {', '.join(lacking)} is {tokens} tokens with what ends it; give "
+            "another number of --tokens"
+        )
+    return tuple(found.values())
 
 
 def _built(spec: BuildSpec, questions: Sequence[QuestionSpec], bundle: Path) -> Classifier:
     """The bundle of some questions, loaded; its texts only have to be some."""
-    options = {**vars(spec), "questions": tuple(questions)}
-    build(BuildSpec(**options), bundle, sample=Texts(("some text",)), keep=spec.precision)
+    asking = replace(spec, questions=tuple(questions))
+    build(asking, bundle, sample=Texts(("some text",)), keep=spec.precision)
     manifest = read_manifest(bundle)
     tree = tree_of_bundle(manifest)
     behind = len(tree.trunk) + len(tree.trie.token_ids)
