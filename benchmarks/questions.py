@@ -1,10 +1,11 @@
 """What several questions in one pass cost, beside one question alone.
 
-    python benchmarks/questions.py CHECKPOINT --questions 8 --tokens 12 --text-tokens 128
-    python benchmarks/questions.py CHECKPOINT --recipe models/guard-policies-gemma3-270m.toml
+    python benchmarks/questions.py CHECKPOINT WORK --questions 8 --tokens 12 --text-tokens 128
+    python benchmarks/questions.py CHECKPOINT WORK --recipe models/guard-policies-gemma3-270m.toml
 
-Two bundles of one checkpoint are built, of one question and of several: each of so many tokens of
-its own, or the first of a recipe's and all of them. Every round classifies one text of so many
+Two bundles of one checkpoint are built into WORK, where they are kept and made again only where they
+are missing: of one question and of several, each of so many tokens of its own, or of the first of a
+recipe's and all of them. Every round classifies one text of so many
 tokens with the one bundle and then with the other; medians over the rounds are printed, and the
 median of one round's ratios. As many passes as there are questions would take that many times one.
 """
@@ -12,7 +13,6 @@ median of one round's ratios. As many passes as there are questions would take t
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +37,7 @@ WORDS = (
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True))
+@click.argument("work", type=click.Path(path_type=Path))
 @click.option("--questions", "count", default=8, show_default=True)
 @click.option("--tokens", default=12, show_default=True, help="Of each question, with its end.")
 @click.option("--text-tokens", default=128, show_default=True)
@@ -50,6 +51,7 @@ WORDS = (
 @click.option("--rounds", default=21, show_default=True)
 def main(
     checkpoint: Path,
+    work: Path,
     count: int,
     tokens: int,
     text_tokens: int,
@@ -69,16 +71,15 @@ def main(
         asked = spec.questions
     machine = this_machine()
     click.echo(f"{machine.processor}, {machine.cores} cores")
-    with tempfile.TemporaryDirectory() as room:
-        loaded = [
-            _built(spec, questions, Path(room) / name)
-            for name, questions in (("one", asked[:1]), ("several", asked))
-        ]
-        ids = np.random.default_rng(0).integers(300, 400, text_tokens)
-        text = Encoded(ids.astype(np.int64), False)
-        for classifier in loaded:
-            classifier.run([text])
-        found = [[_milliseconds(classifier, text) for classifier in loaded] for _ in range(rounds)]
+    loaded = [
+        _built(spec, questions, work / name)
+        for name, questions in (("one", asked[:1]), ("several", asked))
+    ]
+    ids = np.random.default_rng(0).integers(300, 400, text_tokens)
+    text = Encoded(ids.astype(np.int64), False)
+    for classifier in loaded:
+        classifier.run([text])
+    found = [[_milliseconds(classifier, text) for classifier in loaded] for _ in range(rounds)]
     one, several = (statistics.median(side) for side in zip(*found, strict=True))
     ratio = statistics.median(many / few for few, many in found)
     click.echo(
@@ -116,8 +117,9 @@ def questions_of(spec: BuildSpec, words: Sequence[str], tokens: int) -> tuple[Qu
 
 def _built(spec: BuildSpec, questions: Sequence[QuestionSpec], bundle: Path) -> Classifier:
     """The bundle of some questions, loaded; its texts only have to be some."""
-    asking = replace(spec, questions=tuple(questions))
-    build(asking, bundle, sample=Texts(("some text",)), keep=spec.precision)
+    if not bundle.exists():
+        asking = replace(spec, questions=tuple(questions))
+        build(asking, bundle, sample=Texts(("some text",)), keep=spec.precision)
     manifest = read_manifest(bundle)
     tree = tree_of_bundle(manifest)
     behind = len(tree.trunk) + len(tree.trie.token_ids)

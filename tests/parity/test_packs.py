@@ -16,6 +16,7 @@ from trimexport import Texts
 from trimexport.bundle.pack_file import write_pack
 from trimexport.packs.pack import pack
 from trimexport_runtime import Backbone, Classifier
+from trimexport_runtime.backbone import longest_row
 from trimexport_runtime.inputs import Input
 from trimexport_runtime.pack import load_pack
 from trimexport_runtime.server.service import Service
@@ -70,6 +71,14 @@ def test_the_format_is_that_of_what_is_asked() -> None:
     }
     assert versions["asked"] == versions["one"] == 3
     assert {versions[task] for task in ("odds", "pair")} == {2}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_longest_row_is_the_backbone_s(task: str) -> None:
+    """A build leaves a text what room there is, and the runtime counts the same."""
+    backbone = Backbone.load(tiny_backbone(), variant="fp32")
+    manifest = backbone.task(tiny_pack(task)).manifest
+    assert longest_row(manifest) == backbone.manifest.limit == 128
 
 
 def test_tasks_share_a_backbone() -> None:
