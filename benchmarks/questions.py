@@ -3,11 +3,11 @@
     python benchmarks/questions.py CHECKPOINT WORK --questions 8 --tokens 12 --text-tokens 128
     python benchmarks/questions.py CHECKPOINT WORK --recipe models/guard-policies-gemma3-270m.toml
 
-Two bundles of one checkpoint are built into WORK, where they are kept and made again only where they
-are missing: of one question and of several, each of so many tokens of its own, or of the first of a
-recipe's and all of them. Every round classifies one text of so many
-tokens with the one bundle and then with the other; medians over the rounds are printed, and the
-median of one round's ratios. As many passes as there are questions would take that many times one.
+Two bundles of one checkpoint are kept in WORK, and made again only where they are missing: of one
+question and of several, each of so many tokens of its own, or of the first of a recipe's and all of
+them. Every round classifies one text of so many tokens with the one bundle and then with the other;
+medians over the rounds are printed, and the median of one round's ratios. As many passes as there
+are questions would take that many times one.
 """
 
 from __future__ import annotations
