@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 import tiny
-from packs import CAPPED, TASKS, capped_backbone, tiny_backbone, tiny_pack
+from packs import CAPPED, TASKS, capped_backbone, tiny_backbone, tiny_pack, without_first
 from trimexport import Texts
 from trimexport.bundle.pack_file import write_pack
 from trimexport.packs.pack import pack
@@ -110,13 +110,8 @@ def test_mixed_traffic_in_int8_has_the_bits_that_each_task_gives_alone() -> None
 def test_one_prefix_token_less_is_seen(tmp_path: Path) -> None:
     """The mutant: all else being equal, the prefix lacks its first position."""
     described, arrays = load_pack(tiny_pack("sentiment"), "fp32")
-    cut = {
-        name: array[..., 1:] if name.startswith(("prefix_key", "prefix_bias")) else array
-        for name, array in arrays.items()
-    }
-    cut |= {name: it[:, :, 1:] for name, it in arrays.items() if name.startswith("prefix_value")}
     mutant = tmp_path / "mutant.pack"
-    write_pack(mutant, described.backbone, described.manifest, cut)
+    write_pack(mutant, described.backbone, described.manifest, without_first(arrays))
     found = Classifier.load(tiny_backbone(), task=mutant, variant="fp32").logits(list(ROWS))
     assert np.abs(found - logits("sentiment", "fp32")).max() > 100 * CLOSE
 
