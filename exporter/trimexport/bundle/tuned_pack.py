@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from trimexport.graph.task_inputs import CORRECTION, Rows, head_blocks
+from trimexport.graph.task_inputs import CORRECTION, head_blocks, head_rows
 from trimexport.progress import Progress
 from trimexport_runtime import Manifest, check_files
 from trimexport_runtime.backbone_manifest import read_backbone_manifest
@@ -77,13 +77,6 @@ def task_head(arrays: Arrays) -> Head:
     options = arrays["options"]
     rows = int(options[options < len(weight)].max()) + 1  # the others fill the last block
     return Head(weight[:rows], bias[:rows])
-
-
-def head_rows(arrays: Arrays) -> tuple[Rows, Rows]:
-    """All rows of a task's head, those that fill its last block too: copies of the weight, float32
-    [rows, hidden], and of the bias, float32 [rows]."""
-    weight = arrays["head_weight"].transpose(0, 2, 1)
-    return weight.reshape(-1, weight.shape[2]).copy(), arrays["head_bias"].reshape(-1).copy()
 
 
 def with_head(arrays: Arrays, head: Head) -> Arrays:

@@ -275,7 +275,8 @@ def _put_heads(
     questions' stays."""
     remove_bias(model)
     for it in found:
-        put_question_head(model, it.head.head, before, place_of(before, it.task.question))
+        question = place_of(before, it.task.question)
+        put_question_head(model, it.head.head, before, question, it.rows)
     if (bias := bias_of_all(after)) is not None:
         add_bias(model, bias.tolist())
 
