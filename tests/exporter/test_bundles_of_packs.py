@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from trimexport import Texts, calibrate, fit, verify
 from trimexport.bundle.written_graph import load_graph
 from trimexport.bundle.written_head import read_head
 from trimexport.cli import main
+from trimexport.evaluation.known_texts import LEARNED, learned_from, read_learned
 from trimexport.packs.pack import pack
 from trimexport.packs.whole_bundle import bundle_of
 from trimexport.tuning.bias import calibrate_questions, undo_calibration
 from trimexport_runtime import Classifier
 from trimexport_runtime.cli import main as run_main
+from trimexport_runtime.inputs import Input
 from trimexport_runtime.pack import read_pack
 from tuning import FRAMES, made, rows_of, write_rows
 
@@ -81,6 +83,28 @@ def difference(bundle: Path) -> float:
     return found
 
 
+def known(bundle: Path, data: Texts) -> Collection[Input]:
+    return learned_from(read_learned(bundle / LEARNED), data.texts)
+
+
+def test_a_pack_knows_what_it_was_fitted_on(tmp_path: Path) -> None:
+    """Before and now, and so does the bundle that is made of it; `fit` says so."""
+    first, second = tmp_path / "first.pack", tmp_path / "second.pack"
+    for task, output, frames in (
+        (tiny_pack("sentiment"), first, FRAMES[:1]),
+        (first, second, FRAMES[1:2]),
+    ):
+        fitted = fit(tiny_backbone(), output, two_labels(frames), pack=task)
+        assert not fitted.notes
+    data = two_labels()
+    fitted = fit(tiny_backbone(), tmp_path / "third.pack", data, pack=second)
+    (note,) = fitted.notes
+    assert note.startswith(f"{len(data.texts)} texts that are scored are what the bundle's head")
+    whole = bundle_of(tiny_backbone(), second, tmp_path / "bundle").directory
+    assert known(whole, data) == set(data.texts)
+    assert not known(whole, two_labels(FRAMES[2:]))
+
+
 def test_a_question_of_a_bundle_is_fitted(tmp_path: Path) -> None:
     """The other stays to the last bit, whether the pack had a fitted head before or none."""
     bundle_of(tiny_backbone(), tiny_pack("asked"), tmp_path / "plain")
@@ -89,6 +113,7 @@ def test_a_question_of_a_bundle_is_fitted(tmp_path: Path) -> None:
     fit(tiny_backbone(), task, two_labels(), question="mood", pack=tiny_pack("asked"))
     whole = bundle_of(tiny_backbone(), task, tmp_path / "of-fitted")
     assert whole.apart["fp32"] < CLOSE
+    assert known(whole.directory, two_labels()) == set(two_labels().texts)
     before, one, other = (logits(tmp_path / name) for name in ("plain", "one", "of-fitted"))
     assert np.array_equal(one[:, KIND], before[:, KIND])
     assert np.array_equal(other[:, KIND], before[:, KIND])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,14 @@ def correction_node(model: onnx.ModelProto) -> onnx.NodeProto:
 
 
 def write_fitted(
-    pack: Path, output: Path, manifest: Manifest, change: Callable[[Arrays], Arrays]
+    pack: Path,
+    output: Path,
+    manifest: Manifest,
+    learned: tuple[str, ...],
+    change: Callable[[Arrays], Arrays],
 ) -> None:
-    """Write the pack `output`: `pack` with changed arrays and another manifest.
+    """Write the pack `output`: `pack` with changed arrays and another manifest, and with the
+    SHA-256 of the texts that its heads have `learned` from.
 
     Raises:
         OutputError: it cannot be written.
@@ -136,4 +142,4 @@ def write_fitted(
     backbone, said = read_pack_head(pack)
     arrays = change(read_arrays(pack))
     with staged_pack(output) as part:
-        write_pack(part, backbone, manifest, arrays, said)
+        write_pack(part, backbone, manifest, arrays, replace(said, learned=learned))

@@ -27,6 +27,7 @@ from trimexport.bundle.variants import CLIENTS_NAME
 from trimexport.bundle.written_graph import add_bias, load_graph
 from trimexport.bundle.written_head import put_head
 from trimexport.errors import ExportError
+from trimexport.evaluation.known_texts import LEARNED, write_learned
 from trimexport.graph.passes.place_task import place_task
 from trimexport.progress import Progress, Silent
 from trimexport.records import combined
@@ -89,6 +90,9 @@ def bundle_of(
         paths = (*CLIENT_FILES, *dict.fromkeys(it for each in variants for it in each.files))
         manifest = replace(manifest, files=tuple(bundle_file(work, path) for path in paths))
         save_manifest(manifest, work)
+        if said.learned:
+            (work / LEARNED).parent.mkdir()
+            write_learned(said.learned, work / LEARNED)
         apart = {it.name: _apart(backbone, pack, work, it.name, progress) for it in variants}
         manifest = replace(
             manifest,
