@@ -61,20 +61,20 @@ def main(
     rounds: int,
 ) -> None:
     """Compare one question and several, asked of CHECKPOINT."""
-    model, precisions = str(checkpoint), (precision,)
-    if recipe is None:
-        named = tuple(labels.split(","))
-        spec = BuildSpec(model=model, labels=named, prompt=PROMPT, precision=precisions)
-        asked = questions_of(spec, WORDS[:count], tokens)
-    else:
-        spec = replace(read_recipe(recipe), model=model, tokenizer=None, precision=precisions)
-        asked = spec.questions
     machine = this_machine()
     click.echo(f"{machine.processor}, {machine.cores} cores")
-    loaded = [
-        _built(spec, questions, work / name)
-        for name, questions in (("one", asked[:1]), ("several", asked))
-    ]
+    bundles = [work / "one", work / "several"]
+    if not all(bundle.exists() for bundle in bundles):
+        model, precisions = str(checkpoint), (precision,)
+        if recipe is None:
+            named = tuple(labels.split(","))
+            spec = BuildSpec(model=model, labels=named, prompt=PROMPT, precision=precisions)
+            spec = replace(spec, questions=questions_of(spec, WORDS[:count], tokens))
+        else:
+            spec = replace(read_recipe(recipe), model=model, tokenizer=None, precision=precisions)
+        _build(replace(spec, questions=spec.questions[:1]), bundles[0])
+        _build(spec, bundles[1])
+    loaded = [_loaded(bundle) for bundle in bundles]
     ids = np.random.default_rng(0).integers(300, 400, text_tokens)
     text = Encoded(ids.astype(np.int64), False)
     for classifier in loaded:
@@ -83,8 +83,8 @@ def main(
     one, several = (statistics.median(side) for side in zip(*found, strict=True))
     ratio = statistics.median(many / few for few, many in found)
     click.echo(
-        f"{text_tokens} tokens of text, {precision}: one question {one:.2f} ms, {len(asked)} "
-        f"questions {several:.2f} ms; ratio {ratio:.2f}"
+        f"{text_tokens} tokens of text, {loaded[0].variant.name}: one question {one:.2f} ms, "
+        f"{len(loaded[1].manifest.questions)} questions {several:.2f} ms; ratio {ratio:.2f}"
     )
 
 
@@ -115,15 +115,18 @@ def questions_of(spec: BuildSpec, words: Sequence[str], tokens: int) -> tuple[Qu
     return tuple(found.values())
 
 
-def _built(spec: BuildSpec, questions: Sequence[QuestionSpec], bundle: Path) -> Classifier:
-    """The bundle of some questions, loaded; its texts only have to be some."""
+def _build(spec: BuildSpec, bundle: Path) -> None:
+    """Build a bundle unless it is there; its texts only have to be some."""
     if not bundle.exists():
-        asking = replace(spec, questions=tuple(questions))
-        build(asking, bundle, sample=Texts(("some text",)), keep=spec.precision)
+        build(spec, bundle, sample=Texts(("some text",)), keep=spec.precision)
+
+
+def _loaded(bundle: Path) -> Classifier:
+    """A bundle that is there, loaded."""
     manifest = read_manifest(bundle)
     tree = tree_of_bundle(manifest)
     behind = len(tree.trunk) + len(tree.trie.token_ids)
-    click.echo(f"{len(questions)} questions: {behind} tokens behind the text")
+    click.echo(f"{len(manifest.questions)} questions: {behind} tokens behind the text")
     return Classifier.load(bundle)
 
 
