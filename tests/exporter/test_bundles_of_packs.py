@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -169,9 +168,9 @@ def test_every_command_takes_such_a_bundle(sentiment: Path, tmp_path: Path) -> N
         (main, "eval", sentiment, data),
         (main, "calibrate", sentiment, "--texts", data),
         (main, "fit", sentiment, "--examples", data, "-o", tmp_path / "fitted"),
-        (main, "eval", tmp_path / "fitted", data, "--json"),
+        (main, "eval", tmp_path / "fitted", data),
     )
     for command, *arguments in commands:
         result = CliRunner().invoke(command, list(map(str, arguments)))
         assert result.exit_code == 0, (arguments, result.output, result.exception)
-    assert json.loads(result.stdout)["texts"] == len(two_labels().texts)
+    assert f"the head was fitted on {len(set(two_labels().texts))} texts of {data}" in result.stderr
