@@ -13,6 +13,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from models import GEMMA_MINI, harden
 from tiny import PAIR, PROMPT, TEXTS, tiny_config, tiny_model, tiny_root
 from trimexport import BuildSpec, QuestionSpec, Texts
+from trimexport.bundle.pack_file import Arrays
 from trimexport.packs.backbone import build_backbone
 from trimexport.packs.pack import pack
 
@@ -83,6 +84,13 @@ def capped_backbone() -> Path:
     output = tiny_root() / "capped-backbone"
     build_backbone(BuildSpec(model=CAPPED.model, precision=("fp32",)), output)
     return output
+
+
+def without_first(arrays: Arrays) -> Arrays:
+    """A pack's arrays whose prefix lacks its first position, all else being equal."""
+    ends = {"prefix_key": (..., slice(1, None)), "prefix_bias": slice(1, None)}
+    ends["prefix_value"] = (slice(None), slice(None), slice(1, None))
+    return {name: it[ends.get(name.partition(".")[0], ...)] for name, it in arrays.items()}
 
 
 @functools.cache

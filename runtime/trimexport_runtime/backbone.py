@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from .choice import choose
 from .classifier import Classifier
 from .errors import BackendError, BundleError, PackError
 from .integrity import check_files
+from .labels import Label
 from .manifest import Variant, variant_of
 from .pack import Pack, load_pack, read_pack
+from .questions import views
 from .tokenize import Vocabulary
 
 if TYPE_CHECKING:
@@ -98,7 +101,8 @@ class Backbone:
             name: what the task is called; None is the file's name without `.pack`.
 
         Raises:
-            PackError: it is no pack, a damaged one, or one of another backbone.
+            PackError: it is no pack, a damaged one, one of another backbone, or one whose rows may
+                be longer than the backbone takes.
             VersionError: the pack needs a newer runtime.
         """
         path = Path(pack)
@@ -140,7 +144,7 @@ def task_pack(path: Path, backbone: Path) -> Pack:
 
     Raises:
         BundleError: no backbone there.
-        PackError: it is no pack, a damaged one, or one of another backbone.
+        PackError: as `check_fits`, or it is no pack, or a damaged one.
         VersionError: one of the two needs a newer runtime.
     """
     manifest = read_backbone_manifest(backbone)
@@ -159,14 +163,42 @@ def manifest_of_either(directory: Path, task: Path | None) -> Manifest:
 
 
 def check_fits(pack: Pack, directory: Path, manifest: BackboneManifest) -> None:
-    """Refuse a pack of another backbone.
+    """Refuse a pack of another backbone, and one whose rows may be longer than the backbone takes.
 
     Raises:
-        PackError: both hashes, shortened, and what to do.
+        PackError: both hashes, shortened, or both lengths, and what to do.
     """
+    again = f"write the pack again with `trimexport pack --backbone {directory}`"
     if pack.backbone != manifest.sha256:
         raise PackError(
             f"{pack.path} is of the backbone {pack.backbone[:_SHOWN]}, and {directory} is "
-            f"{manifest.sha256[:_SHOWN]}; write the pack again with `trimexport pack --backbone "
-            f"{directory}`, or load the backbone that it was written for"
+            f"{manifest.sha256[:_SHOWN]}; {again}, or load the backbone that it was written for"
         )
+    if (longest := longest_row(pack.manifest)) > manifest.limit:
+        around = longest - pack.manifest.text_limit.tokens
+        raise PackError(
+            f"{pack.path} has a prompt of {around:,} tokens and takes texts of up to "
+            f"{pack.manifest.text_limit.tokens:,}, which are {longest:,} together, and {directory} "
+            f"takes rows of up to {manifest.limit:,}; {again}, which leaves a text what room there "
+            "is"
+        )
+
+
+def longest_row(manifest: Manifest) -> int:
+    """How many positions the longest text takes with all that stands before and behind it: of
+    several questions the longest, and of labels that are read whole what their words share."""
+    prompt = manifest.prompt
+    behind = max(len(it.prompt.suffix_ids) + _shared(it.labels) for it in views(manifest))
+    before = prompt.virtual_tokens + len(prompt.prefix_ids)
+    return before + manifest.text_limit.tokens + behind
+
+
+def _shared(labels: Sequence[Label]) -> int:
+    """How many tokens two words of labels that are read whole begin with alike, at most."""
+    words = sorted({sequence for label in labels for sequence in label.sequences})
+    return max((_alike(*pair) for pair in itertools.pairwise(words)), default=0)
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    same = (a == b for a, b in zip(one, other, strict=False))
+    return sum(1 for _ in itertools.takewhile(bool, same))

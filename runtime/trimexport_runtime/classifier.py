@@ -72,7 +72,7 @@ class Classifier:
 
         Raises:
             BundleError: no bundle there, no such variant, or files that cannot be read; PackError
-                where it is the pack that cannot be read, or is another backbone's.
+                where it is the pack that cannot be read, or does not fit the backbone.
             IntegrityError: a file is missing or truncated.
             VersionError: the bundle needs a newer runtime.
             BackendError: the backend is not here, or the variant cannot run on it.

@@ -3,7 +3,7 @@
     TrimexportRuntimeError
     |- BundleError            the bundle cannot be read or is not what it says it is
     |  |- IntegrityError      a file is missing, truncated or altered
-    |  |- PackError           a task pack is damaged, or another backbone's
+    |  |- PackError           a task pack is damaged, or does not fit the backbone
     |  '- VersionError        the bundle's format is newer than this runtime
     |- InputError             a text, or the file of texts, cannot be classified
     |  |- ColumnError         a file has no such column of texts
@@ -30,7 +30,7 @@ class IntegrityError(BundleError):
 
 
 class PackError(BundleError):
-    """A task pack cannot be read, or is of another backbone."""
+    """A task pack cannot be read, or does not fit the backbone."""
 
 
 class VersionError(BundleError):

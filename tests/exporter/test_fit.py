@@ -154,10 +154,13 @@ def test_eval_says_that_it_judges_by_examples(
 
 def test_a_head_knows_what_the_one_before_it_was_fitted_on(tmp_path: Path) -> None:
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
-    known_texts.write_learned(["a", "b"], tmp_path / "none.txt", first)
-    known_texts.write_learned(["b", "c"], first, second)
-    assert known_texts.learned_from(first, ["a", "b", "c"]) == {"a", "b"}
-    assert known_texts.learned_from(second, ["a", "b", "c", "d"]) == {"a", "b", "c"}
+    before = known_texts.read_learned(tmp_path / "none.txt")
+    known_texts.write_learned(known_texts.learned_with(["a", "b"], before), first)
+    one = known_texts.read_learned(first)
+    known_texts.write_learned(known_texts.learned_with(["b", "c"], one), second)
+    other = known_texts.read_learned(second)
+    assert known_texts.learned_from(one, ["a", "b", "c"]) == {"a", "b"}
+    assert known_texts.learned_from(other, ["a", "b", "c", "d"]) == {"a", "b", "c"}
 
 
 def test_the_reports(whole: tuple[Path, Fitted]) -> None:

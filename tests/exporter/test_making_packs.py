@@ -43,6 +43,7 @@ ROWS = [text for text in tiny.TEXTS if text]
         ({"prompt": "{text}", "score": "log-odds"}, "prompt, score are of one"),
         ({"precision": ("int8", "fp16")}, "built in fp32, int8, int4, not in fp16"),
         ({"tensorrt": ("fp16",)}, "tensorrt is of one"),
+        ({"layers": 1}, "layers 1 cannot be had with a backbone, which runs all of its model's"),
     ],
 )
 def test_what_a_backbone_has_not(given: dict[str, object], message: str) -> None:
@@ -55,6 +56,7 @@ def test_what_a_backbone_has_not(given: dict[str, object], message: str) -> None
     [
         ({"tokenizer": "elsewhere"}, "tokenizer is given for a pack, and it is the backbone's"),
         ({"max_tokens": 4096}, "max-tokens is 4096, and the backbone takes up to 128"),
+        ({"layers": 1, "pool": "mean"}, 'layers 1 and pool "mean" cannot be had with a backbone'),
     ],
 )
 def test_what_a_pack_has_not(given: dict[str, object], message: str) -> None:

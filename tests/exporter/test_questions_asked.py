@@ -332,8 +332,8 @@ def test_a_fitted_head_of_one_question(questions: Path) -> None:
     graph = questions / manifest.variants[0].graph
     model, other, head = load_graph(graph), random_head(2, seed=1), random_head(3, seed=2)
     assert read_question_head(model, 1) is None
-    put_question_head(model, random_head(3, seed=3), manifest, 1)
-    put_question_head(model, head, manifest, 1)  # in its place
+    put_question_head(model, random_head(3, seed=3), manifest, 1, 2)
+    put_question_head(model, head, manifest, 1, 2)  # in its place
     found = read_question_head(model, 1)
     assert found is not None
     assert np.array_equal(found.weight, head.weight)
@@ -342,14 +342,14 @@ def test_a_fitted_head_of_one_question(questions: Path) -> None:
     own = states[:, tree_of_bundle(manifest).answers[1]]
     assert np.abs(logits[:, mood] - (own @ head.weight.T + head.bias)).max() < 1e-4
 
-    put_question_head(model, other, manifest, 0)  # besides
+    put_question_head(model, other, manifest, 0, 2)  # besides
     both, _ = run(model, graph, feed)
     assert np.array_equal(both[:, mood], logits[:, mood])
     first = states[:, tree_of_bundle(manifest).answers[0]]
     assert np.abs(both[:, spam] - (first @ other.weight.T + other.bias)).max() < 1e-4
     add_bias(model, [1.0, 0, 0, 0, 0])
     with pytest.raises(ExportError, match="logits without a bias"):
-        put_question_head(model, head, manifest, 1)
+        put_question_head(model, head, manifest, 1, 2)
 
 
 def random_head(labels: int, seed: int) -> Head:

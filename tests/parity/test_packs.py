@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pytest
 
 import tiny
-from packs import CAPPED, TASKS, capped_backbone, tiny_backbone, tiny_pack
+from packs import CAPPED, TASKS, capped_backbone, tiny_backbone, tiny_pack, without_first
 from trimexport import Texts
 from trimexport.bundle.pack_file import write_pack
 from trimexport.packs.pack import pack
 from trimexport_runtime import Backbone, Classifier
+from trimexport_runtime.backbone import longest_row
 from trimexport_runtime.inputs import Input
 from trimexport_runtime.pack import load_pack
 from trimexport_runtime.server.service import Service
@@ -72,6 +73,14 @@ def test_the_format_is_that_of_what_is_asked() -> None:
     assert {versions[task] for task in ("odds", "pair")} == {2}
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_longest_row_is_the_backbone_s(task: str) -> None:
+    """A build leaves a text what room there is, and the runtime counts the same."""
+    backbone = Backbone.load(tiny_backbone(), variant="fp32")
+    manifest = backbone.task(tiny_pack(task)).manifest
+    assert longest_row(manifest) == backbone.manifest.limit == 128
+
+
 def test_tasks_share_a_backbone() -> None:
     backbone = Backbone.load(tiny_backbone(), variant="fp32")
     tasks = {name: backbone.task(tiny_pack(name)) for name in TASKS}
@@ -101,13 +110,8 @@ def test_mixed_traffic_in_int8_has_the_bits_that_each_task_gives_alone() -> None
 def test_one_prefix_token_less_is_seen(tmp_path: Path) -> None:
     """The mutant: all else being equal, the prefix lacks its first position."""
     described, arrays = load_pack(tiny_pack("sentiment"), "fp32")
-    cut = {
-        name: array[..., 1:] if name.startswith(("prefix_key", "prefix_bias")) else array
-        for name, array in arrays.items()
-    }
-    cut |= {name: it[:, :, 1:] for name, it in arrays.items() if name.startswith("prefix_value")}
     mutant = tmp_path / "mutant.pack"
-    write_pack(mutant, described.backbone, described.manifest, cut)
+    write_pack(mutant, described.backbone, described.manifest, without_first(arrays))
     found = Classifier.load(tiny_backbone(), task=mutant, variant="fp32").logits(list(ROWS))
     assert np.abs(found - logits("sentiment", "fp32")).max() > 100 * CLOSE
 

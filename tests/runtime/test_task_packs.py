@@ -261,6 +261,9 @@ def _huge(path: Path) -> None:
     _packed("bias", raw)(path)
 
 
+_TOO_LONG = r"which are 601 together, and .* takes rows of up to 600; write the pack again with"
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -284,6 +287,8 @@ def _huge(path: Path) -> None:
         (_headed(lambda head: head.pop("format_version")), "has no format_version, so it is not"),
         (_headed(lambda head: head.pop("manifest")), "is damaged .* is null, not an object"),
         (_headed(lambda head: head["manifest"].update(variants=[])), "needs one variant at least"),
+        (_headed(lambda head: head["manifest"]["text_limit"].update(tokens=598)), _TOO_LONG),
+        (_headed(lambda head: head["manifest"]["prompt"].update(virtual_tokens=98)), _TOO_LONG),
         (
             _headed(lambda head: head["manifest"]["variants"][0].update(name="int8")),
             'the pack .*spam.pack has no variant "fp32"; it has: int8',
@@ -309,6 +314,11 @@ def test_a_member_that_is_missing_an_array_is_named(backbone: Path, pack: Path) 
     _packed("bias", None)(pack)
     with pytest.raises(PackError, match="arrays for head, prefix, and the backbone's graph takes"):
         Classifier.load(backbone, task=pack)
+
+
+def test_a_pack_may_fill_the_backbone_s_rows(backbone: Path, pack: Path) -> None:
+    _headed(lambda head: head["manifest"]["text_limit"].update(tokens=597))(pack)
+    assert Classifier.load(backbone, task=pack).classify(["x" * 700])[0].tokens == 597
 
 
 def test_a_newer_pack_is_refused(backbone: Path, pack: Path) -> None:

@@ -28,12 +28,14 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same task makes the same file
 @dataclass(frozen=True)
 class Said:
     """What a pack says that the runtime does not need: `notes` for whoever reads it, the keys of a
-    bundle's tokenizer.json that are others than the backbone's, and `text_lead`, the white space
-    that such a tokenizer writes before each text."""
+    bundle's tokenizer.json that are others than the backbone's, `text_lead`, the white space that
+    such a tokenizer writes before each text, and `learned`, the SHA-256 of texts that the head was
+    fitted on."""
 
     notes: tuple[str, ...] = ()
     text_lead: str = ""
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    learned: tuple[str, ...] = ()
 
 
 def read_pack_head(path: Path) -> tuple[str, Said]:
@@ -44,7 +46,12 @@ def read_pack_head(path: Path) -> tuple[str, Said]:
     """
     with zipfile.ZipFile(path) as archive:
         raw = json.loads(archive.read(PACK))
-    said = Said(tuple(raw.get("notes", ())), raw.get("text_lead", ""), raw.get("tokenizer", {}))
+    said = Said(
+        notes=tuple(raw.get("notes", ())),
+        text_lead=raw.get("text_lead", ""),
+        tokenizer=raw.get("tokenizer", {}),
+        learned=tuple(raw.get("learned", ())),
+    )
     return raw["backbone"], said
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trimexport.graph.task_inputs import CORRECTION, head_blocks
+from trimexport.graph.task_inputs import CORRECTION, head_blocks, head_rows
 from trimexport_runtime import Manifest
 from trimexport_runtime.questions import slices
 
 from .pack_file import Arrays
 from .question_heads import tree_of_bundle
-from .tuned_pack import SHIFT, head_rows
+from .tuned_pack import SHIFT
 from .written_head import Head
 
 Whole = npt.NDArray[np.int64]

@@ -53,7 +53,7 @@ def read_question_head(model: onnx.ModelProto, question: int) -> Head | None:
 
 
 def put_question_head(
-    model: onnx.ModelProto, head: Head, manifest: Manifest, question: int
+    model: onnx.ModelProto, head: Head, manifest: Manifest, question: int, rows: int
 ) -> None:
     """Let one question's logits be those of another head, which reads the hidden states at its
     answer's place (row `tree_of_bundle(manifest).answers[question]` of each text's).
@@ -66,6 +66,8 @@ def put_question_head(
     Args:
         head: a row for each of the question's labels.
         question: its place among `manifest.questions`.
+        rows: how many rows of hidden states the graph computes for each text, at least 2 (see
+            `written_head.put_head`).
 
     Raises:
         ExportError: the graph has no head, or the result is not valid ONNX.
@@ -80,16 +82,15 @@ def put_question_head(
             (old,) = (it for it in model.graph.initializer if it.name == name)
             old.CopyFrom(numpy_helper.from_array(value, name))
     else:
-        _write_question_head(model, head, manifest, question)
+        _write_question_head(model, head, manifest, question, rows)
     check(model)
 
 
 def _write_question_head(
-    model: onnx.ModelProto, head: Head, manifest: Manifest, question: int
+    model: onnx.ModelProto, head: Head, manifest: Manifest, question: int, rows: int
 ) -> None:
     """Write a question's head behind all others: its logits take the place of some columns."""
     tree, own = tree_of_bundle(manifest), slices(manifest)[question]
-    rows = max(len(tree.trie.branches), 2)  # a lone branch has a copy: see graph.classifier.COPIES
     count = len(manifest.labels)
     columns = [*range(own.start), *range(count, count + len(head.bias)), *range(own.stop, count)]
     values: dict[str, npt.NDArray[Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from trimexport.graph.task_inputs import CORRECTION, Rows, head_blocks
+from trimexport.graph.task_inputs import CORRECTION, head_blocks, head_rows
 from trimexport.progress import Progress
 from trimexport_runtime import Manifest, check_files
 from trimexport_runtime.backbone_manifest import read_backbone_manifest
@@ -79,13 +80,6 @@ def task_head(arrays: Arrays) -> Head:
     return Head(weight[:rows], bias[:rows])
 
 
-def head_rows(arrays: Arrays) -> tuple[Rows, Rows]:
-    """All rows of a task's head, those that fill its last block too: copies of the weight, float32
-    [rows, hidden], and of the bias, float32 [rows]."""
-    weight = arrays["head_weight"].transpose(0, 2, 1)
-    return weight.reshape(-1, weight.shape[2]).copy(), arrays["head_bias"].reshape(-1).copy()
-
-
 def with_head(arrays: Arrays, head: Head) -> Arrays:
     """A task's arrays with another head, which has a row for each label and reads each text's first
     pick. What followed the old head (soft-cap, sum over a label's words, calibration) is gone."""
@@ -133,9 +127,14 @@ def correction_node(model: onnx.ModelProto) -> onnx.NodeProto:
 
 
 def write_fitted(
-    pack: Path, output: Path, manifest: Manifest, change: Callable[[Arrays], Arrays]
+    pack: Path,
+    output: Path,
+    manifest: Manifest,
+    learned: tuple[str, ...],
+    change: Callable[[Arrays], Arrays],
 ) -> None:
-    """Write the pack `output`: `pack` with changed arrays and another manifest.
+    """Write the pack `output`: `pack` with changed arrays and another manifest, and with the
+    SHA-256 of the texts that its heads have `learned` from.
 
     Raises:
         OutputError: it cannot be written.
@@ -143,4 +142,4 @@ def write_fitted(
     backbone, said = read_pack_head(pack)
     arrays = change(read_arrays(pack))
     with staged_pack(output) as part:
-        write_pack(part, backbone, manifest, arrays, said)
+        write_pack(part, backbone, manifest, arrays, replace(said, learned=learned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,16 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from trimexport.graph.task_inputs import head_rows
 from trimexport_runtime.bundle import OUTPUT
 
 from .written_graph import check, require_written
 
 WEIGHT, BIAS = "head.weight", "head.bias"
+BLOCKS, BLOCKS_BIAS = "head_weight", "head_bias"
+"""A head in blocks of rows (see `graph.task_inputs`), of a bundle that was made of a backbone and a
+pack."""
+
 CORRECTION = "head.correction"
 _ROWS, _SHAPE, _BY_TEXT, _FIRST = "head.rows", "head.shape", "head.by_text", "head.first"
 _SUM, _SUMS, _ROWS_APART = "head.hidden", "head.corrected_rows", "head.rows_apart"
@@ -35,12 +41,26 @@ def read_head(model: onnx.ModelProto) -> Head:
     Raises:
         ExportError: the graph has none.
     """
-    _head_node(model)
+    node = _head_node(model)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    if BLOCKS in node.input:
+        return _head_of_blocks(tensors)
     weight, bias = (
         require_written(tensors.get(name), f'constant "{name}"') for name in (WEIGHT, BIAS)
     )
     return Head(numpy_helper.to_array(weight), numpy_helper.to_array(bias))
+
+
+def _head_of_blocks(tensors: Mapping[str, onnx.TensorProto]) -> Head:
+    """A head in blocks, without the zeros that fill the last one. A bias of zeros was left out."""
+    blocks = numpy_helper.to_array(require_written(tensors.get(BLOCKS), f'constant "{BLOCKS}"'))
+    bias = tensors.get(BLOCKS_BIAS)
+    biases = (
+        np.zeros(blocks.shape[::2], np.float32) if bias is None else numpy_helper.to_array(bias)
+    )
+    weight, own = head_rows({BLOCKS: blocks, BLOCKS_BIAS: biases})
+    rows = 1 + int(np.flatnonzero(weight.any(axis=1) | (own != 0)).max())
+    return Head(weight[:rows], own[:rows])
 
 
 def give_hidden(model: onnx.ModelProto) -> str:
@@ -129,9 +149,14 @@ def put_head(model: onnx.ModelProto, head: Head, rows: int) -> None:
 
 
 def _head_node(model: onnx.ModelProto) -> onnx.NodeProto:
-    readers: list[onnx.NodeProto] = [node for node in model.graph.node if WEIGHT in node.input]
-    one = len(readers) == 1 and readers[0].op_type == "Gemm"
-    return require_written(readers[0] if one else None, "trimmed head")
+    kinds = {WEIGHT: "Gemm", BLOCKS: "MatMul"}
+    readers: list[onnx.NodeProto] = [
+        node
+        for node in model.graph.node
+        for name in kinds.keys() & set(node.input)
+        if node.op_type == kinds[name]
+    ]
+    return require_written(readers[0] if len(readers) == 1 else None, "trimmed head")
 
 
 def _keep_what_makes(graph: onnx.GraphProto, value: str) -> None:

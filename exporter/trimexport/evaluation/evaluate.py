@@ -12,7 +12,7 @@ from trimexport_runtime import Manifest, read_manifest
 from trimexport_runtime.bundle import INDEPENDENT, LOGIT
 
 from .earlier import compared, read_earlier
-from .known_texts import LEARNED, learned_from, shown_as_examples
+from .known_texts import LEARNED, learned_from, read_learned, shown_as_examples
 from .libraries import require_libraries
 from .record import check_page, write_record
 from .run import Evaluated, digest, evaluate_variant, variant_names
@@ -111,7 +111,7 @@ def notes_on(bundle: Path, manifest: Manifest, sample: Texts) -> tuple[str, ...]
         notes.append(f"no text of {source} has the label {', '.join(absent)}")
     if repeated := len(sample.texts) - len(different):
         notes.append(f"{repeated:,} texts of {source} stand there before")
-    if learned := learned_from(bundle / LEARNED, different):
+    if learned := learned_from(read_learned(bundle / LEARNED), different):
         notes.append(
             f"the head was fitted on {len(learned):,} texts of {source}; judge it by others"
         )

@@ -11,7 +11,7 @@ from trimexport_runtime.bundle import Prompt
 from trimexport_runtime.inputs import Input
 
 LEARNED = "reports/fit-examples.txt"
-"""Where a bundle records what its head was fitted on."""
+"""Where a bundle records what its head was fitted on. A pack does so in itself."""
 
 
 def shown_as_examples(prompt: Prompt, texts: Collection[Input]) -> frozenset[Input]:
@@ -20,18 +20,22 @@ def shown_as_examples(prompt: Prompt, texts: Collection[Input]) -> frozenset[Inp
     return frozenset(text for text in texts if text_sha256(text) in recorded)
 
 
-def learned_from(path: Path, texts: Collection[Input]) -> frozenset[Input]:
-    """Those of `texts` that `write_learned` recorded in a file; none if there is no file."""
-    recorded = _recorded(path)
+def learned_from(recorded: Collection[str], texts: Collection[Input]) -> frozenset[Input]:
+    """Those of `texts` whose SHA-256 is recorded."""
     return frozenset(text for text in texts if text_sha256(text) in recorded)
 
 
-def write_learned(texts: Sequence[Input], before: Path, path: Path) -> None:
-    """Record in `path` what a head was fitted on, and what the file `before` records of the head
-    that it started from: the SHA-256 of each text, a line each."""
-    hashes = sorted({*map(text_sha256, texts), *_recorded(before)})
+def learned_with(texts: Sequence[Input], before: Collection[str]) -> tuple[str, ...]:
+    """What is to be recorded of a head that was fitted on texts: the SHA-256 of each, and those
+    that were recorded of the head that it started from."""
+    return tuple(sorted({*map(text_sha256, texts), *before}))
+
+
+def write_learned(hashes: Sequence[str], path: Path) -> None:
+    """Record hashes in a file, a line each."""
     path.write_text("".join(f"{digest}\n" for digest in hashes), encoding="ascii")
 
 
-def _recorded(path: Path) -> frozenset[str]:
+def read_learned(path: Path) -> frozenset[str]:
+    """The hashes that `write_learned` recorded in a file; none if there is no file."""
     return frozenset(path.read_text(encoding="ascii").split() if path.is_file() else ())

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,13 @@ def head_blocks(weight: Rows, bias: Rows) -> dict[str, Rows]:
         "head_weight": np.ascontiguousarray(rows.transpose(0, 2, 1)),
         "head_bias": np.pad(bias, (0, more)).reshape(blocks, COLUMNS),
     }
+
+
+def head_rows(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Rows, Rows]:
+    """All rows of a head in blocks, those that fill the last block too: copies of the weight,
+    float32 [rows, hidden], and of the bias, float32 [rows]."""
+    weight = arrays["head_weight"].transpose(0, 2, 1)
+    return weight.reshape(-1, weight.shape[2]).copy(), arrays["head_bias"].reshape(-1).copy()
 
 
 def task_inputs(layers: Sequence[tuple[int, int]], hidden: int) -> dict[str, Taken]:

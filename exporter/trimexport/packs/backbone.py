@@ -37,6 +37,8 @@ from trimexport_runtime.backbone_manifest import (
 )
 from trimexport_runtime.bundle import Score, Variant
 
+from .fitting import check_whole_model
+
 PRECISIONS = ("fp32", "int8", "int4")
 OWN = ("model", "revision", "precision", "max_tokens", "notice", "adapter", "tokenizer")
 """The fields of a spec that are a backbone's; all others are of tasks."""
@@ -86,6 +88,7 @@ def check_backbone_spec(spec: BuildSpec) -> None:
     Raises:
         SpecError: see there.
     """
+    check_whole_model(spec)
     plain = BuildSpec(spec.model)
     names = [field.name for field in fields(BuildSpec) if field.name not in OWN]
     if given := [name for name in names if getattr(spec, name) != getattr(plain, name)]:

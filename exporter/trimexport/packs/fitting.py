@@ -9,7 +9,7 @@ from trimexport.planning import Plan
 from trimexport.prompt.tokenizer import text_tokenizer
 from trimexport.source.adapter_config import read_settings
 from trimexport.source.hub import locate_adapter
-from trimexport.spec import BuildSpec
+from trimexport.spec import LAST, BuildSpec
 from trimexport_runtime.backbone_manifest import BackboneManifest
 
 _LEFT_TO_MERGES = {"\u2581"}
@@ -23,6 +23,7 @@ def spec_of(spec: BuildSpec, backbone: BackboneManifest) -> BuildSpec:
         CheckpointError, HubError: its adapter cannot be read.
     """
     source = backbone.source
+    check_whole_model(spec)
     if spec.adapter is not None and source.adapter is not None:
         raise SpecError(
             f"the backbone has {source.adapter} merged into it, so another adapter was not trained "
@@ -47,6 +48,22 @@ def spec_of(spec: BuildSpec, backbone: BackboneManifest) -> BuildSpec:
         tokenizer=source.tokenizer,
         max_tokens=spec.max_tokens or backbone.limit,
     )
+
+
+def check_whole_model(spec: BuildSpec) -> None:
+    """Refuse a head behind fewer layers, or one that reads a mean, which no backbone has.
+
+    Raises:
+        SpecError: the spec asks for one.
+    """
+    wanted = [f"layers {spec.layers}"] * (spec.layers is not None)
+    wanted += [f'pool "{spec.pool}"'] * (spec.pool != LAST)
+    if wanted:
+        raise SpecError(
+            f"{' and '.join(wanted)} cannot be had with a backbone, which runs all of its model's "
+            "layers and whose tasks read the prompt's last hidden state; drop that, or build a "
+            "bundle of the task, which `trimexport fit --depth --pool` cuts too"
+        )
 
 
 def _refuse_lora(adapter: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -17,11 +18,16 @@ from trimexport.bundle.files import (
     save_manifest,
     turn_into_bundle,
 )
-from trimexport.bundle.pack_file import read_pack_head
+from trimexport.bundle.pack_file import Arrays, read_pack_head
+from trimexport.bundle.pack_questions import pack_question_head
+from trimexport.bundle.question_heads import put_question_head
 from trimexport.bundle.rewrite import copy_file
-from trimexport.bundle.tuned_pack import check_backbone, wide
+from trimexport.bundle.tuned_pack import SHIFT, check_backbone, task_head, wide
 from trimexport.bundle.variants import CLIENTS_NAME
+from trimexport.bundle.written_graph import add_bias, load_graph
+from trimexport.bundle.written_head import put_head
 from trimexport.errors import ExportError
+from trimexport.evaluation.known_texts import LEARNED, write_learned
 from trimexport.graph.passes.place_task import place_task
 from trimexport.progress import Progress, Silent
 from trimexport.records import combined
@@ -30,6 +36,7 @@ from trimexport_runtime import Classifier, Manifest
 from trimexport_runtime.backbone import task_pack
 from trimexport_runtime.bundle import Field, Variant, format_for
 from trimexport_runtime.pack import load_pack
+from trimexport_runtime.questions import views
 
 CLOSE = 1e-4  # how far logits may be apart for the pack's parity to be the bundle's too
 
@@ -72,7 +79,8 @@ def bundle_of(
         variants: list[Variant] = []
         with progress.bar("writing variants", len(described.manifest.variants)) as tick:
             for variant in described.manifest.variants:
-                variants.append(_write(backbone, pack, variant, not variants, work))
+                first = not variants
+                variants.append(_write(backbone, pack, described.manifest, variant, first, work))
                 tick(1)
         manifest = _with_lead(described.manifest, said.text_lead)
         manifest = replace(manifest, variants=tuple(variants))
@@ -82,6 +90,9 @@ def bundle_of(
         paths = (*CLIENT_FILES, *dict.fromkeys(it for each in variants for it in each.files))
         manifest = replace(manifest, files=tuple(bundle_file(work, path) for path in paths))
         save_manifest(manifest, work)
+        if said.learned:
+            (work / LEARNED).parent.mkdir()
+            write_learned(said.learned, work / LEARNED)
         apart = {it.name: _apart(backbone, pack, work, it.name, progress) for it in variants}
         manifest = replace(
             manifest,
@@ -103,16 +114,21 @@ def _with_lead(manifest: Manifest, lead: str) -> Manifest:
     return replace(manifest, prompt=prompt, format_version=version)
 
 
-def _write(backbone: Path, pack: Path, variant: Variant, first: bool, work: Path) -> Variant:
+def _write(
+    backbone: Path, pack: Path, task: Manifest, variant: Variant, first: bool, work: Path
+) -> Variant:
     """Write a variant's graph with the task inside, and the data that it reads."""
     model = ir.load(backbone / variant.graph)
-    place_task(model, wide(load_pack(pack, variant.name)[1]))
+    arrays = wide(load_pack(pack, variant.name)[1])
+    bias = arrays[SHIFT] if any(view.calibration is not None for view in views(task)) else None
+    place_task(model, arrays if bias is None else {**arrays, SHIFT: np.zeros_like(bias)})
     data = [path for path in variant.files if path != variant.graph]
     for path in data:
         if not (work / path).exists():
             copy_file(backbone / path, work / path)
     graph = work / variant.graph
     ir.save(model, graph)
+    _write_tuned(graph, task, arrays, bias)
     try:
         onnx.checker.check_model(str(graph))
     except onnx.checker.ValidationError as error:
@@ -123,6 +139,27 @@ def _write(backbone: Path, pack: Path, variant: Variant, first: bool, work: Path
         files = (*files, CLIENTS_NAME)
     grown = graph.stat().st_size - (backbone / variant.graph).stat().st_size
     return replace(variant, files=files, bytes=variant.bytes + grown)
+
+
+def _write_tuned(
+    graph: Path, task: Manifest, arrays: Arrays, bias: npt.NDArray[np.float32] | None
+) -> None:
+    """Let what was tuned of a task stand in the bundle's graph as `fit` and `calibrate` write it,
+    where these and `verify` find it: fitted heads, which are in the place of what the pack has of
+    them, and the bias behind all logits."""
+    fitted = [place for place, view in enumerate(views(task)) if view.fit is not None]
+    if not fitted and bias is None:
+        return
+    model, rows = load_graph(graph), len(arrays["picks"])
+    for place in fitted:
+        if task.questions:
+            _, head = pack_question_head(arrays, task, place)
+            put_question_head(model, head, task, place, rows)
+        else:
+            put_head(model, task_head(arrays), rows)
+    if bias is not None:
+        add_bias(model, bias.tolist())
+    graph.write_bytes(model.SerializeToString())
 
 
 def _apart(backbone: Path, pack: Path, bundle: Path, variant: str, progress: Progress) -> float:

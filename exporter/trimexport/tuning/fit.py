@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from trimexport.atomic import check_output, staged
-from trimexport.bundle.pack_file import Arrays, check_pack_output
+from trimexport.bundle.pack_file import Arrays, check_pack_output, read_pack_head
 from trimexport.bundle.pack_questions import with_question_head
 from trimexport.bundle.question_heads import put_question_head
 from trimexport.bundle.rewrite import CARD, copy_file, rewrite, write_manifest
@@ -20,7 +20,7 @@ from trimexport.bundle.tuned_pack import check_task, with_head, write_fitted
 from trimexport.bundle.written_graph import add_bias, remove_bias
 from trimexport.bundle.written_head import put_head
 from trimexport.errors import SpecError
-from trimexport.evaluation.known_texts import LEARNED, write_learned
+from trimexport.evaluation.known_texts import LEARNED, learned_with, read_learned, write_learned
 from trimexport.evaluation.libraries import require_libraries
 from trimexport.evaluation.question_labels import QuestionLabels, read_question_labels
 from trimexport.parity.model_card import fitted_card
@@ -103,7 +103,7 @@ def fit(
     view_of(manifest, question)
     given = _texts(manifest, question, examples, columns)
     others = None if test is None else _texts(manifest, question, test, columns)
-    task = make_task(bundle, manifest, question, given, others, shots)
+    task = make_task(_learned(bundle, pack), manifest, question, given, others, shots)
     (fitted,) = _fit(bundle, pack, output, manifest, [task], shots, seeds, force, progress)
     return fitted
 
@@ -126,8 +126,9 @@ def fit_questions(
     manifest = _manifest(bundle, pack, output, force)
     given = read_question_labels(examples, manifest, columns)
     others = None if test is None else read_question_labels(test, manifest, columns)
+    known = _learned(bundle, pack)
     tasks = [
-        make_task(bundle, manifest, name, given.of(name), _of(others, name), shots)
+        make_task(known, manifest, name, given.of(name), _of(others, name), shots)
         for name in given.gold
     ]
     return _fit(bundle, pack, output, manifest, tasks, shots, seeds, force, progress)
@@ -140,6 +141,11 @@ def _manifest(bundle: Path, pack: Path | None, output: Path, force: bool) -> Man
     manifest = manifest_of_either(bundle, pack)
     require_softmax(manifest, pack or bundle, FITTING)
     return manifest
+
+
+def _learned(bundle: Path, pack: Path | None) -> Collection[str]:
+    """The SHA-256 of the texts that the heads of a bundle or a pack were fitted on before."""
+    return read_learned(bundle / LEARNED) if pack is None else read_pack_head(pack)[1].learned
 
 
 def _of(labels: QuestionLabels | None, question: str) -> Texts | None:
@@ -183,16 +189,19 @@ def _fit(
     for note in (note for task in tasks for note in task.notes):
         progress.say(f"note: {note}")
     check_task(bundle, manifest, pack, progress)
-    variant = choose(manifest)
     found = [
-        find_head(bundle, pack, manifest, variant, task, shots, seeds, progress) for task in tasks
+        find_head(bundle, pack, manifest, choose(manifest), task, shots, seeds, progress)
+        for task in tasks
     ]
     report = _report(pack or bundle, output, found)
+    texts = [text for it in found for text in it.learned.texts]
+    learned = learned_with(texts, _learned(bundle, pack))
     if pack is None:
-        changed = _write(bundle, output, manifest, found, report, force, progress)
+        changed = _write(bundle, output, manifest, found, report, learned, force, progress)
     else:
         changed = _unmeasured(_fitted_manifest(manifest, found))
-        write_fitted(pack, output, changed, partial(_with_heads, manifest=manifest, found=found))
+        change = partial(_with_heads, manifest=manifest, found=found)
+        write_fitted(pack, output, changed, learned, change)
     return tuple(_fitted(output, changed, it, report) for it in found)
 
 
@@ -241,6 +250,7 @@ def _write(
     manifest: Manifest,
     found: Sequence[Found],
     report: Mapping[str, Any],
+    learned: Sequence[str],
     force: bool,
     progress: Progress,
 ) -> Manifest:
@@ -248,8 +258,7 @@ def _write(
     with progress.bar("writing the bundle", 1) as tick, staged(output, force) as work:
         changed = _write_bundle(bundle, work, manifest, found)
         _write_reports(work, report, found)
-        learned = tuple(text for it in found for text in it.learned.texts)
-        write_learned(learned, bundle / LEARNED, work / LEARNED)
+        write_learned(learned, work / LEARNED)
         tick(1)
     return changed
 
@@ -271,11 +280,11 @@ def _write_bundle(bundle: Path, work: Path, manifest: Manifest, found: Sequence[
 def _put_heads(
     model: onnx.ModelProto, before: Manifest, after: Manifest, found: Sequence[Found]
 ) -> None:
-    """Let the logits of questions be those of other heads. What calibration added to the other
-    questions' stays."""
+    """Let the logits of questions be those of other heads. The other questions stay calibrated."""
     remove_bias(model)
     for it in found:
-        put_question_head(model, it.head.head, before, place_of(before, it.task.question))
+        own = place_of(before, it.task.question)
+        put_question_head(model, it.head.head, before, own, it.rows)
     if (bias := bias_of_all(after)) is not None:
         add_bias(model, bias.tolist())
 

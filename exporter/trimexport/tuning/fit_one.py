@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trimexport.evaluation.known_texts import LEARNED, learned_from, shown_as_examples
+from trimexport.evaluation.known_texts import learned_from, shown_as_examples
 from trimexport.evaluation.metrics import Scores
 from trimexport.progress import Progress
 from trimexport.texts import Texts
@@ -48,7 +48,7 @@ class Found:
 
 
 def make_task(
-    bundle: Path,
+    known: Collection[str],
     manifest: Manifest,
     question: str | None,
     examples: Texts,
@@ -56,6 +56,9 @@ def make_task(
     shots: Sequence[int],
 ) -> Task:
     """Prepare the examples of one question.
+
+    Args:
+        known: the SHA-256 of texts that heads were fitted on before.
 
     Raises:
         SpecError: a label has too few, for a regression or for the shots, or no text of the test
@@ -66,7 +69,7 @@ def make_task(
     if shots:
         require_shots(material, view.label_names, shots)
     of = "" if question is None else f"{question}: "
-    notes = (*material.notes, *_known(bundle, manifest, material))
+    notes = (*material.notes, *_known(known, manifest, material))
     return Task(question, material, tuple(f"{of}{note}" for note in notes))
 
 
@@ -119,17 +122,17 @@ def points_of(found: Found) -> tuple[CurvePoint, ...]:
     return curve(found.trials)
 
 
-def _known(bundle: Path, manifest: Manifest, material: Material) -> list[str]:
+def _known(known: Collection[str], manifest: Manifest, material: Material) -> list[str]:
     """Notes on scored texts that the bundle knows with their labels: by its prompt, or by a head
     that was fitted before."""
     scored = set((material.test or material.examples).texts)
-    known = {
+    found = {
         "stand in the bundle's prompt": shown_as_examples(manifest.prompt, scored),
-        "are what the bundle's head was fitted on before": learned_from(bundle / LEARNED, scored),
+        "are what the bundle's head was fitted on before": learned_from(known, scored),
     }
     return [
         f"{len(texts):,} texts that are scored {what}; judge it by others"
-        for what, texts in known.items()
+        for what, texts in found.items()
         if texts
     ]
 
