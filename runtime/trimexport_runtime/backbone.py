@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from .choice import choose
 from .classifier import Classifier
 from .errors import BackendError, BundleError, PackError
 from .integrity import check_files
+from .loading import load_both
 from .manifest import Variant, variant_of
 from .pack import Pack, load_pack, read_pack
 from .tokenize import Vocabulary
@@ -80,9 +82,17 @@ class Backbone:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         try:
             check_files(path, manifest, hashes=False)
-            vocabulary = Vocabulary.load(path)
-            graph = SharedGraph.load(
-                path, chosen, backend, threads=threads, token_budget=token_budget, spin=spin
+            load = partial(
+                SharedGraph.load,
+                path,
+                chosen,
+                backend,
+                threads=threads,
+                token_budget=token_budget,
+                spin=spin,
+            )
+            graph, vocabulary = load_both(
+                lambda begun: load(begun=begun), lambda: Vocabulary.load(path)
             )
         except OSError as error:
             raise BundleError(
