@@ -61,7 +61,8 @@ print(json.dumps(seconds))
 MEMORY = """
 import json, sys
 from trimexport_runtime import Classifier
-Classifier.load(sys.argv[1], variant=sys.argv[2]).classify([sys.argv[3]])
+classifier = Classifier.load(sys.argv[1], variant=sys.argv[2])
+classifier.classify([sys.argv[3]])
 lines = [line.split() for line in open("/proc/self/status", encoding="ascii") if " kB" in line]
 print(json.dumps({name.rstrip(":"): int(number) * 1024 for name, number, _ in lines}))
 """
