@@ -83,7 +83,7 @@ def test_no_split_stays_of_a_token_that_is_never_made() -> None:
     seed=st.integers(0, 10_000),
     texts=st.lists(st.text(LETTERS, min_size=1, max_size=40), min_size=1, max_size=20),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_id_changes(tokens: list[str], seed: int, texts: list[str]) -> None:
     """In any order of the merges, of which only some can ever be made."""
     merges = every_split(tokens)
@@ -140,9 +140,9 @@ def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
     fewer = Tokenizer.from_str(json.dumps(definition))
     tokens = sorted(definition["model"]["vocab"])
     chance = random.Random(1)
-    texts = [row["text"] for row in read_jsonl(needs_data("agnews", "test.jsonl"))[:2_000]]
+    texts = [row["text"] for row in read_jsonl(needs_data("agnews", "test.jsonl"))[:500]]
     texts += [" ".join(tokens[at : at + 500]) for at in range(0, len(tokens), 500)]
-    texts += ["".join(chance.sample(tokens, 6)) for _ in range(20_000)]
-    texts += ["".join(chance.choices("▁abeinorst\n ", k=40)) for _ in range(5_000)]
+    texts += ["".join(chance.sample(tokens, 6)) for _ in range(4_000)]
+    texts += ["".join(chance.choices("▁abeinorst\n ", k=40)) for _ in range(1_000)]
     for text, own in zip(texts, fewer.encode_batch(texts), strict=True):
         assert own.ids == whole.encode(text).ids

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ def require_provider(provider: str) -> None:
     """
     if provider in ort.get_available_providers():
         return
+    from importlib.metadata import PackageNotFoundError, distribution  # slow to import
+
     try:
         distribution("onnxruntime-gpu")
     except PackageNotFoundError:
