@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from models import needs_data, read_jsonl
 from trimexport.prompt.merges import needed_merges
-from trimexport.prompt.tokenizer import load_tokenizer, text_tokenizer
 from trimexport.prompt.tokenizer_json import without_start
 
 LETTERS = "abcd"
@@ -123,26 +120,3 @@ def test_the_source_keeps_its_own() -> None:
     inside["model"]["vocab"] = {}
     assert definition["model"]["merges"] == [["a", "b"]]
     assert definition["model"]["vocab"]
-
-
-def test_the_real_gemma_vocabulary(tmp_path: Path) -> None:
-    """Half of its merges are never made; no id of real texts, of every token, and of tokens side by
-    side changes without them."""
-    path = needs_data("gemma_tokenizer", "tokenizer.json")
-    (tmp_path / "tokenizer.json").write_bytes(path.read_bytes())
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    source = load_tokenizer(tmp_path)
-    definition = text_tokenizer(source, "")
-    every = source.definition["model"]["merges"]
-    assert len(definition["model"]["merges"]) < 0.6 * len(every)
-    whole = reads(definition, every)
-    fewer = Tokenizer.from_str(json.dumps(definition))
-    tokens = sorted(definition["model"]["vocab"])
-    chance = random.Random(1)
-    texts = [row["text"] for row in read_jsonl(needs_data("agnews", "test.jsonl"))[:500]]
-    texts += [" ".join(tokens[at : at + 500]) for at in range(0, len(tokens), 500)]
-    texts += ["".join(chance.sample(tokens, 6)) for _ in range(4_000)]
-    texts += ["".join(chance.choices("▁abeinorst\n ", k=40)) for _ in range(1_000)]
-    for text, own in zip(texts, fewer.encode_batch(texts), strict=True):
-        assert own.ids == whole.encode(text).ids
