@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from .classifier import Classifier
 from .errors import BackendError, BundleError, PackError
 from .integrity import check_files
 from .labels import Label
+from .loading import load_both
 from .manifest import Variant, variant_of
 from .pack import Pack, load_pack, read_pack
 from .questions import views
@@ -83,9 +85,17 @@ class Backbone:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         try:
             check_files(path, manifest, hashes=False)
-            vocabulary = Vocabulary.load(path)
-            graph = SharedGraph.load(
-                path, chosen, backend, threads=threads, token_budget=token_budget, spin=spin
+            load = partial(
+                SharedGraph.load,
+                path,
+                chosen,
+                backend,
+                threads=threads,
+                token_budget=token_budget,
+                spin=spin,
+            )
+            graph, vocabulary = load_both(
+                lambda begun: load(begun=begun), lambda: Vocabulary.load(path)
             )
         except OSError as error:
             raise BundleError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .choice import choose
 from .errors import BackendError, BundleError, InputError
 from .inputs import Input, characters, required
 from .integrity import check_files
+from .loading import load_both
 from .prediction import Prediction, finite_rows, no_number, predictions
 from .tokenize import Encoded, TextEncoder
 
@@ -96,8 +98,8 @@ class Classifier:
             raise BackendError(f"token_budget is {token_budget}; give 1 or more tokens")
         try:
             check_files(bundle, manifest, hashes=False)
-            encoder = TextEncoder.load(bundle, manifest)
-            loaded = load_backend(
+            load = partial(
+                load_backend,
                 backend,
                 bundle,
                 manifest,
@@ -105,6 +107,9 @@ class Classifier:
                 threads=threads,
                 token_budget=token_budget,
                 spin=spin,
+            )
+            loaded, encoder = load_both(
+                lambda begun: load(begun=begun), lambda: TextEncoder.load(bundle, manifest)
             )
         except OSError as error:
             raise BundleError(

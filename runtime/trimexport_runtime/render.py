@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +260,8 @@ def _backend(availability: Mapping[str, str | None]) -> str:
 
 def _runtime(bundle: Path, manifest: Manifest | BackboneManifest) -> dict[str, Any]:
     """What could run a bundle here. `provider` is what runs it where no backend is named."""
+    from importlib.metadata import version  # none of these is needed for answers
+
     from .backends import CPU_PROVIDER
     from .backends.availability import describe_backends
     from .backends.onnxruntime import available

@@ -17,7 +17,7 @@ from trimexport import BuildSpec, CheckpointError, OutputError, SpecError, Texts
 from trimexport.cli import main
 from trimexport.packs.backbone import build_backbone, check_backbone_spec
 from trimexport.packs.fitting import check_tokens, spec_of
-from trimexport.packs.pack import pack
+from trimexport.packs.pack import other_keys, pack
 from trimexport.packs.whole_bundle import bundle_of
 from trimexport.planning import plan
 from trimexport.progress import Silent
@@ -75,6 +75,18 @@ def test_a_lora_adapter_is_the_backbone_s(tmp_path: Path) -> None:
     merged = replace(known, source=replace(known.source, adapter="lora"))
     with pytest.raises(SpecError, match="has lora merged into it, so another adapter was not"):
         spec_of(spec, merged)
+
+
+def test_a_pack_of_an_older_backbone_has_no_vocabulary(tmp_path: Path) -> None:
+    """Which wrote merges that are never made, and its vocabulary in another order."""
+    older = json.loads((tiny_backbone() / "tokenizer.json").read_text(encoding="utf-8"))
+    planned = plan(SENTIMENT)
+    older["model"]["merges"] = [it.split(" ") for it in older["model"]["merges"]]
+    older["normalizer"] = {"type": "Lowercase"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(older), encoding="utf-8")
+    kept = other_keys(planned, tmp_path)
+    assert "model" not in kept
+    assert kept["normalizer"] == planned.text_tokenizer["normalizer"]
 
 
 def test_a_prompt_that_steers_with_tokens_that_texts_may_have() -> None:

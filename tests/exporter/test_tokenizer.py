@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trimexport import UnsupportedError
 from trimexport.prompt.prompt_ids import tokenise_prompt
 from trimexport.prompt.template import join, parse_template
 from trimexport.prompt.tokenizer import SourceTokenizer, load_tokenizer, text_tokenizer
+from trimexport.prompt.tokenizer_json import without_start
 
 TEMPLATE = parse_template("Review: {text}\nSentiment:")
 FRAGMENTS = [
@@ -215,6 +217,21 @@ def test_the_real_gemma_vocabulary(real_gemma: SourceTokenizer) -> None:
         if "▁▁" not in fragment:
             found = text_ids(tokenizer, "x" + fragment + "y")
             assert found == list(source.encode_inside(" x" + fragment + "y"))
+
+
+def test_the_merges_that_the_real_gemma_vocabulary_needs(real_gemma: SourceTokenizer) -> None:
+    """Half of them are never made; no id of tokens side by side changes without them."""
+    inside = without_start(real_gemma.definition)
+    every = len(inside["model"]["merges"])
+    inside["model"]["merges"] = real_gemma.merges
+    assert len(inside["model"]["merges"]) < 0.6 * every
+    fewer, tokens = Tokenizer.from_str(json.dumps(inside)), sorted(inside["model"]["vocab"])
+    chance = random.Random(1)
+    texts = [" ".join(tokens[at : at + 500]) for at in range(0, len(tokens), 500)]
+    texts += ["".join(chance.sample(tokens, 6)) for _ in range(4_000)]
+    texts += ["".join(chance.choices("▁abeinorst\n ", k=40)) for _ in range(1_000)]
+    for text in texts:
+        assert text_ids(fewer, text) == list(real_gemma.encode_inside(text))
 
 
 @given(asked=hard_texts(FRAGMENTS, 31))

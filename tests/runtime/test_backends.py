@@ -24,12 +24,8 @@ from trimexport_runtime import (
     read_manifest,
 )
 from trimexport_runtime.backends import DEFAULT, PROVIDERS
-from trimexport_runtime.backends.onnxruntime import (
-    misplaced,
-    run_bound,
-    session_options,
-    tensorrt_options,
-)
+from trimexport_runtime.backends.onnxruntime import run_bound, session_options, tensorrt_options
+from trimexport_runtime.backends.providers import misplaced
 from trimexport_runtime.backends.tensorrt import require_fitting
 from trimexport_runtime.bundle import Engine, Profile
 from trimexport_runtime.choice import choose

@@ -145,14 +145,16 @@ def _proved(
     note = f"keys and values of the prefix are stored in {'float16' if half else 'float32'}"
     progress.say(note)
     manifest = with_parity(manifest, report)
-    said = Said((note,), planned.prompt.text_lead, _other_keys(planned, backbone))
+    said = Said((note,), planned.prompt.text_lead, other_keys(planned, backbone))
     write_pack(part, known.sha256, manifest, kept, said)
     return Packed(part, manifest, report, (note,))
 
 
-def _other_keys(planned: Plan, backbone: Path) -> dict[str, Any]:
-    """The keys of the task's tokenizer.json that are others than the backbone's."""
+def other_keys(planned: Plan, backbone: Path) -> dict[str, Any]:
+    """The keys of the task's tokenizer.json that are others than the backbone's. The vocabulary is
+    the same, whichever of its merges an earlier release wrote into the backbone."""
     bare = json.loads((backbone / "tokenizer.json").read_text(encoding="utf-8"))
+    bare["model"] = planned.text_tokenizer["model"]
     return {key: it for key, it in planned.text_tokenizer.items() if it != bare.get(key)}
 
 

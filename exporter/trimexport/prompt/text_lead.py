@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 from trimexport.errors import UnsupportedError
 
+from .one_of import literal, one_of
 from .tokenizer_json import Definition, DummyPrefix, dummy_prefix, parts
 
-_SYNTAX = set("\\^$.|?*+()[]{}")
 _START = r"(?<![\s\S])"
 _END = r"(?![\s\S])"
 _MARKS = 0x100000  # plane 16 is for private use
@@ -64,8 +64,8 @@ def _spared(dummy: DummyPrefix | None, kept: Sequence[Definition]) -> str:
     prefix, anything before which the source leaves it out."""
     if dummy:
         blank = [f"[{dummy.unless}]"] if dummy.unless else []
-        return "|".join([*blank, *map(_found, kept)])
-    return f"(?:{'|'.join(map(_literal, kept))}){_END}" if kept else ""
+        return "|".join([*blank, *_any_of(kept)])
+    return one_of(token["content"] for token in kept) + _END if kept else ""
 
 
 def _is_harmless(source: Definition, raw: Sequence[Definition]) -> bool:
@@ -115,7 +115,7 @@ def _marks(raw: Sequence[Definition], between: DummyPrefix | None) -> list[Defin
     """The normalisers that mark the added tokens, and that write the dummy prefix behind those
     that a piece follows."""
     stages = []
-    others = "|".join(map(_found, raw))
+    others = "|".join(_any_of(raw))
     unless = rf"|[{between.unless}]" if between and between.unless else ""
     ordered = sorted(raw, key=lambda token: -len(token["content"]))
     for number, token in enumerate(ordered):
@@ -132,19 +132,20 @@ def _marks(raw: Sequence[Definition], between: DummyPrefix | None) -> list[Defin
     return stages
 
 
+def _any_of(tokens: Sequence[Definition]) -> list[str]:
+    """Patterns of which one matches wherever the tokenizer finds one of these tokens."""
+    plain = [it["content"] for it in tokens if not (it["lstrip"] or it["single_word"])]
+    others = [_found(it) for it in tokens if it["lstrip"] or it["single_word"]]
+    return [*([one_of(plain)] if plain else []), *others]
+
+
 def _found(token: Definition) -> str:
     """A pattern for the token where the tokenizer finds it, with the white space that it takes
     before itself."""
     before = r"\s*" if token["lstrip"] else ""
     if token["single_word"]:
-        return rf"{before}(?<!\w){_literal(token)}(?!\w)"
-    return before + _literal(token)
-
-
-def _literal(token: Definition) -> str:
-    """A pattern for the token's content, for Oniguruma and for JavaScript, whose `u` flag forbids
-    the needless backslashes of `re.escape`."""
-    return "".join("\\" + c if c in _SYNTAX else c for c in token["content"])
+        return rf"{before}(?<!\w){literal(token['content'])}(?!\w)"
+    return before + literal(token["content"])
 
 
 def _replace(pattern: str, content: str) -> Definition:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,9 +27,9 @@ from trimexport.source.gguf_place import is_named_gguf
 from trimexport_runtime.tokenize import panics_caught
 
 from .gguf_tokenizer import gguf_tokenizer
+from .merges import needed_merges
 from .text_lead import lead_normalizers
 from .tokenizer_json import (
-    compact_merges,
     dummy_prefix,
     normalizers,
     parts,
@@ -69,6 +70,12 @@ class SourceTokenizer:
     def pad_token_id(self) -> int:
         """The id of the token for padding."""
         return self.padding[0][1]
+
+    @cached_property
+    def merges(self) -> list[Any] | None:
+        """The merges that texts can need, which may take seconds; None if the model has none."""
+        model = self.definition["model"]
+        return needed_merges(model) if "merges" in model else None
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -248,7 +255,8 @@ def text_tokenizer(
     kept = [token for token in added if not (token["id"] in control or _is_dropped(token, lead))]
     definition["added_tokens"] = kept
     _keep_ids(definition["model"], added, kept)
-    compact_merges(definition["model"])
+    if source.merges is not None:
+        definition["model"]["merges"] = source.merges
     first = lead_normalizers(source.definition, kept, lead, is_dummy)
     definition["normalizer"] = normalizers([*first, *parts(definition["normalizer"])])
     return definition
@@ -259,13 +267,14 @@ def _keep_ids(
 ) -> None:
     """Write the added tokens into the model's vocabulary, so that they keep their ids. Tokens that
     it lacks are numbered when the tokenizer is read, so leaving some out would renumber others.
+    The vocabulary is sorted as `tokenizers` sorts it when it reads it, which is quicker then.
 
     Raises:
         UnsupportedError: the vocabulary is a list, which gives ids by position.
     """
     if isinstance(model["vocab"], dict):
         own = {token["content"]: token["id"] for token in added}
-        model["vocab"] = {**model["vocab"], **own}
+        model["vocab"] = dict(sorted({**model["vocab"], **own}.items()))
         return
     pieces = {piece for piece, _ in model["vocab"]}
     lacking = [token["content"] for token in kept if token["content"] not in pieces]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +62,7 @@ def load_backend(
     threads: int | None,
     token_budget: int | None,
     spin: bool = True,
+    begun: Callable[[], None] | None = None,
 ) -> Backend:
     """Load a variant on the backend called `name`, a key of `PROVIDERS`.
 
@@ -69,6 +70,7 @@ def load_backend(
         threads: how many threads one batch may use; None leaves it to the backend.
         token_budget: the most tokens, padding included, of one batch; None is what is fast.
         spin: whether ONNX Runtime's threads wait for each other at full speed.
+        begun: as in `open_graph`; not called for TensorRT's engines.
 
     Raises:
         BackendError: the backend is not here, or the variant cannot run on it.
@@ -81,7 +83,9 @@ def load_backend(
         return TensorrtBackend.load(bundle, manifest, variant, token_budget)
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend.load(bundle, manifest, variant, name, threads, token_budget, spin)
+    return OnnxRuntimeBackend.load(
+        bundle, manifest, variant, name, threads, token_budget, spin, begun
+    )
 
 
 def check_runs_packs(backend: str) -> None:

@@ -61,6 +61,6 @@ def require_backend(backend: str) -> None:
 
         require_builder()
     else:
-        from trimexport_runtime.backends.onnxruntime import require_provider
+        from trimexport_runtime.backends.providers import require_provider
 
         require_provider(PROVIDERS[backend])

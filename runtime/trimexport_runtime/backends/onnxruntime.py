@@ -1,16 +1,14 @@
 """ONNX Runtime on the CPU, on NVIDIA GPUs through CUDA, and through its TensorRT provider.
 
 ONNX Runtime goes on with the CPU where another provider cannot start, and runs single operators
-there that the provider lacks. Neither is taken for an answer here: see `_check_where_it_runs`.
+there that the provider lacks. Neither is taken for an answer here: see `check_where_it_runs`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from trimexport_runtime.backends import CPU_PROVIDER, PROVIDERS, checked_logits
+from trimexport_runtime.backends.providers import (
+    TENSORRT_PROVIDER,
+    check_where_it_runs,
+    not_started,
+    preload_libraries,
+    require_provider,
+)
 from trimexport_runtime.batching import rows_within, token_budget
 from trimexport_runtime.bundle import INPUTS, OUTPUT, Manifest, Profile, Variant
 from trimexport_runtime.cores import usable_cores
@@ -27,11 +32,7 @@ from trimexport_runtime.profiles import single_profile
 
 _FATAL_ONLY = 4  # errors are raised, and their own log lines would only repeat them
 _DEFAULT_LOGGING = 2
-# What a provider must compute itself, or it is not used: the products with the weights.
-_PRODUCTS = frozenset(
-    ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
-)
-_TENSORRT, _CUDA = PROVIDERS["onnxruntime-tensorrt"], PROVIDERS["onnxruntime-cuda"]
+_CUDA = PROVIDERS["onnxruntime-cuda"]
 
 
 class OnnxRuntimeBackend:
@@ -62,6 +63,7 @@ class OnnxRuntimeBackend:
         threads: int | None = None,
         budget: int | None = None,
         spin: bool = True,
+        begun: Callable[[], None] | None = None,
     ) -> OnnxRuntimeBackend:
         """Open the variant's graph: see `load_backend`.
 
@@ -75,12 +77,12 @@ class OnnxRuntimeBackend:
             budget = token_budget(variant.bytes, provider == CPU_PROVIDER)
         rows = rows_within(budget)
         options: dict[str, str] = {}
-        if provider == _TENSORRT:
+        if provider == TENSORRT_PROVIDER:
             profile = single_profile(manifest.text_limit.tokens, budget)
             rows, options = (lambda width: profile.max[0]), tensorrt_options(profile)
         how = session_options(threads, spin=spin)
         path = bundle / variant.graph
-        session = open_graph(path, provider, options, how)
+        session = open_graph(path, provider, options, how, begun)
         _check_signature(session, path)
         return cls(session, manifest.outputs, provider, rows)
 
@@ -155,9 +157,19 @@ def tensorrt_options(profile: Profile) -> dict[str, str]:
     }
 
 
-def open_graph(path: Path, provider: str, settings: Mapping[str, str], options: Any) -> Any:
+def open_graph(
+    path: Path,
+    provider: str,
+    settings: Mapping[str, str],
+    options: Any,
+    begun: Callable[[], None] | None = None,
+) -> Any:
     """A session on `provider`, and on nothing else in its stead. What TensorRT leaves, CUDA takes;
     ONNX Runtime puts the CPU behind them by itself.
+
+    Args:
+        begun: called when the graph is read and the session is about to be prepared, which takes
+            most of the time and leaves Python's lock to other threads.
 
     Raises:
         IntegrityError, BundleError, BackendError: as `OnnxRuntimeBackend.load`.
@@ -168,95 +180,36 @@ def open_graph(path: Path, provider: str, settings: Mapping[str, str], options: 
     if provider != CPU_PROVIDER:
         require_provider(provider)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        said = _preload_libraries(provider)
+        said = preload_libraries(provider)
     try:
         with _quiet(provider):
             session = ort.InferenceSession(
                 str(path),
                 options,
-                providers=[(provider, dict(settings)), *([_CUDA] * (provider == _TENSORRT))],
+                providers=[
+                    (provider, dict(settings)),
+                    *([_CUDA] * (provider == TENSORRT_PROVIDER)),
+                ],
                 enable_fallback=0,
+                disabled_optimizers=_none_once_asked(begun),
             )
     except Exception as error:  # its exceptions share no base of their own
         if provider != CPU_PROVIDER:
-            raise _not_started(provider, said or _brief(error)) from None
+            raise not_started(provider, said or _brief(error)) from None
         raise BundleError(
             f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({_brief(error)}); "
             "check the bundle with `trimexport-run info --check`, or upgrade onnxruntime"
         ) from None
-    _check_where_it_runs(session, provider, path, said)
+    check_where_it_runs(session, provider, path, said)
     return session
 
 
-def require_provider(provider: str) -> None:
-    """Look whether this build of ONNX Runtime has a provider.
-
-    Raises:
-        BackendError: it has not; what to install.
-    """
-    if provider in ort.get_available_providers():
-        return
-    try:
-        distribution("onnxruntime-gpu")
-    except PackageNotFoundError:
-        hint = "install `trimexport-runtime[gpu]`"
-    else:
-        hint = (
-            "onnxruntime-gpu is installed and the onnxruntime for CPUs lies over it, since both "
-            "have the same files: `pip install --force-reinstall --no-deps onnxruntime-gpu`"
-        )
-    raise BackendError(f"ONNX Runtime {ort.__version__} here has no {provider}; {hint}")
-
-
-def _check_where_it_runs(session: Any, provider: str, path: Path, said: str) -> None:
-    """Refuse a session that went on without `provider`, or leaves the weights to another one."""
-    got = session.get_providers()
-    if not got or got[0] != provider:
-        raise _not_started(provider, said or f"it chose {', '.join(got)} for {path}")
-    if provider == CPU_PROVIDER:
-        return
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise BackendError(
-            f"ONNX Runtime {ort.__version__} does not tell which provider runs what, so it could "
-            "use the CPU unseen; upgrade onnxruntime-gpu"
-        )
-    elsewhere = misplaced(session.get_provider_graph_assignment_info(), provider)
-    if elsewhere:
-        raise BackendError(
-            f"{provider} does not run {', '.join(sorted(elsewhere))} of {path}, which would run "
-            "on another device; use another variant, or another backend"
-        )
-
-
-def misplaced(assignment: Any, provider: str) -> set[str]:
-    """The products that others than `provider` would compute, by their operators."""
-    return {
-        node.op_type
-        for part in assignment
-        for node in part.get_nodes()
-        if part.ep_name != provider and node.op_type in _PRODUCTS
-    }
-
-
-def _not_started(provider: str, reason: str) -> BackendError:
-    return BackendError(
-        f"{provider} did not start ({reason}); it needs an NVIDIA GPU with its driver, and the "
-        f"CUDA{' and TensorRT' * ('Tensorrt' in provider)} libraries that ONNX Runtime "
-        f"{ort.__version__} was built for: `trimexport-runtime[gpu]` brings those of CUDA"
-    )
-
-
-def _preload_libraries(provider: str) -> str:
-    """Load the libraries that came as Python packages; return what failed of CUDA's, in one
-    line."""
-    if provider == _TENSORRT:
-        with contextlib.suppress(ImportError, OSError):  # the session says what it lacks
-            import tensorrt  # noqa: F401
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        ort.preload_dlls()
-    lines = said.getvalue().strip().splitlines()
-    return lines[0] if lines else ""
+def _none_once_asked(begun: Callable[[], None] | None) -> Iterator[str]:
+    """The optimizers to leave out: none. ONNX Runtime asks for them between reading a graph and
+    preparing the session, where it calls nothing else."""
+    if begun is not None:
+        begun()
+    yield from ()
 
 
 @contextlib.contextmanager

@@ -48,8 +48,9 @@ class SharedGraph:
         threads: int | None = None,
         token_budget: int | None = None,
         spin: bool = True,
+        begun: Callable[[], None] | None = None,
     ) -> SharedGraph:
-        """Open a variant's graph: see `Backbone.load`.
+        """Open a variant's graph: see `Backbone.load`, and for `begun` `open_graph`.
 
         Raises:
             IntegrityError: the graph is not there.
@@ -59,7 +60,7 @@ class SharedGraph:
         provider = PROVIDERS[backend]
         path = directory / variant.graph
         how = session_options(threads, spin=spin)
-        session = open_graph(path, provider, {}, how)
+        session = open_graph(path, provider, {}, how, begun)
         _check_signature(session, path)
         if token_budget is None:
             token_budget = fast_token_budget(variant.bytes, provider == CPU_PROVIDER)
