@@ -18,12 +18,14 @@ TEXTS = ["dull", "a good film", "two hours that feel like five", "a gorgeous, wi
 def test_answers_are_those_of_one_batch_at_a_time(serve: Serve, bundle: Path) -> None:
     """Bit for bit, of requests of one text and of many, from eight clients; metrics count each."""
     server = serve(bundle, TRIMEXPORT_WORKERS="2")
-    expected = [it.to_dict() for it in Classifier.load(bundle, threads=1).classify(TEXTS)]
+    alone = Classifier.load(bundle, threads=1)
+    expected = [list(alone.classify([text])[0].probabilities) for text in TEXTS]
     requests = [[place % 4] if place % 3 else [0, 1, 2, 3] * 5 for place in range(48)]
 
     def ask(places: list[int]) -> bool:
         status, answer, _ = server.ask("POST", "/classify", {"texts": [TEXTS[it] for it in places]})
-        return (status, answer["predictions"]) == (200, [expected[it] for it in places])
+        found = [list(it["probabilities"].values()) for it in answer["predictions"]]
+        return (status, found) == (200, [expected[it] for it in places])
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, requests))
