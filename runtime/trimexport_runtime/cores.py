@@ -19,6 +19,13 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min([_of_affinity(), *map(math.ceil, _granted(root))]))
 
 
+def threads_beside(workers: int) -> int:
+    """How many threads each of several batches that run at once in one session of ONNX Runtime may
+    use. All but its own they share, so that together they have the cores of this process, and a
+    batch alone has all but those of the others."""
+    return max(1, usable_cores() - workers + 1)
+
+
 def _of_affinity() -> int:
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         return int(os.process_cpu_count() or 1)

@@ -319,7 +319,8 @@ def test_a_task_that_was_removed_is_freed_once_it_has_answered(backbone: Path, p
         assert answered.predictions[0].label
         assert gone() is not None
         service.release(model)
-        model.batcher._thread.join(60)
+        for worker in model.batcher._workers:
+            worker.join(60)
         return gone
 
     gone = asyncio.run(live())

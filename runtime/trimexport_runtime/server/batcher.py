@@ -1,10 +1,13 @@
 """Texts of many requests in common batches.
 
-One thread runs the model. Meanwhile requests wait, and the next batch is made of those that wait:
-the rows of the request that was served longest ago, and as many others of similar length as the
-token budget has room for. So requests take turns, a long one does not hold up the short ones behind
-it, little is spent on padding, and a request that comes alone runs at once, or after `wait` seconds
-in which others may join it.
+One thread runs the model, or several do, each a batch of its own. Meanwhile requests wait, and the
+next batch is made of those that wait: the rows of the request that was served longest ago, and as
+many others of similar length as the token budget has room for. So requests take turns, a long one
+does not hold up the short ones behind it, little is spent on padding, and a request that comes
+alone runs at once, or after `wait` seconds in which others may join it.
+
+One of several such threads, the workers, takes its share of the tokens that wait and leaves the
+others theirs: so a large request runs on all of them, and no worker has all of a burst.
 
 Whatever is raised while a batch is chosen or run fails the requests of that batch, and the thread
 goes on: no request waits for ever.
@@ -30,6 +33,7 @@ from trimexport_runtime.prediction import Prediction
 from trimexport_runtime.tokenize import Encoded
 
 Logits = npt.NDArray[np.float32]
+_Row = tuple[int, Logits, Prediction]  # its place in the request, and its answer
 
 NEAR_TOKENS = 16  # rows whose lengths differ by no more may share a batch
 NEAR_SHARE = 0.5  # so may rows whose lengths differ by no more than this share of the shorter one
@@ -60,11 +64,21 @@ class _Request:
     rows: Sequence[Encoded]
     arrived: float
     future: Future[Answered]
-    left: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)  # places of the rows that no worker has taken
     predictions: dict[int, Prediction] = field(default_factory=dict)
     logits: Logits | None = None
     queued: float | None = None
     ran: float = 0.0
+
+    def keep(self, made: list[_Row], seconds: float) -> bool:
+        """Note the answers to rows of a batch that ran so long; whether every row has one now."""
+        if self.logits is None:
+            self.logits = np.empty((len(self.rows), len(made[0][1])), dtype=np.float32)
+        for place, row, prediction in made:
+            self.logits[place] = row
+            self.predictions[place] = prediction
+        self.ran += seconds
+        return len(self.predictions) == len(self.rows)
 
 
 class Batcher:
@@ -76,11 +90,13 @@ class Batcher:
         wait: float = 0.0,
         note: Callable[[Ran], None] = lambda ran: None,
         turns: contextlib.AbstractContextManager[None] | None = None,
+        workers: int = 1,
     ) -> None:
         """Args:
         wait: seconds that a row may wait for others.
         note: is told of each batch.
         turns: is held while a batch is chosen and run, where batchers share a session.
+        workers: how many batches may run at once.
         """
         self._turns = contextlib.nullcontext() if turns is None else turns
         self._classifier = classifier
@@ -90,8 +106,12 @@ class Batcher:
         self._changed = threading.Condition()
         self._closing = False
         self._tokens = 0
-        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
-        self._thread.start()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"batcher {number}", daemon=True)
+            for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     @property
     def tokens(self) -> int:
@@ -107,19 +127,20 @@ class Batcher:
                 raise RuntimeError("the batcher is closed")
             self._waiting.append(request)
             self._tokens += sum(map(_width, rows))
-            self._changed.notify()
+            self._changed.notify_all()
         return future
 
     def close(self) -> None:
         """Accept no more requests, and wait until those that were accepted are answered."""
         self.end()
-        self._thread.join()
+        for worker in self._workers:
+            worker.join()
 
     def end(self) -> None:
-        """Accept no more requests. The thread ends when those that were accepted are answered."""
+        """Accept no more requests. The threads end when those that were accepted are answered."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
@@ -143,44 +164,55 @@ class Batcher:
                 if batch:
                     self._run(batch)
         except BaseException as error:  # of any kind: it fails a request and not the thread
-            for request in {request for request, _ in batch} or list(self._waiting)[:1]:
+            with self._changed:
+                failed = {request for request, _ in batch} or list(self._waiting)[:1]
+            for request in failed:
                 self._fail(request, error)
 
     def _gather(self) -> None:
         """Wait for more rows until the first request has waited long enough or a batch is full."""
-        until = self._waiting[0].arrived + self._wait
         full = self._classifier.most_rows(1)
-        while not self._closing and self._tokens < full:
-            left = until - time.monotonic()
+        while self._waiting and not self._closing and self._tokens < full:
+            left = self._waiting[0].arrived + self._wait - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return
 
     def _take(self) -> list[tuple[_Request, int]]:
-        """The next batch: requests and the places of their rows."""
+        """The next batch, no longer among what waits: requests and the places of their rows."""
         for request in [waiting for waiting in self._waiting if waiting.future.cancelled()]:
             self._forget(request)
         if not self._waiting:
             return []
-        first = self._waiting[0]
-        anchor = max(first.left, key=lambda place: _width(first.rows[place]))
-        width = _width(first.rows[anchor])
-        batch = [(first, anchor)]
-        room = self._classifier.most_rows(width)
-        for request in self._waiting:
-            if len(batch) == room:
-                break
-            for place in sorted(request.left - {anchor} if request is first else request.left):
-                size = _width(request.rows[place])
-                if len(batch) < room and size <= width and _near(size, width):
-                    batch.append((request, place))
+        batch, now = self._choose(), time.monotonic()
         for request, place in batch:
             request.left.discard(place)
             self._tokens -= _width(request.rows[place])
+            if request.queued is None:
+                request.queued = now - request.arrived
         served = {request for request, _ in batch}
         for request in [waiting for waiting in self._waiting if waiting in served]:
             self._waiting.remove(request)
             if request.left:
                 self._waiting.append(request)
+        return batch
+
+    def _choose(self) -> list[tuple[_Request, int]]:
+        """The next batch among what waits, of which there is something."""
+        first = self._waiting[0]
+        anchor = max(first.left, key=lambda place: _width(first.rows[place]))
+        width = _width(first.rows[anchor])
+        batch = [(first, anchor)]
+        room = self._classifier.most_rows(width)
+        share = self._tokens / len(self._workers) - width
+        for request in self._waiting:
+            if len(batch) == room:
+                break
+            for place in sorted(request.left - {anchor} if request is first else request.left):
+                size = _width(request.rows[place])
+                fits = len(batch) < room and size <= min(width, share)
+                if fits and _near(size, width):
+                    batch.append((request, place))
+                    share -= size
         return batch
 
     def _forget(self, request: _Request) -> None:
@@ -204,20 +236,18 @@ class Batcher:
                     self._run([pair for pair in batch if pair[0] is request])
             return
         seconds = time.monotonic() - began
+        made: dict[_Request, list[_Row]] = {request: [] for request in requests}
         for (request, place), row, prediction in zip(batch, logits, predictions, strict=True):
             if isinstance(prediction, InputError):
                 self._fail(request, InputError(f"text {place}: {prediction}"))
-                requests = [other for other in requests if other is not request]
-                continue
-            if request.logits is None:
-                request.logits = np.empty((len(request.rows), len(row)), dtype=np.float32)
-                request.queued = began - request.arrived
-            request.logits[place] = row
-            request.predictions[place] = prediction
+                made.pop(request, None)
+            elif request in made:
+                made[request].append((place, row, prediction))
         self._tell(Ran(len(rows), len(rows) * max(map(_width, rows)), seconds))
-        for request in requests:
-            request.ran += seconds
-            if not request.left:
+        for request, own in made.items():
+            with self._changed:  # another worker may have rows of the same request
+                is_whole = request.keep(own, seconds)
+            if is_whole:
                 _answer(request)
 
     def _tell(self, ran: Ran) -> None:

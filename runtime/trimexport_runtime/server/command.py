@@ -18,6 +18,7 @@ from trimexport_runtime.batching import SMALL_BYTES
 from trimexport_runtime.bundle import read_manifest
 from trimexport_runtime.choice import choose
 from trimexport_runtime.classifier import Classifier
+from trimexport_runtime.cores import threads_beside
 from trimexport_runtime.errors import BackendError, BundleError
 from trimexport_runtime.inputs import problem_of
 
@@ -80,6 +81,7 @@ def _origins(context: click.Context, option: click.Parameter, given: tuple[str, 
 @_option("--variant", "Which variant to run.", None)
 @_option("--backend", "What runs it.", DEFAULT, type=click.Choice(tuple(PROVIDERS)))
 @_option("--threads", "Threads of a batch.", None, type=_COUNT)
+@_option("--workers", "Batches of a bundle that may run at once.", _USUAL.workers, type=_COUNT)
 @_option("--max-body", "Bytes of a request's body.", _USUAL.max_body, type=_COUNT)
 @_option("--max-texts", "Texts of a request.", _USUAL.max_texts, type=_COUNT)
 @_option("--max-queue", "Tokens that may wait.", _USUAL.max_queue, type=_COUNT)
@@ -104,6 +106,7 @@ def serve(
     variant: str | None,
     backend: str,
     threads: int | None,
+    workers: int,
     max_body: int,
     max_texts: int,
     max_queue: int,
@@ -137,6 +140,7 @@ def serve(
         max_texts=max_texts,
         max_queue=max_queue,
         wait=wait / 1000,
+        workers=workers,
         timeout=timeout,
         drain=drain,
         api_key=_key(api_key, api_key_file),
@@ -154,9 +158,13 @@ def serve(
     if packs is not None:
         from .packs import PackFolder
 
+        if workers > 1:
+            raise click.UsageError("Packs run in turn, a batch at a time; leave --workers out.")
         backbone = _backbone(bundles, variant, backend, threads)
         run({}, settings, host, port, PackFolder(backbone, packs))
         return
+    if workers > 1 and threads is None:
+        threads = threads_beside(workers)
     classifiers = {}
     for name, directory in _named(bundles):
         size = choose(read_manifest(directory), variant, backend).bytes

@@ -83,7 +83,7 @@ class Service:
             rows.observe(ran.rows)
             tokens.observe(ran.tokens)
 
-        batcher = Batcher(classifier, self.settings.wait, note, self._turns)
+        batcher = Batcher(classifier, self.settings.wait, note, self._turns, self.settings.workers)
         _ = classifier.most_characters  # takes a moment once; no request should wait for it
         self.metrics.watch_queue(name, lambda: batcher.tokens)
         return Model(name, classifier, batcher)
