@@ -3,8 +3,9 @@
 #
 #   benchmarks/setup/genai.sh VENV                          # the environment alone
 #   benchmarks/setup/genai.sh VENV CHECKPOINT DIRECTORY     # and DIRECTORY/int4, its model
+#   benchmarks/setup/genai.sh VENV CHECKPOINT DIRECTORY fp32 int4     # or in these precisions
 #
-# The builder's fastest settings for one answer on a CPU: int4 weights in blocks of 32, products in
+# int4 has the builder's fastest settings for one answer on a CPU: int4 weights in blocks of 32, products in
 # int8 (accuracy level 4), the head for the last token only, one matrix for gate and up, and one
 # quantised table for embedding and head. The builder holds the whole model in memory: 20.4 GB for
 # Gemma-2B. PyTorch comes first and by its version, so that a build for the CPU stays.
@@ -21,7 +22,15 @@ fi
 if [ $# -ge 3 ]; then
   cache=$(mktemp -d)
   trap 'rm -rf "$cache"' EXIT
-  "$venv/bin/python" -m onnxruntime_genai.models.builder -i "$2" -o "$3/int4" -c "$cache" \
-    -p int4 -e cpu --extra_options accuracy_level=4 block_size=32 prune_lm_head=true \
-    fuse_mlp_gate_up=true shared_embeddings=true
+  checkpoint=$2
+  directory=$3
+  shift 3
+  for precision in "${@:-int4}"; do
+    options=(prune_lm_head=true)
+    if [ "$precision" = int4 ]; then
+      options+=(accuracy_level=4 block_size=32 fuse_mlp_gate_up=true shared_embeddings=true)
+    fi
+    "$venv/bin/python" -m onnxruntime_genai.models.builder -i "$checkpoint" \
+      -o "$directory/$precision" -c "$cache" -p "$precision" -e cpu --extra_options "${options[@]}"
+  done
 fi
