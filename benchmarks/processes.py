@@ -118,8 +118,10 @@ class Process:
     def close(self) -> None:
         """End the process and wait until its memory is free."""
         assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
         self.popen.stdin.close()
         self.popen.wait()
+        self.popen.stdout.close()
 
     def _error(self) -> PeerError:
         code = self.popen.wait()

@@ -10,6 +10,7 @@ reader has no part in. It needs the extra `gguf`.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -31,8 +32,20 @@ def write(model: Any, dtype: torch.dtype, tokenizer: Path, directory: Path) -> N
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     model.config.dtype = dtype
     model.config.save_pretrained(directory)
+    old_rope(directory / "config.json")
     for name in TOKENIZER_FILES:
         shutil.copy(tokenizer / name, directory / name)
+
+
+def old_rope(config: Path) -> None:
+    """Say the rotary frequencies as transformers did before release 5, which it still reads: Optimum
+    Intel and the builder of onnxruntime-genai read nothing else."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    rope = values.pop("rope_parameters")
+    values["rope_theta"] = rope.get("full_attention", rope)["rope_theta"]
+    if "sliding_attention" in rope:
+        values["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
