@@ -38,7 +38,7 @@ def write(model: Any, dtype: torch.dtype, tokenizer: Path, directory: Path) -> N
 
 
 def old_rope(config: Path) -> None:
-    """Say the rotary frequencies as transformers did before release 5, which it still reads: Optimum
+    """Say the rotary frequencies as transformers before release 5 did, which 5 reads too: Optimum
     Intel and the builder of onnxruntime-genai read nothing else."""
     values = json.loads(config.read_text(encoding="utf-8"))
     rope = values.pop("rope_parameters")
