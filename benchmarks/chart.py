@@ -31,10 +31,10 @@ def svg(results: dict[str, Any], ours: str) -> str:
     found = [cell for cell in cells(results, ours) if not cell.workload.endswith("tokens")]
     parts, top = [], 0
     for workload in dict.fromkeys(cell.workload for cell in found):
-        group = sorted((cell for cell in found if cell.workload == workload), key=_ms)
+        group = sorted((cell for cell in found if cell.workload == workload), key=_time)
         parts.append(_group(workload, group, ours, top))
         top += TITLE + len(group) * (BAR + GAP)
-    parts.append(_text(0, top + 24, escape(machine_line(results)), "note"))
+    parts.append(text(0, top + 24, escape(machine_line(results)), "note"))
     height = top + 36
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -45,29 +45,29 @@ def svg(results: dict[str, Any], ours: str) -> str:
 
 
 def _group(workload: str, group: list[Cell], ours: str, top: int) -> str:
-    fastest = min(_ms(cell) for cell in group)
-    longest = min(max(_ms(cell) for cell in group), LIMIT * fastest)
-    lines = [_text(0, top + 28, f"{escape(workload)}: ms per text, shorter is faster", "title")]
+    fastest = min(cell.milliseconds for cell in group)
+    longest = min(max(cell.milliseconds for cell in group), LIMIT * fastest)
+    lines = [text(0, top + 28, f"{escape(workload)}: ms per text, shorter is faster", "title")]
     for place, cell in enumerate(group):
         y = top + TITLE + place * (BAR + GAP)
-        length = max(1.0, min(1.0, _ms(cell) / longest) * (WIDTH - LEFT - RIGHT))
+        length = max(1.0, min(1.0, cell.milliseconds / longest) * (WIDTH - LEFT - RIGHT))
         kind = "ours" if cell.peer == ours else "peer"
         factor = "" if cell.peer == ours else f"  ({cell.ratio:.1f} times)"
-        cut = "→ " if _ms(cell) > longest else ""
+        cut = "→ " if cell.milliseconds > longest else ""
         end = LEFT + length + 6
-        lines.append(_text(LEFT - 8, y + 14, escape(cell.peer), "", "end"))
+        lines.append(text(LEFT - 8, y + 14, escape(cell.peer), "", "end"))
         lines.append(
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
         )
-        lines.append(_text(end, y + 14, f"{cut}{_ms(cell):,.0f}{factor}", ""))
+        lines.append(text(end, y + 14, f"{cut}{cell.milliseconds:,.0f}{factor}", ""))
     return "\n".join(lines)
 
 
-def _ms(cell: Cell) -> float:
-    """Milliseconds for a text, or for a call of one text."""
-    return 1000 / cell.value if cell.throughput else cell.value
+def _time(cell: Cell) -> float:
+    return cell.milliseconds
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
+    """A line of text as SVG; `kind` is its class in `STYLE`, none where it is empty."""
     name = f' class="{kind}"' if kind else ""
-    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'

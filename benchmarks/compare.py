@@ -2,42 +2,41 @@
 
     python benchmarks/compare.py peers.toml --tokenizer build/gemma-2b/tokenizer.json \
         --data sst2 -o build/compare
+    python benchmarks/compare.py peers-gemma3-270m.toml --recipe models/sst2-gemma3-270m.toml \
+        --labelled 400 --tokenizer tokenizer.json --data sst2 -o build/compare-gemma3-270m
 
 In each round every peer in turn does the same work, and the order rotates from round to round, so
 that what slows the machine down slows all of them down. Ratios are of one round; the median over
-the rounds is reported. The peers file is described in processes.py.
+the rounds is reported. With `--labelled` every peer classifies so many labelled sentences once, not
+timed, which gives its accuracy and its margin error against the peer that the file calls the
+reference; times are compared among those that are equally exact (see exactness.py). The peers file
+is described in processes.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
-import chart
 import tables
 from processes import PeerError, Process, Spec, read_specs, start
-from trimexport.bench.machine import this_machine
+from results import Results, continued, machine_facts, note_peer, write
 from trimexport.bench.rounds import rotated
-from workloads import SHAPES, Workload, prompts, read_texts, workloads
+from workloads import (
+    SHAPES,
+    Workload,
+    labelled,
+    prompts,
+    read_texts,
+    recipe_prompt,
+    workloads,
+)
 
 LABELS = "positive,negative"
-
-
-@dataclass
-class Results:
-    """What was measured. Everything in it is written to results.json."""
-
-    machine: dict[str, Any]
-    threads: int
-    peers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @click.command()
@@ -54,6 +53,12 @@ class Results:
     required=True,
     help="A directory with SST-2's train.jsonl and test.jsonl.",
 )
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its prompt alone, in place of the two of Gemma-2B's.",
+)
+@click.option("--labelled", "count", default=0, help="Sentences to find out who is how exact.")
 @click.option("--threads", default=2, show_default=True, help="Of each peer.")
 @click.option("--rounds", default=5, show_default=True, help="Of each workload.")
 @click.option("--sentences", default=256, show_default=True, help="Measured for throughput.")
@@ -66,25 +71,34 @@ class Results:
     help="Texts x tokens of a batch of its own; may be given more than once.",
 )
 @click.option("--only", multiple=True, help="Workloads by name; may be given more than once.")
+@click.option("--group", "numbers", multiple=True, type=int, help="Of peers; or more than one.")
 @click.option("--append", is_flag=True, help="Add to the results that OUTPUT holds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 def main(
     peers: Path,
     tokenizer: Path,
     data: Path,
+    recipe: Path | None,
+    count: int,
     threads: int,
     rounds: int,
     sentences: int,
     shapes: tuple[str, ...],
     only: tuple[str, ...],
+    numbers: tuple[int, ...],
     append: bool,
     output: Path,
 ) -> None:
     """Compare the peers that the file PEERS names, the first with all others."""
     test = read_texts(data / "test.jsonl", tokenizer)
-    chosen = chosen_workloads(workloads(test, sentences, shapes), only)
-    templates = prompts(read_texts(data / "train.jsonl", tokenizer))
+    train = data / "train.jsonl"
+    templates = recipe_prompt(recipe) if recipe else prompts(read_texts(train, tokenizer))
+    known = workloads(test, sentences, shapes, list(templates))
+    if count:
+        known.append(labelled(test, count, next(iter(templates))))
+    chosen = chosen_workloads(known, only)
     specs = read_specs(peers)
+    check_specs(specs, known, numbers)
     output.mkdir(parents=True, exist_ok=True)
     results = Results(machine_facts(), threads)
     if append:
@@ -93,33 +107,9 @@ def main(
         file = output / f"prompt-{prompt}.txt"
         file.write_text(templates[prompt], encoding="utf-8")
         work = [workload for workload in chosen if workload.prompt == prompt]
-        for group in groups(specs, prompt):
+        for group in groups(specs, prompt, numbers):
             compare_group(group, work, file, rounds, results)
     click.echo(tables.markdown(vars(results), specs[0].name))
-
-
-def machine_facts() -> dict[str, Any]:
-    """What is known of this machine; `gpu` only where the driver's tool names one."""
-    facts: dict[str, Any] = json.loads(json.dumps(asdict(this_machine())))
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return facts
-    return {**facts, "gpu": lines.strip().splitlines()[0]}
-
-
-def continued(file: Path, new: Results) -> Results:
-    """The results of an earlier run on this machine, to add to; `new` where there are none."""
-    if not file.exists():
-        return new
-    old = Results(**json.loads(file.read_text(encoding="utf-8")))
-    if (old.machine, old.threads) != (new.machine, new.threads):
-        raise click.ClickException(
-            f"{file} was measured on another machine or with other threads: {old.machine}, "
-            f"{old.threads}; name another output"
-        )
-    return old
 
 
 def chosen_workloads(known: list[Workload], names: tuple[str, ...]) -> list[Workload]:
@@ -131,12 +121,34 @@ def chosen_workloads(known: list[Workload], names: tuple[str, ...]) -> list[Work
     return [workload for workload in known if not names or workload.name in names]
 
 
-def groups(specs: list[Spec], prompt: str) -> list[list[Spec]]:
-    """The peers that can answer this prompt, those that are in memory together; the first of all
-    is in every group."""
+def check_specs(specs: list[Spec], known: list[Workload], numbers: tuple[int, ...]) -> None:
+    """Refuse peers, or groups of them, that do not fit the workloads.
+
+    Raises:
+        ClickException: it says which.
+    """
+    there = {spec.group for spec in specs[1:]}
+    if set(numbers) - there:
+        raise click.ClickException(f"the groups are {sorted(there)}, not all of {list(numbers)}")
+    for spec in specs:
+        chosen_workloads(known, spec.workloads)
+    references = sum(spec.reference for spec in specs)
+    if references > 1 or (references == 0 and any(work.gold for work in known)):
+        raise click.ClickException(
+            f"{references} peers have `reference = true`; one has to say what is right"
+        )
+
+
+def groups(specs: list[Spec], prompt: str, numbers: tuple[int, ...] = ()) -> list[list[Spec]]:
+    """The peers that can answer this prompt, those that are in memory together, of the groups of
+    these numbers (of all without numbers); the first of all is in every group."""
     able = [spec for spec in specs if spec.artefact(prompt) is not None]
-    numbers = sorted({spec.group for spec in able[1:]}) or [0]
-    return [[able[0], *(spec for spec in able[1:] if spec.group == number)] for number in numbers]
+    there = sorted({spec.group for spec in able[1:]}) or [0]
+    return [
+        [able[0], *(spec for spec in able[1:] if spec.group == number)]
+        for number in there
+        if not numbers or number in numbers
+    ]
 
 
 def compare_group(
@@ -159,14 +171,53 @@ def compare_group(
             running.append(process)
         for workload in work:
             try:
-                measure(running, workload, rounds, results)
+                if workload.gold:
+                    score(running, workload, results)
+                else:
+                    measure(taking_part(running, workload), workload, rounds, results)
             except PeerError as error:
                 raise click.ClickException(f"{error}; leave it out and run again") from None
             write(results, specs[0].name, prompt_file.parent)
 
 
+def taking_part(processes: list[Process], work: Workload) -> list[Process]:
+    """Those that are to be timed at a workload."""
+    return [it for it in processes if not it.spec.workloads or work.name in it.spec.workloads]
+
+
+def score(processes: list[Process], work: Workload, results: Results) -> None:
+    """What each peer makes of labelled sentences, and which ids its model reads of them.
+
+    Raises:
+        ClickException: the earlier results are of other sentences.
+    """
+    labels = LABELS.split(",")
+    about = {"workload": work.name, "gold": [labels.index(label) for label in work.gold]}
+    known = results.labelled or {**about, "reference": None, "logits": {}, "ids": {}}
+    if {key: known[key] for key in about} != about:
+        raise click.ClickException(
+            f"the earlier results are of {known['workload']}; name another output"
+        )
+    results.labelled = known
+    for process in processes:
+        name = process.spec.name
+        click.echo(f"{name}: {work.name}", err=True)
+        answer = process.ask(work.texts, process.spec.batch)
+        note_peer(process, answer, results)
+        known["logits"][name] = answer["logits"]
+        known["ids"][name] = [digest(ids) for ids in process.ids(work.texts)]
+        if process.spec.reference:
+            known["reference"] = name
+
+
+def digest(ids: list[int]) -> str:
+    """A short name for ids, the same for the same ones."""
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:12]
+
+
 def measure(processes: list[Process], work: Workload, rounds: int, results: Results) -> None:
-    """All rounds of a workload, after one of each peer that does not count."""
+    """All rounds of a workload, after one of each peer that does not count. What was measured of it
+    earlier, of the same peers, is replaced."""
     seconds: dict[str, list[float]] = {process.spec.name: [] for process in processes}
     logits: dict[str, list[list[float]]] = {}
     for process in processes:
@@ -181,6 +232,8 @@ def measure(processes: list[Process], work: Workload, rounds: int, results: Resu
                 logits[process.spec.name] = answer["logits"]
                 note_peer(process, answer, results)
                 bar.update(1)
+    again = (work.name, set(seconds))
+    results.runs = [it for it in results.runs if (it["workload"], set(it["seconds"])) != again]
     results.runs.append(
         {
             "workload": work.name,
@@ -192,31 +245,6 @@ def measure(processes: list[Process], work: Workload, rounds: int, results: Resu
             "logits": logits,
         }
     )
-
-
-def note_peer(process: Process, answer: dict[str, Any], results: Results) -> None:
-    """What is known of a peer: its version and first answer, and its memory so far."""
-    known = results.peers.setdefault(
-        process.spec.name,
-        {
-            "version": process.ready["version"],
-            "peer": process.ready["peer"],
-            "start_seconds": process.start_seconds,
-            "first_answer_seconds": answer["seconds"],
-            "peak_rss_bytes": 0,
-            "gpu_bytes": None,
-        },
-    )
-    known["gpu_bytes"] = answer.get("gpu_bytes") or known.get("gpu_bytes")
-    known["peak_rss_bytes"] = max(known["peak_rss_bytes"], answer["peak_rss_bytes"])
-
-
-def write(results: Results, ours: str, output: Path) -> None:
-    """Write what is there so far: results.json, table.md and chart.svg."""
-    values = vars(results)
-    (output / "results.json").write_text(json.dumps(values) + "\n", encoding="utf-8")
-    (output / "table.md").write_text(tables.markdown(values, ours), encoding="utf-8")
-    (output / "chart.svg").write_text(chart.svg(values, ours), encoding="utf-8")
 
 
 if __name__ == "__main__":

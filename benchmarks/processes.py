@@ -7,6 +7,9 @@
     arguments = ["--dtype", "bfloat16"]
     batch = 16                                  # the texts that it runs best together
     group = 1                                   # peers of one group are in memory together
+    workloads = ["one sentence"]                # that it is measured on, besides the labelled one;
+                                                # all where it does not say
+    reference = true                            # the peer whose answers are the right ones
 
 See peers/protocol.py for what is said between them.
 """
@@ -24,7 +27,18 @@ from typing import Any
 import click
 
 PEERS = Path(__file__).resolve().parent / "peers"
-KEYS = {"name", "python", "script", "artefact", "arguments", "batch", "group"}
+KEYS = {
+    "name",
+    "python",
+    "script",
+    "artefact",
+    "arguments",
+    "batch",
+    "group",
+    "workloads",
+    "reference",
+}
+OWN = "trimexport_peer.py"
 
 
 class PeerError(Exception):
@@ -43,6 +57,13 @@ class Spec:
     arguments: tuple[str, ...] = ()
     batch: int = 16
     group: int = 1
+    workloads: tuple[str, ...] = ()
+    reference: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether this is this project's runtime."""
+        return self.script == OWN
 
     def artefact(self, prompt: str) -> str | None:
         return self.artefacts.get(prompt, self.artefacts.get(""))
@@ -65,9 +86,21 @@ class Process:
         Raises:
             PeerError: the process ended.
         """
+        return self._request({"texts": texts, "batch": batch})
+
+    def ids(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """What the model reads of each text, the prompt included.
+
+        Raises:
+            PeerError: the process ended.
+        """
+        found: list[list[int]] = self._request({"texts": texts, "ids": True})["ids"]
+        return found
+
+    def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self.popen.stdin is not None
         try:
-            self.popen.stdin.write(json.dumps({"texts": texts, "batch": batch}) + "\n")
+            self.popen.stdin.write(json.dumps(request) + "\n")
             self.popen.stdin.flush()
         except BrokenPipeError:
             raise self._error() from None
@@ -85,8 +118,10 @@ class Process:
     def close(self) -> None:
         """End the process and wait until its memory is free."""
         assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
         self.popen.stdin.close()
         self.popen.wait()
+        self.popen.stdout.close()
 
     def _error(self) -> PeerError:
         code = self.popen.wait()
@@ -120,6 +155,8 @@ def _spec(file: Path, table: dict[str, Any]) -> Spec:
         arguments=tuple(table.get("arguments", ())),
         batch=table.get("batch", Spec.batch),
         group=table.get("group", Spec.group),
+        workloads=tuple(table.get("workloads", ())),
+        reference=table.get("reference", Spec.reference),
     )
 
 

@@ -27,13 +27,15 @@ class Workload:
     """Texts that every peer classifies in each round.
 
     `prompt` names the prompt and `batch` the most texts that run together; None leaves that to
-    each peer, at its best.
+    each peer, at its best. Texts with their right labels, `gold`, are classified once: they say how
+    exact a peer is, not how fast.
     """
 
     name: str
     prompt: str
     texts: tuple[str, ...]
     batch: int | None
+    gold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,40 @@ def examples(train: Texts) -> list[dict[str, str]]:
     return list(itertools.islice(turns, SHOTS))
 
 
-def workloads(test: Texts, sentences: int, named: Sequence[str] = SHAPES) -> list[Workload]:
-    """What is measured: one sentence with both prompts, many sentences, fixed shapes."""
+def recipe_prompt(recipe: Path) -> dict[str, str]:
+    """The prompt of a recipe, called as its file is."""
+    return {recipe.stem: tomllib.loads(recipe.read_text(encoding="utf-8"))["prompt"]}
+
+
+def labelled(test: Texts, count: int, prompt: str) -> Workload:
+    """So many sentences with their labels, drawn with a seed.
+
+    Raises:
+        ClickException: there are fewer.
+    """
+    if count > len(test.rows):
+        raise click.ClickException(f"there are {len(test.rows)} labelled sentences, not {count}")
+    rows = random.Random(SEED).sample(test.rows, count)
+    texts, gold = (tuple(row[key] for row in rows) for key in ("text", "label"))
+    return Workload(f"{count} labelled sentences", prompt, texts, None, gold)
+
+
+def workloads(
+    test: Texts, sentences: int, named: Sequence[str], prompts: Sequence[str]
+) -> list[Workload]:
+    """What is timed: one sentence with each prompt, and with the first of them fixed shapes and
+    many sentences."""
+    first, *others = prompts
     pairs = [tuple(map(int, name.split("x"))) for name in named]
     one = test.of_length(SENTENCE_TOKENS, SENTENCES)
     many = tuple(row["text"] for row in test.rows[:sentences])
     shapes = [
-        Workload(f"{count}x{tokens} tokens", ZERO_SHOT, test.composed(tokens, count), count)
+        Workload(f"{count}x{tokens} tokens", first, test.composed(tokens, count), count)
         for count, tokens in pairs
     ]
     return [
-        Workload("one sentence", ZERO_SHOT, one, 1),
+        Workload("one sentence", first, one, 1),
         *shapes,
-        Workload(f"{len(many)} sentences", ZERO_SHOT, many, None),
-        Workload("one sentence, 16-shot prompt", FEW_SHOT, one, 1),
+        Workload(f"{len(many)} sentences", first, many, None),
+        *(Workload(f"one sentence, {name} prompt", name, one, 1) for name in others),
     ]

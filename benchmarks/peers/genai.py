@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime_genai  # type: ignore[import-not-found]
-from protocol import Logits, Peer, Question, parser, question, serve, title
+from protocol import Logits, Peer, Question, files_of, parser, question, serve, title
 
 ROOM = 1024  # tokens of a text and the prompt's end that fit behind a cached prefix
 
@@ -38,7 +38,8 @@ def load(arguments: argparse.Namespace) -> Peer:
         return run_by_exact_length(asked.rows(texts), 1 if asked.prefix else batch, run_rows)
 
     name = title(f"onnxruntime-genai {precision(arguments.artefact)}", arguments)
-    return Peer(name, f"onnxruntime-genai {onnxruntime_genai.__version__}", run)
+    version = f"onnxruntime-genai {onnxruntime_genai.__version__}"
+    return Peer(name, version, run, asked.whole, files_of(arguments.artefact))
 
 
 def open_model(directory: Path, threads: int) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp  # type: ignore[import-not-found]
-from protocol import Logits, Peer, parser, question, run_sorted, serve, title
+from protocol import Logits, Peer, files_of, parser, question, run_sorted, serve, title
 
 SEQUENCES = 64  # the most texts that run together; llama.cpp allows 256
 CONTEXT = 8192  # tokens in the cache: the prefix and all texts of a batch
@@ -55,6 +55,8 @@ def load(arguments: argparse.Namespace) -> Peer:
         title(f"llama.cpp {_type(engine)}", arguments),
         f"{version}, llama-cpp-python {llama_cpp.__version__}",
         run,
+        asked.whole,
+        files_of(arguments.artefact),
     )
 
 

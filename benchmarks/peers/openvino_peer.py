@@ -13,6 +13,7 @@ This project's own graph, read by OpenVINO; the prompt is inside:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from protocol import (
@@ -20,9 +21,12 @@ from protocol import (
     Peer,
     Question,
     encoder,
+    files_of,
+    graph_files,
     graph_runner,
     padded,
     parser,
+    prompted,
     question,
     run_sorted,
     serve,
@@ -46,11 +50,15 @@ def load(arguments: argparse.Namespace) -> Peer:
     if arguments.graph:
         request = core.compile_model(model, "CPU", settings).create_infer_request()
         run = graph_runner(tokenizer, lambda inputs: request.infer(inputs)[0])
+        ids = prompted(arguments.artefact, tokenizer)
+        files = graph_files(arguments.graph, arguments.artefact)
     else:
         asked = question(arguments, encoder(tokenizer))
         keep_last_position(model)
         run = Whole(core.compile_model(model, "CPU", settings), asked).run
-    return Peer(title(f"OpenVINO {arguments.form}", arguments), f"openvino {ov.__version__}", run)
+        ids, files = asked.whole, files_of(arguments.artefact)
+    name = title(f"OpenVINO {arguments.form}", arguments)
+    return Peer(name, f"openvino {ov.__version__}", run, ids, files)
 
 
 def keep_last_position(model: Any) -> None:
@@ -114,7 +122,9 @@ class Whole:
 
 if __name__ == "__main__":
     options = parser()
-    options.add_argument("--graph", help="the OpenVINO or ONNX file of this project's graph")
+    options.add_argument(
+        "--graph", type=Path, help="the OpenVINO or ONNX file of this project's graph"
+    )
     options.add_argument("--form", required=True, help='its numbers, for the name: "int8 weights"')
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     serve(options.parse_args(), load)

@@ -5,14 +5,18 @@
 
 The peer loads and prints one line, then answers each line of its standard input with one line:
 
-    <- {"ready": true, "peer": "PyTorch bf16", "version": "...", "load_seconds": 3.2}
+    <- {"ready": true, "peer": "PyTorch bf16", "version": "...", "load_seconds": 3.2,
+        "files_bytes": 560000000}
     -> {"texts": ["...", ...], "batch": 16}
     <- {"seconds": 1.8, "labels": [...], "logits": [[...], ...], "peak_rss_bytes": 5100000000,
         "gpu_bytes": null}
+    -> {"texts": ["...", ...], "ids": true}
+    <- {"ids": [[2, 9367, ...], ...]}
 
 `batch` is the most texts that run together; 1 is one after the other. `seconds` is from texts to
-logits, tokenisation included. Each peer runs in its own environment, so this file needs nothing
-but the standard library. Whatever libraries print goes to standard error.
+logits, tokenisation included. `ids` are what the model reads of each text, the prompt included,
+whether it stands in the graph, in a cache or in the row. Each peer runs in its own environment, so
+this file needs nothing but the standard library. Whatever libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -32,18 +36,22 @@ STARTED = time.perf_counter()
 TEXT = "{text}"
 
 Logits = Sequence[Sequence[float]]
+Ids = list[list[int]]
 
 
 @dataclass(frozen=True)
 class Peer:
     """A peer, loaded: what it calls itself, and the function from texts to their logits.
 
-    `run` takes texts and the most that run together; a row of logits has one for each label.
+    `run` takes texts and the most that run together; a row of logits has one for each label. `ids`
+    takes texts to the ids of their whole prompts. `files` are those that it was loaded from.
     """
 
     name: str
     version: str
     run: Callable[[list[str], int], Logits]
+    ids: Callable[[list[str]], Ids]
+    files: Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,13 @@ class Question:
     prefix: list[int]
     encode: Callable[[str, bool], list[int]]
 
-    def rows(self, texts: list[str]) -> list[list[int]]:
+    def whole(self, texts: list[str]) -> Ids:
+        """The ids of each text in its prompt."""
+        return [self.encode(self.prompt.full(text), True) for text in texts]
+
+    def rows(self, texts: list[str]) -> Ids:
         """What the model reads of each text, behind the kept prefix."""
-        whole = [self.encode(self.prompt.full(text), True) for text in texts]
-        return [without_prefix(ids, self.prefix) for ids in whole]
+        return [without_prefix(ids, self.prefix) for ids in self.whole(texts)]
 
 
 def question(arguments: argparse.Namespace, encode: Callable[[str, bool], list[int]]) -> Question:
@@ -194,6 +205,28 @@ def graph_runner(
     return run
 
 
+def prompted(bundle: Path, tokenizer: Any) -> Callable[[list[str]], Ids]:
+    """The function from texts to the ids of their whole prompts, for this project's graph, which
+    has the prompt inside."""
+    prompt = json.loads((bundle / "trimexport.json").read_text(encoding="utf-8"))["prompt"]
+
+    def ids(texts: list[str]) -> Ids:
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [[*prompt["prefix_ids"], *item.ids, *prompt["suffix_ids"]] for item in encoded]
+
+    return ids
+
+
+def files_of(artefact: Path) -> list[Path]:
+    """The files of a directory, or the one file."""
+    return [path for path in (artefact, *artefact.rglob("*")) if path.is_file()]
+
+
+def graph_files(graph: Path, bundle: Path) -> list[Path]:
+    """A graph's file and those of its weights, which are called as it is; and the tokenizer."""
+    return [*graph.parent.glob(f"{graph.stem}.*"), bundle / "tokenizer.json"]
+
+
 def peak_rss_bytes() -> int:
     """The high-water mark of this process's resident memory, file pages included."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -225,19 +258,26 @@ def serve(arguments: argparse.Namespace, load: Callable[[argparse.Namespace], Pe
             "peer": peer.name,
             "version": peer.version,
             "load_seconds": time.perf_counter() - STARTED,
+            "files_bytes": sum(file.stat().st_size for file in peer.files),
         },
     )
     labels = arguments.labels.split(",")
     for line in sys.stdin:
         request = json.loads(line)
-        start = time.perf_counter()
-        logits = peer.run(request["texts"], request["batch"])
-        seconds = time.perf_counter() - start
-        rows = [[float(value) for value in row] for row in logits]
-        best = [labels[max(range(len(row)), key=row.__getitem__)] for row in rows]
-        answer = {"seconds": seconds, "labels": best, "logits": rows}
-        memory = {"peak_rss_bytes": peak_rss_bytes(), "gpu_bytes": gpu_bytes()}
-        _say(stream, {**answer, **memory})
+        if request.get("ids"):
+            _say(stream, {"ids": peer.ids(request["texts"])})
+        else:
+            _say(stream, _answer(peer, request, labels))
+
+
+def _answer(peer: Peer, request: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    start = time.perf_counter()
+    logits = peer.run(request["texts"], request["batch"])
+    seconds = time.perf_counter() - start
+    rows = [[float(value) for value in row] for row in logits]
+    best = [labels[max(range(len(row)), key=row.__getitem__)] for row in rows]
+    answer = {"seconds": seconds, "labels": best, "logits": rows}
+    return {**answer, "peak_rss_bytes": peak_rss_bytes(), "gpu_bytes": gpu_bytes()}
 
 
 def _own_stdout() -> IO[str]:

@@ -14,6 +14,7 @@ from protocol import (
     Logits,
     Peer,
     Question,
+    files_of,
     padded,
     parser,
     question,
@@ -44,7 +45,7 @@ def load(arguments: argparse.Namespace) -> Peer:
     compiled = ", compiled" * arguments.compile
     name = title(f"PyTorch {SHORT[arguments.dtype]}{compiled}", arguments)
     version = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    return Peer(name, version, runner(model, asked))
+    return Peer(name, version, runner(model, asked), asked.whole, files_of(arguments.artefact))
 
 
 def runner(model: Any, asked: Question) -> Callable[[list[str], int], Logits]:

@@ -12,6 +12,7 @@ This project's own graph, quantised the same way; the prompt is inside:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from protocol import (
@@ -19,9 +20,12 @@ from protocol import (
     Peer,
     Question,
     encoder,
+    files_of,
+    graph_files,
     graph_runner,
     padded,
     parser,
+    prompted,
     question,
     run_sorted,
     serve,
@@ -43,10 +47,14 @@ def load(arguments: argparse.Namespace) -> Peer:
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     if arguments.graph:
         run = graph_runner(tokenizer, lambda inputs: session.run(["logits"], inputs)[0])
+        ids = prompted(arguments.artefact, tokenizer)
+        files = graph_files(arguments.graph, arguments.artefact)
     else:
-        run = Whole(session, question(arguments, encoder(tokenizer))).run
-    engine = f"ONNX Runtime {arguments.form}"
-    return Peer(title(engine, arguments), f"onnxruntime {ort.__version__}", run)
+        asked = question(arguments, encoder(tokenizer))
+        run = Whole(session, asked).run
+        ids, files = asked.whole, files_of(arguments.artefact)
+    name = title(f"ONNX Runtime {arguments.form}", arguments)
+    return Peer(name, f"onnxruntime {ort.__version__}", run, ids, files)
 
 
 class Whole:
@@ -100,6 +108,8 @@ class Whole:
 
 if __name__ == "__main__":
     options = parser()
-    options.add_argument("--graph", help="the quantised ONNX file of this project's graph")
+    options.add_argument(
+        "--graph", type=Path, help="the quantised ONNX file of this project's graph"
+    )
     options.add_argument("--form", default="quantize_dynamic", help="for the name")
     serve(options.parse_args(), load)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from protocol import Logits, Peer, parser, serve
+from protocol import Ids, Logits, Peer, parser, serve
 
 
 def load(arguments: argparse.Namespace) -> Peer:
@@ -32,7 +32,14 @@ def load(arguments: argparse.Namespace) -> Peer:
             found.update(zip(indices, logits.tolist(), strict=True))
         return [found[index] for index in range(len(texts))]
 
-    return Peer(f"trimexport {classifier.variant.name}", trimexport_runtime.__version__, run)
+    def ids(texts: list[str]) -> Ids:
+        prompt = classifier.manifest.prompt
+        own = (classifier.encode(text).ids.tolist() for text in texts)
+        return [[*prompt.prefix_ids, *row, *prompt.suffix_ids] for row in own]
+
+    files = [arguments.artefact / name for name in (*classifier.variant.files, "tokenizer.json")]
+    name = f"trimexport {classifier.variant.name}"
+    return Peer(name, trimexport_runtime.__version__, run, ids, files)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 #
 #   benchmarks/setup/openvino.sh VENV                               # the environment
 #   benchmarks/setup/openvino.sh VENV export CHECKPOINT DIRECTORY   # int8 and fp16 weights
+#   benchmarks/setup/openvino.sh VENV export CHECKPOINT DIRECTORY fp32 int8 int4   # or these
 #   benchmarks/setup/openvino.sh VENV quantize BUNDLE TEXTS DIRECTORY
 #
 # `export` is what Optimum Intel's users do: the whole model with its key/value cache. `quantize`
@@ -25,9 +26,13 @@ fi
 case "${2:-}" in
   "") ;;
   export)
-    for format in int8 fp16; do
-      "$venv/bin/optimum-cli" export openvino --model "$3" --task text-generation-with-past \
-        --weight-format "$format" "$4/$format"
+    checkpoint=$3
+    directory=$4
+    shift 4
+    [ $# -gt 0 ] || set -- int8 fp16
+    for format in "$@"; do
+      "$venv/bin/optimum-cli" export openvino --model "$checkpoint" \
+        --task text-generation-with-past --weight-format "$format" "$directory/$format"
     done
     ;;
   quantize)
