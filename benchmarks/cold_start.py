@@ -23,7 +23,7 @@ import click
 
 from trimexport_runtime.bundle import Variant, read_manifest
 from trimexport_runtime.choice import choose
-from trimexport_runtime.cpu import guards_int8, instructions
+from trimexport_runtime.cpu import instructions
 
 COMMAND = "import sys; from trimexport_runtime.cli import main; sys.exit(main())"
 PARTS = """
@@ -115,8 +115,6 @@ def main(bundle: Path, variant: str | None, rounds: int, text: str) -> None:
     click.echo(
         f"{bundle}, {chosen.name}; {os.cpu_count()} cores ({', '.join(instructions() or ())})"
     )
-    if chosen.precision == "int8" and guards_int8():
-        click.echo("int8 is guarded against overflow here, which a session takes time for")
     click.echo(f"process to answer: {statistics.median(walls):.2f} s ({min(walls):.2f} at best)")
     for name, seconds in medians(parts).items():
         click.echo(f"    {name}: {seconds:.3f} s")

@@ -195,7 +195,7 @@ def test_the_range_of_batches_for_onnxruntimes_tensorrt() -> None:
 
 
 def test_bound_tensors_give_the_same_logits(bundle: Path) -> None:
-    session = ort.InferenceSession(str(bundle / "onnx" / "model.onnx"), session_options("fp32"))
+    session = ort.InferenceSession(str(bundle / "onnx" / "model.onnx"), session_options())
     feed = {
         "input_ids": np.array([[3, 4, 5], [6, 0, 0]]),
         "attention_mask": np.array([[1, 1, 1], [1, 0, 0]]),
@@ -205,7 +205,7 @@ def test_bound_tensors_give_the_same_logits(bundle: Path) -> None:
 
 def test_products_elsewhere_are_seen(bundle: Path) -> None:
     """A real session on the CPU, asked as one on a GPU would be."""
-    options = session_options("fp32")
+    options = session_options()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(str(bundle / "onnx" / "model.onnx"), options)
     assignment = session.get_provider_graph_assignment_info()
@@ -300,7 +300,7 @@ def test_engines_are_built_of_variants_for_tensorrt(bundle: Path, gpu_bundle: Pa
 
 def test_threads_that_do_not_spin(bundle: Path) -> None:
     name = "session.intra_op.allow_spinning"
-    assert session_options("fp32", 2, spin=False).get_session_config_entry(name) == "0"
+    assert session_options(2, spin=False).get_session_config_entry(name) == "0"
     texts = ["a gorgeous movie", "dull"]
     expected = Classifier.load(bundle).logits(texts)
     assert np.array_equal(Classifier.load(bundle, spin=False).logits(texts), expected)

@@ -99,7 +99,7 @@ print(usable_cores())
 
 @pytest.mark.usefixtures("_sixteen")
 def test_onnx_runtime_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert session_options("fp32").intra_op_num_threads == usable_cores() <= 16
-    assert session_options("fp32", 3).intra_op_num_threads == 3
+    assert session_options().intra_op_num_threads == usable_cores() <= 16
+    assert session_options(3).intra_op_num_threads == 3
     monkeypatch.setattr(os, "cpu_count", lambda: usable_cores())
-    assert session_options("fp32").intra_op_num_threads == 0  # its own choice
+    assert session_options().intra_op_num_threads == 0  # its own choice
