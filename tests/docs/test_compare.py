@@ -97,12 +97,11 @@ def test_peers_are_timed_and_judged(sentiment: Path, data: Path, tmp_path: Path)
     assert error is not None
     assert error < 1e-4, "the bundle's fp32 is PyTorch's"
     assert exact["other prompt"].same_ids == 0
-    assert not exact["other prompt"].equal
+    assert (exact["other prompt"].margin_error or 0) > 1e-3, "another prompt, other answers"
     weights = results["peers"]["PyTorch fp32"]["files_bytes"]
     assert weights == sum(file.stat().st_size for file in GEMMA_MINI.iterdir())
     table = (out / "table.md").read_text(encoding="utf-8")
     assert f"other prompt reads other ids than the reference on {LABELLED} of {LABELLED}" in table
-    assert "| other prompt † |" in table
     assert "| ours | < 0.001 |" in table
     assert "| PyTorch fp32 | reference |" in table
     drawn = (out / "scatter.svg").read_text(encoding="utf-8")
@@ -201,7 +200,7 @@ def test_exactness_is_that_of_the_margins() -> None:
     # Errors (0.1, 0, 0, 0) have a standard deviation of 0.0433, the margins one of 1.5811.
     assert error == pytest.approx(0.0433 / 1.5811, rel=1e-3)
     assert (found["ours int8"].same, found["ours int8"].right) == (4, 3)
-    assert (found["fast"].same, found["fast"].right) == (1, 1)
+    assert (found["fast"].same, found["fast"].right) == (1, 2)
     assert not found["fast"].equal
     assert "not asked" not in found
 
@@ -229,7 +228,7 @@ def test_the_table_marks_who_is_not_equally_exact() -> None:
     assert lines[4:9] == [
         "| ours int8 | 0.027 | 100.00% | 75.00% | 5 | 20.0 | 100 |",
         "| ours fp32 | < 0.001 | 100.00% | 75.00% | 5 | 40.0 (2.00) | 50.0 (2.00) |",
-        "| fast † | 0.791 | 25.00% | 25.00% | 5 | 10.0 (0.50) | 200 (0.50) |",
+        "| fast † | 1.304 | 25.00% | 50.00% | 5 | 10.0 (0.50) | 200 (0.50) |",
         "| reference | reference | 100.00% | 75.00% | 5 | 60.0 (3.00) | 33.3 (3.00) |",
         "| not asked | – | – | – | 5 | – | – |",
     ]
