@@ -18,7 +18,9 @@ from trimexport.model.layerwise import LayerwiseModel
 from trimexport.planning import Plan
 from trimexport.progress import Silent
 from trimexport.quantize.calibration import Calibration
+from trimexport.quantize.int8 import to_int8
 
+ALONE = ", smoothed, rotated and corrected, each weight rounded by itself"
 SCHEMES: Mapping[str, Precision] = {
     "fp32": PRECISIONS["fp32"],
     **{
@@ -34,6 +36,9 @@ SCHEMES: Mapping[str, Precision] = {
             (", smoothed, rotated and corrected", True, True, True),
         )
     },
+    f"int8{ALONE}": replace(
+        PRECISIONS["int8"], quantize=lambda model, factors, calibration: to_int8(model, factors)
+    ),
     "int4, not corrected": replace(PRECISIONS["int4"], calibrated=False),
     "int4": PRECISIONS["int4"],
 }
