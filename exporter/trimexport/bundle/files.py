@@ -25,6 +25,7 @@ from trimexport_runtime.bundle import (
 from trimexport_runtime.integrity import sha256_of
 
 from .planned_manifest import labels_of, prompt_of, questions_of, source_of
+from .tokenizer_changes import changed
 from .variants import SCHEMES
 
 _TOOLS = ("trimexport", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "tokenizers")
@@ -80,7 +81,7 @@ def turn_into_bundle(manifest: Manifest, tokenizer: Mapping[str, Any], work: Pat
     """Change a backbone's files in `work` to those of a bundle with this manifest.
 
     Args:
-        tokenizer: the keys of tokenizer.json that are others than the backbone's.
+        tokenizer: what tokenizer.json has otherwise (see `tokenizer_changes`).
     """
     old = {name: json.loads((work / name).read_text(encoding="utf-8")) for name in CLIENT_FILES}
     limit = manifest.text_limit
@@ -100,7 +101,7 @@ def turn_into_bundle(manifest: Manifest, tokenizer: Mapping[str, Any], work: Pat
     }
     files = {
         CONFIG: config,
-        "tokenizer.json": {**old["tokenizer.json"], **tokenizer},
+        "tokenizer.json": changed(old["tokenizer.json"], tokenizer),
         "tokenizer_config.json": settings,
     }
     _write_files(files, work)

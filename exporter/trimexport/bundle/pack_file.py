@@ -27,10 +27,10 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that the same task makes the same file
 
 @dataclass(frozen=True)
 class Said:
-    """What a pack says that the runtime does not need: `notes` for whoever reads it, the keys of a
-    bundle's tokenizer.json that are others than the backbone's, `text_lead`, the white space that
-    such a tokenizer writes before each text, and `learned`, the SHA-256 of texts that the head was
-    fitted on."""
+    """What a pack says that the runtime does not need: `notes` for whoever reads it, how a bundle's
+    tokenizer.json differs from the backbone's (see `tokenizer_changes`), `text_lead`, the white
+    space that such a tokenizer writes before each text, and `learned`, the SHA-256 of texts that
+    its head was fitted on."""
 
     notes: tuple[str, ...] = ()
     text_lead: str = ""

@@ -15,6 +15,7 @@ import onnx
 from trimexport.bundle.correction import expected_states, mean_error
 from trimexport.bundle.files import manifest_of
 from trimexport.bundle.pack_file import Arrays, Said, check_pack_output, staged_pack, write_pack
+from trimexport.bundle.tokenizer_changes import changes
 from trimexport.bundle.tuned_pack import correction_node
 from trimexport.bundle.variants import SCHEMES
 from trimexport.bundle.written_graph import load_graph
@@ -151,11 +152,11 @@ def _proved(
 
 
 def other_keys(planned: Plan, backbone: Path) -> dict[str, Any]:
-    """The keys of the task's tokenizer.json that are others than the backbone's. The vocabulary is
-    the same, whichever of its merges an earlier release wrote into the backbone."""
+    """What the task's tokenizer.json has otherwise than the backbone's. The vocabulary is the same,
+    whichever of its merges an earlier release wrote into the backbone."""
     bare = json.loads((backbone / "tokenizer.json").read_text(encoding="utf-8"))
     bare["model"] = planned.text_tokenizer["model"]
-    return {key: it for key, it in planned.text_tokenizer.items() if it != bare.get(key)}
+    return changes(bare, planned.text_tokenizer)
 
 
 def _stored(name: str, array: np.ndarray, half: bool) -> np.ndarray:
