@@ -97,8 +97,8 @@ def row_scales(part: torch.Tensor) -> torch.Tensor:
 
 def _halves(part: torch.Tensor) -> torch.Tensor:
     """Rows [n, inputs] in pairs [n, pairs, 2]; a last one without another has a zero."""
-    even: torch.Tensor = pad(part, (0, part.shape[1] % 2))
-    return even.unflatten(1, (-1, 2))
+    pairs: torch.Tensor = pad(part, (0, part.shape[1] % 2)).unflatten(1, (-1, 2))
+    return pairs
 
 
 def _most_of_first(block: torch.Tensor) -> torch.Tensor:
