@@ -106,7 +106,7 @@ def test_only_programs_change_the_process() -> None:
     """A library's caller has a process of its own making: its allocator, its standard output."""
     # The last but one is a worker's; the last puts the number of threads back as it was.
     programs = {f"cli/{name}.py" for name in ("backbone", "build", "console", "pack")}
-    programs |= {"bench/pytorch.py", "quantize/blocks.py"}
+    programs |= {"bench/pytorch.py", "quantize/compensation.py"}
     found = {
         path.relative_to(ROOT).as_posix()
         for path in FILES
