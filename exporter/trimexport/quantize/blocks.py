@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from .compensation import BLOCK, compensate, in_turn, one_thread
+from .compensation import BLOCK, compensate, in_turn
 
 # What the largest weight of a block of four bits is divided by for a scale to try. At 7 nothing is
 # clipped on either side, from 8 on what is larger than the scale allows.
@@ -84,9 +84,7 @@ def compensated(part: torch.Tensor, factors: Sequence[torch.Tensor], bits: int) 
         scales.append(scale)
         return errors
 
-    with one_thread():
-        for group, upper in zip(part.split([len(it) for it in factors], 1), factors, strict=True):
-            compensate(group, upper, round_block)
+    compensate(part, factors, round_block)
     return Blocks(torch.stack(codes, 1), torch.stack(scales, 1), bits)
 
 

@@ -12,7 +12,7 @@ Here it does so within groups of neighbours (see `second_moments`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -25,9 +25,17 @@ RoundBlock = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 input's error each other one takes [inputs, inputs]; returns their errors float32 [inputs, n]."""
 
 
-def compensate(weights: torch.Tensor, upper: torch.Tensor, round_block: RoundBlock) -> None:
-    """Round the weights float32 [n, width] of one group of inputs, whose U [width, width] is
-    `upper`, a block after the other."""
+def compensate(
+    part: torch.Tensor, factors: Sequence[torch.Tensor], round_block: RoundBlock
+) -> None:
+    """Round rows float32 [n, inputs], a block of inputs after the other; `factors` are U [width,
+    width] of each group of inputs."""
+    with _one_thread():
+        for group, upper in zip(part.split([len(it) for it in factors], 1), factors, strict=True):
+            _one_group(group, upper, round_block)
+
+
+def _one_group(weights: torch.Tensor, upper: torch.Tensor, round_block: RoundBlock) -> None:
     # [width, n], so that an input's weights lie together; in two steps, which are faster
     rest = weights.contiguous().T.contiguous()
     shares = upper / upper.diagonal()[:, None]
@@ -63,7 +71,7 @@ def in_turn(
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Let PyTorch compute with one thread meanwhile. Between so many short operations, threads
     wait for each other: with two, rounding takes twice as long, and on cores that others use five
     times."""

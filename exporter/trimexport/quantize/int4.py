@@ -25,18 +25,13 @@ from trimexport_runtime.bundle import TakenOver
 
 from .blocks import Blocks, Form, pack
 from .int8 import Factors, quantize_embedding
-from .matrices import Error, Product, Requantized, embedding, products, rows
+from .matrices import Error, Product, Requantized, embedding, products, some_rows
 from .second_moments import SecondMoments
 from .taken_over import as_stored, form_in_file
 from .widths import Rounding, widths
 
 ACCURACY_LEVEL = 4
 DOMAIN = "com.microsoft"
-# Output channels that are rounded at a time. One input after the other is rounded for all of them:
-# of 1024 half of the time is the interpreter's, of 4096 hardly any. Many inputs have fewer
-# channels at a time, so that no more than NUMBERS weights are in hand.
-ROWS = 4096
-NUMBERS = 2**24
 
 Made = Iterator[tuple[torch.Tensor, Blocks]]
 """Rows of a weight, float32 [n, inputs] some at a time, and what becomes of them."""
@@ -203,10 +198,9 @@ def _stored(weight: StreamedWeight) -> Callable[[], Made]:
 
 def _rounded(rounding: Rounding, bits: int) -> Callable[[], Made]:
     def made() -> Made:
-        for whole in rows(rounding.product.weight):
-            for part in whole.split(max(1, min(ROWS, NUMBERS // whole.shape[1]))):
-                weights = rounding.weights(part)
-                yield weights, rounding.blocks(weights, bits)
+        for part in some_rows(rounding.product.weight):
+            weights = rounding.weights(part)
+            yield weights, rounding.blocks(weights, bits)
 
     return made
 

@@ -26,14 +26,11 @@ from trimexport.graph.nodes import constant, initializer, node
 from trimexport.graph.streamed_weights import StreamedTensor, StreamedWeight, turned
 
 from .hadamard import Turn, turned_rows
-from .matrices import Error, Product, Requantized, embedding, products, rows
+from .matrices import Error, Product, Requantized, embedding, products, some_rows
 from .paired_rows import LEAST, LEVELS, Rows, compensated_rows, nearest_rows
 from .second_moments import SecondMoments
 
 ZERO_POINT = 128
-# Output channels that are rounded at a time; and so many weights at most.
-ROWS = 4096
-NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -114,11 +111,7 @@ class Int8Matrix(_Int8Tensor):
     """A quantised matrix as the graph multiplies with it: int8 [inputs, outputs], in one block."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        yield turned(self._codes(self._rows()), self.shape.numpy(), np.int8)
-
-    def _rows(self) -> Iterator[torch.Tensor]:
-        for part in rows(self._weight):
-            yield from part.split(max(1, min(ROWS, NUMBERS // part.shape[1])))
+        yield turned(self._codes(some_rows(self._weight)), self.shape.numpy(), np.int8)
 
 
 class Int8Table(_Int8Tensor):

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
-from .compensation import compensate, in_turn, one_thread
+from .compensation import compensate, in_turn
 
 LEVELS = 127
 PAIR = 128
@@ -73,9 +73,7 @@ def compensated_rows(part: torch.Tensor, factors: Sequence[torch.Tensor]) -> Row
         made.append(codes)
         return errors
 
-    with one_thread():
-        for group, upper in zip(part.split([len(it) for it in factors], 1), factors, strict=True):
-            compensate(group, upper, round_block)
+    compensate(part, factors, round_block)
     return torch.cat(made).T.to(torch.int8), scales
 
 
