@@ -20,7 +20,7 @@ if [ ! -d "$venv" ]; then
   python3 -m venv "$venv"
   "$venv/bin/pip" install torch==2.13.0
   "$venv/bin/pip" install onnxruntime-genai==0.18.0 onnxruntime==1.31.1 transformers==5.23.0 \
-    onnx==1.23.2 onnx-ir==1.1.0 sentencepiece torch==2.13.0
+    onnx==1.23.2 onnx-ir==1.1.0 sentencepiece requests torch==2.13.0
 fi
 
 if [ $# -ge 3 ]; then

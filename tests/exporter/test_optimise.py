@@ -22,6 +22,7 @@ from trimexport.graph.passes import optimise
 from trimexport.graph.passes.fuse_norms import fuse_norms
 from trimexport.graph.passes.fuse_rotary import fuse_rotary
 from trimexport.graph.passes.last_token import last_token
+from trimexport.graph.passes.scale_queries import scale_queries
 from trimexport.graph.passes.split_gemms import split_gemms
 from trimexport.graph.streamed_weights import StreamedWeight
 from trimexport.model.layerwise import LayerwiseModel
@@ -144,6 +145,26 @@ def test_fuse_rotary(kind: str, clean: ir.Model) -> None:
     for node in turned[:1]:  # a mutant: keys and queries of one layer fall out of step
         node.replace_input_with(2, node.inputs[1])
         assert distance(clean, fused) > 100 * BOUND
+
+
+def test_scale_queries(kind: str, clean: ir.Model) -> None:
+    """Where queries come from a norm, its gain holds the scale of the scores."""
+    fused = clean.clone()
+    fuse_norms(fused)
+    fuse_rotary(fused)
+    common.RemoveUnusedNodesPass()(fused)
+    scaled = fused.clone()
+    scale_queries(scaled)
+    common.RemoveUnusedNodesPass()(scaled)
+    gone = LAYERS if kind == "gemma3" else 0
+    assert count(scaled)["Mul"] == count(fused)["Mul"] - gone
+    assert distance(fused, scaled) < BOUND
+    held = [value for name, value in scaled.graph.initializers.items() if name.endswith(".scaled")]
+    assert len(held) == gone
+    for value in held:  # a mutant
+        assert value.const_value is not None
+        value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
+    assert not held or distance(fused, scaled) > 100 * BOUND
 
 
 def test_last_token(clean: ir.Model) -> None:

@@ -36,6 +36,8 @@ Subject = tuple[Path, str]  # a bundle, one of its variants
 
 # By the fixture of the bundle.
 PROMPTED = [("sentiment", "fp32"), ("sentiment_int8", "int8"), ("log_odds", "int8")]
+# With a prompt before heads of 256, whose keys and values are constants.
+WIDE = [("behind_a_prompt", "fp32"), ("behind_a_prompt", "int8")]
 PROMPTLESS = [
     ("promptless", "fp32"),
     ("one_logit", "fp32"),
@@ -70,6 +72,16 @@ def promptless(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Nothing before a text and nothing behind it, so that a text may be one token."""
     built = build(bare_spec(wide_model), tmp_path_factory.mktemp("promptless") / "bundle")
     assert built.manifest.prompt.prefix_ids == built.manifest.prompt.suffix_ids == ()
+    return built.directory
+
+
+@pytest.fixture(scope="module")
+def behind_a_prompt(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred tokens before the text."""
+    spec = replace(bare_spec(wide_model), prompt=f"{'A film to be judged. ' * 30}{{text}} It was")
+    sample = Texts(("dull",))
+    built = build(spec, tmp_path_factory.mktemp("prompt") / "bundle", sample=sample)
+    assert len(built.manifest.prompt.prefix_ids) > 128
     return built.directory
 
 
@@ -114,7 +126,7 @@ def whole_labels(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return built.directory
 
 
-@pytest.fixture(scope="module", params=[*PROMPTED, *PROMPTLESS], ids="-".join)
+@pytest.fixture(scope="module", params=[*PROMPTED, *WIDE, *PROMPTLESS], ids="-".join)
 def subject(request: pytest.FixtureRequest) -> Subject:
     bundle, variant = request.param
     return request.getfixturevalue(bundle), variant

@@ -35,6 +35,7 @@ from .task_inputs import COLUMNS
 
 STEADY, PLAIN = "trimexport", "trimexport-plain"
 PIECE = 128  # ONNX Runtime's matrix products sum so many terms in one go, whatever the shape
+PACKED = 256  # the same by a constant matrix, which it packs once
 
 
 class _Window(NamedTuple):
@@ -134,7 +135,8 @@ def _all_scores(
     if not prefix:
         return own, None
     length = prefix["key"].shape[-1]
-    before = _scores(query, prefix["key"], heads, softcap)
+    piece = PACKED if prefix["key"].dim() == 2 else PIECE
+    before = _scores(query, prefix["key"], heads, softcap, piece)
     if "bias" in prefix:
         before = before + prefix["bias"]
     if window is not None:
@@ -164,14 +166,18 @@ def _grouped(weights: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _scores(
-    query: torch.Tensor, key: torch.Tensor, heads: int, softcap: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    heads: int,
+    softcap: float | None,
+    piece: int = PIECE,
 ) -> torch.Tensor:
     """Scores [batch, heads, T, K] of queries [batch, groups, heads / groups * T, head] on keys
     [..., head, K]: the sum over pieces of the head, each of them one block of a matrix product."""
-    if query.shape[3] <= PIECE:
+    if query.shape[3] <= piece:
         scores = torch.matmul(query, key)
     else:
-        pieces = zip(query.split(PIECE, 3), key.split(PIECE, -2), strict=True)
+        pieces = zip(query.split(piece, 3), key.split(piece, -2), strict=True)
         scores = functools.reduce(torch.add, (torch.matmul(q, k) for q, k in pieces))
     scores = scores.reshape(scores.shape[0], heads, -1, scores.shape[3])
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)

@@ -154,6 +154,7 @@ def to_int8(
         codes = Int8Matrix(product.weight, factors.get(product.name, Factors()), rounded)
         tensors.append(codes)
         _multiply(model.graph, product, codes, inputs)
+    model.graph.sort()  # zero points stand where they were first needed
     return [*tensors, quantize_embedding(model)]
 
 
@@ -169,6 +170,7 @@ class _Inputs:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._known: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._zeros: dict[tuple[int | str | None, ...], ir.Value] = {}
         self.zero = constant(graph, "zero_point", np.array(ZERO_POINT, dtype=np.uint8))
         self.unit = _unit(graph)
 
@@ -189,21 +191,38 @@ class _Inputs:
         size = node("Max", [high.outputs[0], negated.outputs[0], least], shape=each)
         levels = constant(graph, "one_level", np.array(1 / LEVELS, dtype=np.float32))
         scale = node("Mul", [size.outputs[0], levels], shape=each)
-        shape = node("Shape", [scale.outputs[0]], dtype=ir.DataType.INT64)
-        zero = node("Expand", [self.zero, shape.outputs[0]], dtype=ir.DataType.UINT8, shape=each)
+        producer = source.producer()
+        assert producer is not None
+        graph.insert_after(producer, [high, low, negated, size, scale])
         codes = node(
             "QuantizeLinear",
-            [source, scale.outputs[0], zero.outputs[0]],
+            [source, scale.outputs[0], self._zero_points(scale)],
             dtype=ir.DataType.UINT8,
             shape=source.shape,
             axis=-1,
             block_size=inputs,
         )
-        made = [high, low, negated, size, scale, shape, zero, codes]
-        producer = source.producer()
-        assert producer is not None
-        graph.insert_after(producer, made)
+        graph.insert_after(scale, codes)
         return codes.outputs[0], scale.outputs[0]
+
+    def _zero_points(self, scale: ir.Node) -> ir.Value:
+        """Zero points uint8 [..., 1] for scales [..., 1], made once for all of one shape."""
+        sizes = () if scale.outputs[0].shape is None else tuple(scale.outputs[0].shape)
+        key = tuple(size if isinstance(size, int) else size.value for size in sizes)
+        named = bool(key) and None not in key
+        if not named or key not in self._zeros:
+            shape = node("Shape", [scale.outputs[0]], dtype=ir.DataType.INT64)
+            zero = node(
+                "Expand",
+                [self.zero, shape.outputs[0]],
+                dtype=ir.DataType.UINT8,
+                shape=scale.outputs[0].shape,
+            )
+            self._graph.insert_after(scale, [shape, zero])
+            if not named:
+                return zero.outputs[0]
+            self._zeros[key] = zero.outputs[0]
+        return self._zeros[key]
 
 
 def _multiply(graph: ir.Graph, product: Product, weight: Int8Matrix, activations: _Inputs) -> None:

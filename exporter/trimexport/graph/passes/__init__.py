@@ -11,6 +11,7 @@ from .fuse_norms import fuse_norms
 from .fuse_rotary import fuse_rotary
 from .last_token import last_token
 from .name_dimensions import name_dimensions
+from .scale_queries import scale_queries
 from .split_gemms import split_gemms
 from .static_reshapes import static_reshapes
 
@@ -43,6 +44,7 @@ def optimise(model: ir.Model, *, every_token: bool = False) -> None:
     split_gemms(model)
     fuse_norms(model)
     fuse_rotary(model)
+    scale_queries(model)
     common.RemoveUnusedNodesPass()(model)
     if not every_token:
         last_token(model)
