@@ -44,8 +44,8 @@ def optimise(model: ir.Model, *, every_token: bool = False) -> None:
     split_gemms(model)
     fuse_norms(model)
     fuse_rotary(model)
-    scale_queries(model)
     common.RemoveUnusedNodesPass()(model)
+    scale_queries(model)
     if not every_token:
         last_token(model)
     common.RemoveUnusedNodesPass()(model)
