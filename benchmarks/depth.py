@@ -10,7 +10,8 @@ training texts a label. The draws come from the same 100 texts a label, so those
 last lines are what `auto` gives: in each draw the least depth whose cross-validated accuracy is
 within one standard error of the best, judged on that draw's training texts alone.
 
-CACHE keeps the hidden states of a model on a task; delete its file after a change here.
+CACHE keeps the hidden states of a model on a task; delete its file after a change here. With
+`--json FILE` what is printed is written too, for depth_times.py.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def scores(hidden: Floats, gold: Golds, test: Floats, test_gold: Golds) -> tuple
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--cache", required=True, type=click.Path(path_type=Path))
-def main(task: str, checkpoint: Path, data: Path, cache: Path) -> None:
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write it here too.")
+def main(task: str, checkpoint: Path, data: Path, cache: Path, output: Path | None) -> None:
     """Print accuracy by depth."""
     test = read_pairs(data / task / "test.jsonl")[:TEST]
     known = {text for text, _ in test}
@@ -117,13 +119,21 @@ def main(task: str, checkpoint: Path, data: Path, cache: Path) -> None:
     hidden = cached_states(task, checkpoint, cache, [text for text, _ in train + test])
     golds = np.array([label for _, label in train + test])
     gold, test_gold = golds[: len(train)], golds[len(train) :]
-    for place, pool in enumerate(POOLS):
-        for shots in SHOTS:
-            report(hidden[:, :, place], gold, test_gold, pool, shots)
+    curves = [
+        report(hidden[:, :, place], gold, test_gold, pool, shots)
+        for place, pool in enumerate(POOLS)
+        for shots in SHOTS
+    ]
+    if output is not None:
+        written = {"task": task, "model": checkpoint.name, "curves": curves}
+        output.write_text(json.dumps(written, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
-def report(hidden: Floats, gold: Golds, test_gold: Golds, pool: str, shots: int) -> None:
-    """Print the rows of one pool and one number of shots."""
+def report(
+    hidden: Floats, gold: Golds, test_gold: Golds, pool: str, shots: int
+) -> dict[str, object]:
+    """Print the rows of one pool and one number of shots, and return them: accuracy in percent by
+    depth and draw, and the depth that each draw chose."""
     number = len(gold)
     found = np.empty((DRAWS, hidden.shape[1], 3))
     for seed in range(DRAWS):
@@ -143,6 +153,8 @@ def report(hidden: Floats, gold: Golds, test_gold: Golds, pool: str, shots: int)
     own = np.array([100 * each[depth - 1, 0] for each, depth in zip(found, chosen, strict=True)])
     depths = ", ".join(map(str, chosen))
     click.echo(f"| auto: {depths} | {own.mean():.1f} | {own.std(ddof=1):.1f} |")
+    by_depth = np.round(100 * found[:, :, 0].T, 2).tolist()
+    return {"pool": pool, "shots": shots, "accuracy": by_depth, "chosen": chosen}
 
 
 if __name__ == "__main__":
