@@ -6,17 +6,19 @@
         --labelled 400 --tokenizer tokenizer.json --data sst2 -o build/compare-gemma3-270m
 
 In each round every peer in turn does the same work, and the order rotates from round to round, so
-that what slows the machine down slows all of them down. Ratios are of one round; the median over
-the rounds is reported. With `--labelled` every peer classifies so many labelled sentences once, not
-timed, which gives its accuracy and its margin error against the peer that the file calls the
-reference; times are compared among those that are equally exact (see exactness.py). The peers file
-is described in processes.py.
+that what slows the machine down slows all of them down. Before its turn there is a pause, until the
+threads of the peer before have stopped waiting for more work, and a batch that is not counted.
+Ratios are of one round; the median over the rounds is reported. With `--labelled` every peer
+classifies so many labelled sentences once, not timed, which gives its accuracy and its margin error
+against the peer that the file calls the reference; times are compared among those that are equally
+exact (see exactness.py). The peers file is described in processes.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from workloads import (
 )
 
 LABELS = "positive,negative"
+PAUSE = 0.25  # seconds; OpenMP's threads wait 0.2 before they sleep
 
 
 @click.command()
@@ -227,7 +230,10 @@ def measure(processes: list[Process], work: Workload, rounds: int, results: Resu
     with click.progressbar(length=rounds * len(processes), label=work.name) as bar:
         for turn in range(rounds):
             for process in rotated(processes, turn):
-                answer = process.ask(work.texts, work.batch or process.spec.batch)
+                batch = work.batch or process.spec.batch
+                time.sleep(PAUSE)
+                process.ask(work.texts[:batch], batch)
+                answer = process.ask(work.texts, batch)
                 seconds[process.spec.name].append(answer["seconds"])
                 logits[process.spec.name] = answer["logits"]
                 note_peer(process, answer, results)
