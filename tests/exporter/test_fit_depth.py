@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 import families
 import tiny
 from trimexport import BuildSpec, SpecError, Texts, build, fit_depth, verify
+from trimexport.bundle.rewrite import write_manifest
 from trimexport.bundle.written_head import Head
 from trimexport.cli import main
 from trimexport.model.layer_states import layer_states
@@ -59,6 +62,26 @@ def test_a_head_behind_the_first_layers(deep: Path, depth: int, pool: str, tmp_p
     assert np.abs(Classifier.load(output, variant="fp32").logits(test.texts) - whole).max() > 0.1
     assert not list(tmp_path.glob("*/cut"))  # of the bundle that was built on the way
     assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+
+def test_what_only_the_whole_bundle_knows_is_kept(deep: Path, tmp_path: Path) -> None:
+    """The name that its checkpoint goes by, and the texts that its prompt shows."""
+    whole = tmp_path / "whole"
+    shutil.copytree(deep, whole)
+    held = read_manifest(whole)
+    source = replace(held.source, model="maker/model", revision="main", notice="terms")
+    examples = ("0" * 64, "a" * 64)
+    write_manifest(
+        replace(held, source=source, prompt=replace(held.prompt, examples=examples)), whole
+    )
+    cut = fit_depth(whole, tmp_path / "cut", made(FRAMES[:1]), depth=2).manifest
+    assert cut.source == replace(source, layers=2)
+    assert cut.prompt.examples == examples
+    assert held.source.directory is not None
+    moved = fit_depth(
+        whole, tmp_path / "moved", made(FRAMES[:1]), depth=2, model=held.source.directory
+    )
+    assert moved.manifest.source == replace(held.source, layers=2, notice="terms")
 
 
 @pytest.mark.parametrize("mean_behind", [None, 2])

@@ -84,10 +84,7 @@ def fit_depth(
         built = build(
             spec, cut, sample=sample, engines=False, keep=spec.variants, progress=progress
         )
-        # What was measured is of a head that nobody will ask; the terms are those of the bundle.
-        variants = tuple(replace(it, outside_tolerance=False) for it in built.manifest.variants)
-        source = replace(built.manifest.source, notice=manifest.source.notice)
-        write_manifest(replace(built.manifest, variants=variants, source=source), cut)
+        write_manifest(_manifest_of(built.manifest, manifest, moved=model is not None), cut)
         return fit(
             cut,
             output,
@@ -136,6 +133,19 @@ def _spec_of(manifest: Manifest, model: str) -> BuildSpec:
         truncate=limit.truncate if limit.field is None else f"{limit.field}:{limit.truncate}",
         adapter=source.adapter,
         tokenizer=source.tokenizer,
+    )
+
+
+def _manifest_of(cut: Manifest, whole: Manifest, moved: bool) -> Manifest:
+    """The manifest of a cut bundle, with what only that of the whole one knows: under which name
+    the checkpoint was found, unless it has moved since; its terms; and which texts the prompt holds
+    as examples. What was measured is left out, for it is of a head that nobody will ask."""
+    source = cut.source if moved else replace(whole.source, layers=cut.source.layers)
+    return replace(
+        cut,
+        variants=tuple(replace(it, outside_tolerance=False) for it in cut.variants),
+        source=replace(source, notice=whole.source.notice),
+        prompt=replace(cut.prompt, examples=whole.prompt.examples),
     )
 
 
