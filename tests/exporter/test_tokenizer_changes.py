@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from trimexport.bundle.tokenizer_changes import LACKING, changed, changes
+from trimexport.bundle.tokenizer_changes import LACKING, MARKED, changed, changes
 
 TOKENS = [{"id": number, "content": f"<{number}>", "special": False} for number in (4, 2, 9)]
+SPECIAL = [{**token, "special": True} for token in TOKENS]
 BACKBONE: dict[str, Any] = {"model": {"vocab": {}}, "normalizer": None, "added_tokens": TOKENS}
 
 
@@ -22,8 +23,10 @@ BACKBONE: dict[str, Any] = {"model": {"vocab": {}}, "normalizer": None, "added_t
         ({"added_tokens": TOKENS[::-1]}, {"added_tokens": TOKENS[::-1]}),
         (
             {"added_tokens": [{**TOKENS[0], "special": True}]},
-            {"added_tokens": [{**TOKENS[0], "special": True}]},
+            {LACKING: [2, 9], MARKED: {"special": True}},
         ),
+        ({"added_tokens": SPECIAL}, {MARKED: {"special": True}}),
+        ({"added_tokens": [*SPECIAL[:2], TOKENS[2]]}, {"added_tokens": [*SPECIAL[:2], TOKENS[2]]}),
     ],
 )
 def test_there_and_back(task: dict[str, Any], said: dict[str, Any]) -> None:
