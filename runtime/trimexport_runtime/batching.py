@@ -15,11 +15,11 @@ import numpy.typing as npt
 TOKEN_BUDGET = 1024
 """The most tokens, padding included, of one batch. CPUs gain nothing from larger ones."""
 
-LARGE_TOKEN_BUDGET = 256
+LARGE_TOKEN_BUDGET = 384
 """The same for a variant of `LARGE_BYTES` or more. In larger batches its layers' results do not fit
 the processor's caches (measured: docs/benchmarks.md)."""
 
-LARGE_BYTES = 500_000_000
+LARGE_BYTES = 100_000_000
 
 SMALL_BYTES = 1 << 26
 """A variant of fewer bytes gains little from several threads: its operators are short, and threads

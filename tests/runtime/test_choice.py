@@ -71,7 +71,8 @@ def test_the_token_budget_changes_no_answer(bundle: Path) -> None:
     texts = ["good", "bad and long " * 9, "", "x"] * 9
     usual = Classifier.load(bundle).logits(texts)
     assert Classifier.load(bundle, token_budget=1).logits(texts) == pytest.approx(usual, abs=1e-5)
-    assert [token_budget(size) for size in (0, 1_700_000, 2_500_000_000)] == [1024, 1024, 256]
+    assert [token_budget(size) for size in (0, 1_700_000, 2_500_000_000)] == [1024, 1024, 384]
+    assert token_budget(278_700_000) == 384  # Gemma 3 270M
     with pytest.raises(BackendError, match="token_budget is 0; give 1 or more tokens"):
         Classifier.load(bundle, token_budget=0)
 
