@@ -7,8 +7,8 @@
 Each file is one task and one model, which is found among the checkpoints by its name. Of every
 checkpoint four `int8` bundles are kept in WORK, of a third of the layers to all, and made where
 they are missing. They classify a text of a task's mean length in turns; medians are printed.
-The chart has accuracy on the test (mean over the draws, last token) at every depth; its
-milliseconds are of a straight line through the four, whose distance from it is printed.
+The chart has accuracy on the test at every depth, the mean and the standard deviation over the
+draws; its milliseconds are of a straight line through the four, whose distance from it is printed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from trimexport import BuildSpec, Texts, build
 from trimexport.bench.machine import this_machine
 from trimexport.evaluation.plots import STYLE
+from trimexport.spec import LAST
 from trimexport_runtime import Classifier
 from trimexport_runtime.tokenize import Encoded
 
@@ -44,6 +45,7 @@ class Curve:
 
     task: str
     model: str
+    pool: str
     shots: int
     accuracy: npt.NDArray[np.float64]
 
@@ -87,12 +89,11 @@ def main(
 
 
 def curves_of(file: Path) -> list[Curve]:
-    """The curves of the last token's state that depth.py wrote."""
+    """The curves that depth.py wrote."""
     held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return [
-        Curve(held["task"], held["model"], it["shots"], np.array(it["accuracy"]))
+        Curve(held["task"], held["model"], it["pool"], it["shots"], np.array(it["accuracy"]))
         for it in held["curves"]
-        if it["pool"] == "last"
     ]
 
 
@@ -138,21 +139,24 @@ def draw(
     """One panel a task, a line for each model and number of texts."""
     tasks = list(dict.fromkeys(it.task for it in curves))
     with matplotlib.rc_context(STYLE):
-        size = (5.2 * len(tasks), 4)
+        size = (5.6 * len(tasks), 5)
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained", facecolor="white")
         panels = figure.subplots(1, len(tasks), squeeze=False)[0]
         for panel, task in zip(panels, tasks, strict=True):
             own = [it for it in curves if it.task == task]
-            for curve, colour in zip(own, COLOURS, strict=False):
+            kinds = list(dict.fromkeys((it.model, it.shots) for it in own))
+            for curve in own:
+                colour = COLOURS[kinds.index((curve.model, curve.shots))]
                 depths = np.arange(1, len(curve.accuracy) + 1)
                 ms = np.polyval(lines[task, curve.model], depths)
                 mean, spread = curve.accuracy.mean(1), curve.accuracy.std(1, ddof=1)
-                label = f"{curve.model}, {curve.shots} a label"
-                panel.plot(ms, mean, color=colour, marker=".", linewidth=1, label=label)
-                panel.fill_between(ms, mean - spread, mean + spread, color=colour, alpha=0.15)
+                label = f"{curve.model}, {curve.shots} a label, {curve.pool}"
+                style = {"color": colour, "linestyle": "-" if curve.pool == LAST else "--"}
+                panel.plot(ms, mean, marker=".", linewidth=1, label=label, **style)
+                panel.fill_between(ms, mean - spread, mean + spread, color=colour, alpha=0.08)
             panel.set(title=TITLES[task], xlabel=f"ms for a text of {TOKENS[task]} tokens")
             panel.grid(alpha=0.3)
-            panel.legend(fontsize=7, loc="lower right")
+            panel.legend(fontsize=6, loc="lower right")
         panels[0].set_ylabel("accuracy on the test, %")
         figure.savefig(output, format="svg", metadata={"Date": None})
 
