@@ -56,7 +56,7 @@ def task_json(directory: Path, backbone: BackboneManifest, pack: Pack, *, checke
 
 def task_text(directory: Path, backbone: BackboneManifest, pack: Pack, *, checked: bool) -> str:
     """The same for people."""
-    size = _megabytes(pack.path.stat().st_size)
+    size = f"{pack.path.stat().st_size / 1e3:,.1f} kB"
     rows = [
         ("task", f"{visible(str(pack.path))} ({len(pack.members)} arrays, {size})"),
         *(("note", visible(note)) for note in pack.notes),
