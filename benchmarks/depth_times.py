@@ -26,7 +26,8 @@ import matplotlib.figure
 import numpy as np
 import numpy.typing as npt
 
-from trimexport import BuildSpec, Texts, build
+from questions import build_missing
+from trimexport import BuildSpec
 from trimexport.bench.machine import this_machine
 from trimexport.evaluation.plots import STYLE
 from trimexport.spec import LAST
@@ -78,7 +79,7 @@ def main(
         loaded = [Classifier.load(bundle_of(checkpoint, depth, work)) for depth in depths]
         for task in dict.fromkeys(it.task for it in curves if it.model == checkpoint.name):
             found = milliseconds(loaded, TOKENS[task], rounds)
-            lines[task, checkpoint.name] = line_through(depths, found)
+            lines[task, checkpoint.name] = np.polyfit(depths, found, 1)
             said = ", ".join(f"{n}: {ms:.1f}" for n, ms in zip(depths, found, strict=True))
             off = np.abs(np.polyval(lines[task, checkpoint.name], depths) / found - 1).max()
             click.echo(
@@ -98,17 +99,16 @@ def curves_of(file: Path) -> list[Curve]:
 
 
 def bundle_of(checkpoint: Path, depth: int, work: Path) -> Path:
-    """A bundle of so many layers; its texts only have to be some."""
+    """A bundle of so many layers."""
     bundle = work / f"{checkpoint.name}-{depth}"
-    if not bundle.exists():
-        spec = BuildSpec(
-            model=str(checkpoint),
-            labels=("World", "Sports", "Business", "Sci/Tech"),
-            prompt="News: {text}\nTopic:",
-            precision=("int8",),
-            layers=depth,
-        )
-        build(spec, bundle, sample=Texts(("some text",)), keep=spec.precision)
+    spec = BuildSpec(
+        model=str(checkpoint),
+        labels=("World", "Sports", "Business", "Sci/Tech"),
+        prompt="News: {text}\nTopic:",
+        precision=("int8",),
+        layers=depth,
+    )
+    build_missing(spec, bundle)
     return bundle
 
 
@@ -125,12 +125,6 @@ def milliseconds(loaded: list[Classifier], tokens: int, rounds: int) -> npt.NDAr
                 classifier.run([Encoded(ids, False)])
                 own.append(1000 * (time.perf_counter() - began))
     return np.array([statistics.median(own) for own in found])
-
-
-def line_through(depths: list[int], found: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Slope and start of the line nearest to milliseconds by depth."""
-    slope_and_start: npt.NDArray[np.float64] = np.polyfit(depths, found, 1)
-    return slope_and_start
 
 
 def draw(

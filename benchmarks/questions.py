@@ -72,8 +72,8 @@ def main(
             spec = replace(spec, questions=questions_of(spec, WORDS[:count], tokens))
         else:
             spec = replace(read_recipe(recipe), model=model, tokenizer=None, precision=precisions)
-        _build(replace(spec, questions=spec.questions[:1]), bundles[0])
-        _build(spec, bundles[1])
+        build_missing(replace(spec, questions=spec.questions[:1]), bundles[0])
+        build_missing(spec, bundles[1])
     loaded = [_loaded(bundle) for bundle in bundles]
     ids = np.random.default_rng(0).integers(300, 400, text_tokens)
     text = Encoded(ids.astype(np.int64), False)
@@ -115,7 +115,7 @@ def questions_of(spec: BuildSpec, words: Sequence[str], tokens: int) -> tuple[Qu
     return tuple(found.values())
 
 
-def _build(spec: BuildSpec, bundle: Path) -> None:
+def build_missing(spec: BuildSpec, bundle: Path) -> None:
     """Build a bundle unless it is there; its texts only have to be some."""
     if not bundle.exists():
         build(spec, bundle, sample=Texts(("some text",)), keep=spec.precision)

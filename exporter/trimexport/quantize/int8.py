@@ -170,7 +170,7 @@ class _Inputs:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._known: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
-        self._zeros: dict[tuple[int | str | None, ...], ir.Value] = {}
+        self._zeros: dict[object, ir.Value] = {}
         self.zero = constant(graph, "zero_point", np.array(ZERO_POINT, dtype=np.uint8))
         self.unit = _unit(graph)
 
@@ -206,23 +206,23 @@ class _Inputs:
         return codes.outputs[0], scale.outputs[0]
 
     def _zero_points(self, scale: ir.Node) -> ir.Value:
-        """Zero points uint8 [..., 1] for scales [..., 1], made once for all of one shape."""
-        sizes = () if scale.outputs[0].shape is None else tuple(scale.outputs[0].shape)
-        key = tuple(size if isinstance(size, int) else size.value for size in sizes)
-        named = bool(key) and None not in key
-        if not named or key not in self._zeros:
-            shape = node("Shape", [scale.outputs[0]], dtype=ir.DataType.INT64)
-            zero = node(
-                "Expand",
-                [self.zero, shape.outputs[0]],
-                dtype=ir.DataType.UINT8,
-                shape=scale.outputs[0].shape,
-            )
+        """Zero points uint8 [..., 1] for scales [..., 1], made once for all of one shape, and anew
+        where the shape is not known."""
+        result = scale.outputs[0]
+        sizes = [None] if result.shape is None else [_size_of(size) for size in result.shape]
+        key = result if None in sizes else tuple(sizes)
+        if key not in self._zeros:
+            shape = node("Shape", [result], dtype=ir.DataType.INT64)
+            whole = [self.zero, shape.outputs[0]]
+            zero = node("Expand", whole, dtype=ir.DataType.UINT8, shape=result.shape)
             self._graph.insert_after(scale, [shape, zero])
-            if not named:
-                return zero.outputs[0]
             self._zeros[key] = zero.outputs[0]
         return self._zeros[key]
+
+
+def _size_of(size: int | ir.SymbolicDim) -> int | str | None:
+    """A dimension's size or name, if it has one."""
+    return size if isinstance(size, int) else size.value
 
 
 def _multiply(graph: ir.Graph, product: Product, weight: Int8Matrix, activations: _Inputs) -> None:
