@@ -303,9 +303,10 @@ def check_independent(bundle: Path, found: list[Prediction]) -> None:
     assert lower[0].labels == tuple(name for name, share in pairs if share >= 0.25)
     done = CliRunner().invoke(exporter, [*command, "--save"])
     assert "--save writes a threshold; give one, or auto" in done.output
-    done = CliRunner().invoke(
-        exporter, [*command[:3], "--variant", "all", "--threshold", "0.5", "--save"]
-    )
+    unread = bundle.parent / "no-texts.jsonl"  # what is asked is looked at before any text
+    unread.touch()
+    every = ("--variant", "all", "--threshold", "0.5", "--save")
+    done = CliRunner().invoke(exporter, ["eval", str(bundle), str(unread), *every])
     assert "--save writes the threshold of one variant" in done.output
     done = CliRunner().invoke(exporter, [*command, "--threshold", "often"])
     assert "--threshold is 'often'; give a probability from 0 to 1, or auto" in done.output

@@ -199,6 +199,18 @@ def test_what_is_no_model_that_can_be_built(
             {"rope.scaling.type": "longrope"},
             "scales its rotary frequencies by longrope (llama.rope.scaling.type); none, linear",
         ),
+        (
+            {"rope.scaling.type": "linear", "rope.scaling.factor": 0.0},
+            "scales its rotary frequencies by 0 (llama.rope.scaling.factor); it has to be above",
+        ),
+        (
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": -1.0,
+                "rope.scaling.original_context_length": 64,
+            },
+            "scales its rotary frequencies by -1 (llama.rope.scaling.factor)",
+        ),
         ({"block_count": 2**31}, "says that it has 2,147,483,648 layers and holds 1 tensors"),
         ({"attention.head_count": 0}, "make no transformers configuration"),
     ],

@@ -163,11 +163,13 @@ def _evaluate_independent(
 ) -> None:
     """Judge labels that are true from a threshold on; `asked` are further arguments."""
     from trimexport.evaluation.multi_label import evaluate_independent, save_threshold, text_lines
+    from trimexport.evaluation.run import variant_names
+    from trimexport_runtime import read_manifest
 
+    if save and len(variant_names(asked["variants"], read_manifest(bundle))) > 1:
+        raise click.UsageError("--save writes the threshold of one variant; name it.")
     found = evaluate_independent(bundle, data, **asked)
     if save:
-        if len(found) > 1:
-            raise click.UsageError("--save writes the threshold of one variant; name it.")
         save_threshold(bundle, found[0].threshold)
     if as_json:
         value = {"bundle": str(bundle), "data": str(data), "variants": [asdict(it) for it in found]}

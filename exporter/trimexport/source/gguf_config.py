@@ -125,18 +125,29 @@ def _rope(it: Metadata) -> Config:
     if kind == "none":
         return base | {"rope_type": "default"}
     if kind == "linear":
-        return base | {"rope_type": "linear", "factor": it.get("rope.scaling.factor", float)}
+        return base | {"rope_type": "linear", "factor": _factor(it)}
     if kind == "yarn":
         original = it.get("rope.scaling.original_context_length", int)
         return base | {
             "rope_type": "yarn",
-            "factor": it.get("rope.scaling.factor", float),
+            "factor": _factor(it),
             "original_max_position_embeddings": original,
         }
     raise UnsupportedError(
         f"{it.header.file} scales its rotary frequencies by {kind} "
         f"({it.prefix}.rope.scaling.type); none, linear and yarn can be built"
     )
+
+
+def _factor(it: Metadata) -> float:
+    """By how much the context was made longer, which divides frequencies."""
+    factor = it.get("rope.scaling.factor", float)
+    if not 0 < factor < math.inf:
+        raise UnsupportedError(
+            f"{it.header.file} scales its rotary frequencies by {factor:g} "
+            f"({it.prefix}.rope.scaling.factor); it has to be above zero"
+        )
+    return factor
 
 
 def _llama3(it: Metadata, base: float) -> Config:
