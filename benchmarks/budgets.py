@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 
+from sentences import read_sentences
 from trimexport.bench.rounds import rotated
-from trimexport.texts import read_texts
 from trimexport_runtime import Classifier, read_manifest
 from trimexport_runtime.tokenize import TextEncoder
 
@@ -58,7 +58,7 @@ def of_width(bundle: Path, texts: list[str], count: int) -> list[str]:
 @click.option("--rounds", default=3, show_default=True)
 def main(bundle: Path, texts: Path, threads: int, sentences: int, rounds: int) -> None:
     """Measure BUNDLE on TEXTS, a file of JSON lines with a key `text`."""
-    known = list(read_texts(texts).texts)
+    known = read_sentences(texts)
     same = of_width(bundle, known, BATCHES[-1])
 
     def load(budget: int) -> Classifier:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def data_bytes(bundle: Path, variant: Variant) -> int:
     return sum((bundle / it).stat().st_size for it in variant.files if it.endswith("_data"))
 
 
-def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     """The median of each key."""
     return {key: statistics.median(it[key] for it in rounds) for key in rounds[0]}
 
@@ -107,11 +108,8 @@ def main(bundle: Path, variant: str | None, rounds: int, text: str) -> None:
     manifest = read_manifest(bundle)
     chosen = choose(manifest, variant)
     asked = (bundle, chosen.name, text)
-    walls, parts, memory = [], [], []
-    for turn in range(rounds + 1):
-        one = whole(*asked), said(PARTS, *asked), said(MEMORY, *asked)
-        if turn:
-            walls.append(one[0]), parts.append(one[1]), memory.append(one[2])
+    found = [(whole(*asked), said(PARTS, *asked), said(MEMORY, *asked)) for _ in range(rounds + 1)]
+    walls, parts, memory = zip(*found[1:], strict=True)  # the first fills the system's cache
     click.echo(
         f"{bundle}, {chosen.name}; {os.cpu_count()} cores ({', '.join(instructions() or ())})"
     )

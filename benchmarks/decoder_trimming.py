@@ -29,17 +29,17 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from real_int8 import Answers, Ids, answers, margin_error, milliseconds, opened
+from real_int8 import Answers, Ids, answers, milliseconds, opened
 from schemes import AS_BUILT, SCHEMES, compiled, write_scheme
 from trimexport import BuildSpec, Texts
 from trimexport.bundle.written_head import Head
-from trimexport.numerics import Floats, Places
+from trimexport.numerics import Floats, Places, margin_error
 from trimexport.planning import Plan, plan
 from trimexport.prompt.template import unescape
 from trimexport.source.shipped import calibration_texts
@@ -102,7 +102,9 @@ def draws_of(
     """
     scored = set(test.texts)
     pairs = dict(zip(train.texts, train.gold or (), strict=True))
-    kept = {text: it for text, it in pairs.items() if text not in scored and text not in prompt}
+    kept = {
+        text: it for text, it in pairs.items() if text not in scored and str(text) not in prompt
+    }
     pool = Texts(tuple(kept), tuple(kept.values()))
     places = {
         shots: [drawn_places(pool, labels, shots, seed) for seed in range(DRAWS)] for shots in SHOTS
@@ -118,11 +120,10 @@ def draws_of(
     return examples, {shots: [draw(each) for each in some] for shots, some in places.items()}
 
 
-def made(
-    planned: Plan, precision: str, texts: Sequence[str], calibration: Texts, cache: Path
-) -> Made:
+def made(planned: Plan, precision: str, given: Texts, calibration: Texts, cache: Path) -> Made:
     """Take what a precision makes of texts out of the cache, and let its graph make what is not
     there."""
+    texts = [str(text) for text in given.texts]
     chunks = [tuple(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
     about: list[object] = [
         str(planned.checkpoint.directory),
@@ -181,7 +182,7 @@ def _make(
         _save(whole, weight=graph.head.weight, bias=graph.head.bias, milliseconds=np.array(spent))
 
 
-def _save(file: Path, **arrays: npt.NDArray[np.generic]) -> None:
+def _save(file: Path, **arrays: Any) -> None:
     """Write a file of the cache, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part.npz")
@@ -264,8 +265,8 @@ def main(
     test = subset(read, np.arange(len(read.texts))[:first])
     examples, shots = draws_of(read_texts(data / kind.train), read, template, kind.labels)
     seen = read_texts(calibration) if calibration else Texts(tuple(calibration_texts()))
-    of = [made(planned, name, test.texts, seen, cache) for name in precisions]
-    learned = made(planned, precisions[0], examples.texts, seen, cache).answers
+    of = [made(planned, name, test, seen, cache) for name in precisions]
+    learned = made(planned, precisions[0], examples, seen, cache).answers
     times = ", ".join(f"{n} {it.milliseconds:.1f} ms" for n, it in zip(precisions, of, strict=True))
     click.echo(f"{len(test.texts):,} texts of {task}'s {split} split; a text takes {times}\n")
     click.echo("| way | precision | accuracy | difference | agreement | margin error |")

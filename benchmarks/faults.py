@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from a_server import Server, serving
-from trimexport.texts import read_texts
+from sentences import read_sentences
 from trimexport_runtime import Classifier
 
 LARGEST = 1_000_000  # characters
@@ -89,8 +89,8 @@ class Mixture:
             (2, lambda: _asking(["x" * LARGEST], frozenset((413,)))),
             (1, lambda: Ask(ANSWERED, b" " * (BODY + 1), frozenset((413,)))),
         ]
-        weights, makers = zip(*kinds, strict=True)
-        return draw.choices(makers, weights)[0]()
+        makers = [maker for _, maker in kinds]
+        return draw.choices(makers, [weight for weight, _ in kinds])[0]()
 
     def _valid(self, texts: list[str], *, truncate: bool = False) -> Ask:
         return _asking(texts, frozenset((200,)), truncate=truncate)
@@ -211,7 +211,7 @@ def main(
     seed: int,
 ) -> None:
     """Load a server, then load another and end it."""
-    mixture = Mixture(bundle, variant, list(read_texts(texts).texts), seed)
+    mixture = Mixture(bundle, variant, read_sentences(texts), seed)
     options = ("--variant", variant) if variant else ()
     with serving(bundle, *options) as server:
         seen = asyncio.run(_load(server, mixture, clients, requests, seconds, None))

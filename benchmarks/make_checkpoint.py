@@ -187,7 +187,7 @@ def write_weights(tensors: list[Tensor], directory: Path, seed: int) -> None:
                 stream.write(_header(shard))
                 for tensor in shard:
                     for block in _blocks(tensor, seed):
-                        stream.write(memoryview(block))
+                        stream.write(block.data)
                         bar.update(block.nbytes)
     total = sum(tensor.bytes for tensor in tensors)
     index = {"metadata": {"total_size": total}, "weight_map": places}

@@ -32,10 +32,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from schemes import SCHEMES, Subject, compiled, write_scheme
+from sentences import read_sentences
 from trimexport import BuildSpec, Texts
 from trimexport.planning import plan
 from trimexport.source.shipped import calibration_texts
-from trimexport.texts import read_texts
 from trimexport_runtime.backends.onnxruntime import session_options
 
 LABELS = ("positive", "negative")
@@ -127,7 +127,7 @@ def agreement(found: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(checkpoint: Path, texts: Path) -> None:
     """Print the share of labels that each way keeps, for outliers of several sizes."""
-    sentences = list(read_texts(texts).texts)
+    sentences = read_sentences(texts)
     for factor in FACTORS:
         with tempfile.TemporaryDirectory() as directory:
             planted = plant(checkpoint, Path(directory) / "model", factor)

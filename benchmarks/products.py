@@ -19,12 +19,14 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from trimexport_runtime import read_manifest
 from trimexport_runtime.backends.onnxruntime import session_options
+from trimexport_runtime.tokenize import CONFIG
 
 PRODUCT = "MatMulIntegerToFloat"
 SEED = 0
@@ -40,14 +42,19 @@ class Profile:
     counts: dict[Shape, int]
 
 
-def profile(graph: Path, batch: int, tokens: int, threads: int, calls: int) -> Profile:
+def drawn_ids(bundle: Path, batch: int, tokens: int) -> npt.NDArray[np.int64]:
+    """Any of the model's tokens, int64 [batch, tokens]."""
+    known = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))["vocab_size"]
+    return np.random.default_rng(SEED).integers(known, size=(batch, tokens))
+
+
+def profile(graph: Path, ids: npt.NDArray[np.int64], threads: int, calls: int) -> Profile:
     """Medians over `calls`, after one that does not count."""
     options = session_options(threads)
     with tempfile.TemporaryDirectory() as directory:
         options.enable_profiling = True
         options.profile_file_prefix = f"{directory}/profile"
         session = ort.InferenceSession(str(graph), options)
-        ids = np.random.default_rng(SEED).integers(1000, 200_000, (batch, tokens))
         for _ in range(calls + 1):
             session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -83,9 +90,9 @@ def bare(shape: Shape, threads: int, calls: int) -> float:
     rows, inputs, outputs = shape
     random = np.random.default_rng(SEED)
     weights = random.integers(-127, 128, (inputs, outputs), dtype=np.int8)
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "weight": weights,
-        "one": np.float32(1).reshape(()),
+        "one": np.array(1, dtype=np.float32),
         "scale": np.full(outputs, 1e-3, dtype=np.float32),
         "zero": np.array(128, dtype=np.uint8),
     }
@@ -127,7 +134,7 @@ def bare(shape: Shape, threads: int, calls: int) -> float:
 def main(bundle: Path, batch: int, tokens: int, threads: int, calls: int) -> None:
     """Profile the int8 variant of BUNDLE, and its products alone."""
     graph = bundle / read_manifest(bundle).variant("int8").graph
-    found = profile(graph, batch, tokens, threads, calls)
+    found = profile(graph, drawn_ids(bundle, batch, tokens), threads, calls)
     whole = sum(found.operators.values())
     for name, milliseconds in sorted(found.operators.items(), key=lambda it: -it[1])[:8]:
         click.echo(f"{name:24}{milliseconds:10.1f} ms {milliseconds / whole:7.1%}")

@@ -109,11 +109,11 @@ def milliseconds(graph: Opened, rows: Sequence[Ids]) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def line(name: str, found: Floats, expected: Floats, gold: Sequence[int], spent: float) -> str:
+def line(name: str, found: Floats, expected: Floats, gold: Places, spent: float) -> str:
     """A row of the table."""
     chosen = found.argmax(1)
     same = (chosen == expected.argmax(1)).mean()
-    right = (chosen == np.array(gold)).mean()
+    right = (chosen == gold).mean()
     error = margin_error(expected, found)
     shown = "—" if error is None else f"{error:.3f}"
     return f"| {name} | {same:.2%} | {shown} | {right:.2%} | {spent:.1f} |"

@@ -116,8 +116,8 @@ def prompt_of(bundle: Path) -> Prompt:
     texts = [field.default or "" for field in template.fields[:-2]]
     given = zip(template.pieces, texts, strict=False)
     before = "".join(piece + text for piece, text in given) + template.pieces[-2]
-    words = tuple(template.label_lead + label.words[0] for label in manifest.labels)
-    return Prompt(before, template.pieces[-1], template.suffix.rstrip(" "), words)
+    yes, no = (template.label_lead + label.words[0] for label in manifest.labels)
+    return Prompt(before, template.pieces[-1], template.suffix.rstrip(" "), (yes, no))
 
 
 def read_passages(data: Path, checkpoint: Path, count: int, tokens: int) -> list[str]:

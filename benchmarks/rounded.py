@@ -9,6 +9,7 @@ result of every operator, as a GPU does at worst. Needs the variant fp32 to comp
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from trimexport.texts import read_texts
+from sentences import read_sentences
 from trimexport_runtime import Classifier, Manifest, read_manifest
 from trimexport_runtime.batching import batches, pad, rows_within
 from trimexport_runtime.tokenize import TextEncoder
@@ -30,7 +31,7 @@ TOKENS = 2048  # of a batch
 @click.argument("texts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(bundle: Path, texts: Path) -> None:
     """Print how far logits are from fp32's, and how many labels are the same."""
-    sentences = list(read_texts(texts).texts)
+    sentences = read_sentences(texts)
     manifest = read_manifest(bundle)
     expected = Classifier.load(bundle, variant="fp32").logits(sentences)
     for variant in manifest.variants:
@@ -51,7 +52,8 @@ def _rounded(
     logits = np.empty((len(rows), len(manifest.labels)), dtype=np.float32)
     for group in batches([len(row) for row in rows], rows_within(TOKENS)):
         ids, mask = pad([rows[index] for index in group])
-        logits[group] = evaluator.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        found: Any = evaluator.run(None, {"input_ids": ids, "attention_mask": mask})
+        (logits[group],) = found
     return logits
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from a_server import Server, serving
-from trimexport.texts import read_texts
+from sentences import read_sentences
 from trimexport_runtime import Classifier
 
 LOAD = Path(__file__).with_name("load.lua")
@@ -59,7 +59,7 @@ def main(
     rounds: int,
 ) -> None:
     """Measure, and print medians with their ratios."""
-    sentences = list(read_texts(texts).texts)[:count]
+    sentences = read_sentences(texts)[:count]
     groups = [sentences[at : at + together] for at in range(0, len(sentences), together)]
     options = ("--variant", variant) if variant else ()
     found: dict[str, list[float]] = {}

@@ -21,7 +21,7 @@ import click
 
 from a_server import serving
 from arrivals import Arrivals
-from trimexport.texts import read_texts
+from sentences import read_sentences
 
 ALONE = 15  # requests one after the other in a round
 
@@ -57,7 +57,7 @@ def main(
     rounds: int,
 ) -> None:
     """Measure, and print a line for each server."""
-    sentences = list(read_texts(texts).texts)
+    sentences = read_sentences(texts)
     random.Random(0).shuffle(sentences)
     with contextlib.ExitStack() as stack:
         cases = []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from trimexport.texts import read_texts
+from sentences import read_sentences
 from trimexport_runtime import Classifier, read_manifest
 
 
@@ -27,7 +27,7 @@ from trimexport_runtime import Classifier, read_manifest
 @click.option("--rounds", default=5, show_default=True)
 def main(whole: Path, plain: Path, texts: Path, rounds: int) -> None:
     """Compare WHOLE with PLAIN on TEXTS."""
-    given = read_texts(texts).texts
+    given = read_sentences(texts)
     classifiers = {bundle: Classifier.load(bundle) for bundle in (whole, plain)}
     for bundle, classifier in classifiers.items():
         classifier.classify(given)

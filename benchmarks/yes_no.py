@@ -59,7 +59,9 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 def relevance(data: Path) -> Task:
     """Each story with the query of its own section, and with that of the next."""
-    names, rows, gold = list(QUERIES), [], []
+    names = list(QUERIES)
+    rows: list[dict[str, str]] = []
+    gold = []
     for line in _lines(data / "agnews" / "test_300.jsonl"):
         own = names.index(line["label"])
         for step in (0, 1 + len(rows) // 2 % 3):
