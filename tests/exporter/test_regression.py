@@ -11,7 +11,7 @@ from trimexport import Texts
 from trimexport.bundle.written_head import Head
 from trimexport.numerics import softmax
 from trimexport.tuning import examples as material
-from trimexport.tuning.regression import _fit, fit_head, logits_of
+from trimexport.tuning.regression import START_SCALES, Setting, _fit, fit_head, logits_of
 from tuning import LABELS
 
 
@@ -64,7 +64,7 @@ def test_it_is_the_regression_that_scikit_learn_finds_without_a_start(labels: in
 
     hidden, gold, start, _ = problem(labels)
     nothing = Head(np.zeros_like(start.weight), np.zeros_like(start.bias))
-    head = _fit(hidden, gold, nothing, 0.1)
+    head = _fit(hidden, gold, nothing, Setting(0.1, max(START_SCALES)))
     plain = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=10_000))
     expected = plain.fit(hidden, gold).predict_proba(hidden)
     assert softmax(logits_of(head, hidden)) == pytest.approx(expected, abs=1e-4)
@@ -75,12 +75,41 @@ def test_a_strong_penalty_leaves_the_old_head_s_logits_alone() -> None:
     own = np.hstack([logits_of(start, hidden), np.ones((len(gold), 1))])
 
     def unexplained(strength: float) -> float:
-        found = logits_of(_fit(hidden, gold, start, strength), hidden)
+        found = logits_of(_fit(hidden, gold, start, Setting(strength, max(START_SCALES))), hidden)
         left = found - own @ np.linalg.lstsq(own, found, rcond=None)[0]
         return float(left.var() / found.var())
 
     assert unexplained(1e-5) < 0.01
     assert unexplained(10.0) > 0.1
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_what_the_old_head_knows_is_kept_and_no_more(knows: bool) -> None:
+    """Eight examples a label cannot replace what a good head knows, nor should one that knows
+    nothing stand in their way."""
+    right: dict[str, list[float]] = {"found": [], "plain": [], "leaning": []}
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        centres = 0.35 * generator.normal(size=(4, 60))
+        rows = centres if knows else generator.normal(size=centres.shape)
+        start = Head(rows.astype(np.float32), np.zeros(4, np.float32))
+        gold, asked = np.repeat(np.arange(4), 8), np.repeat(np.arange(4), 100)
+        hidden, others = (
+            centres[it] + generator.normal(size=(len(it), 60)) for it in (gold, asked)
+        )
+        fold = np.arange(len(gold)) % 4
+        nothing = Head(np.zeros_like(start.weight), start.bias)
+        for name, head in {
+            "found": fit_head(hidden, gold, start, fold).head,
+            "plain": fit_head(hidden, gold, nothing, fold).head,
+            "leaning": _fit(hidden, gold, start, Setting(0.01, max(START_SCALES))),
+        }.items():
+            right[name].append(float((logits_of(head, others).argmax(1) == asked).mean()))
+    found, plain, leaning = (float(np.mean(each)) for each in right.values())
+    if knows:
+        assert found > max(0.85, plain + 0.1)
+    else:
+        assert found > max(plain - 0.02, leaning + 0.1)
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,7 @@ import numpy as np
 from trimexport.bundle.written_head import Head
 from trimexport.numerics import Floats, Places
 
-from .regression import held_out_logits
+from .regression import cross_validated
 
 STRENGTH = 0.01
 """C of the regressions that depths are compared by."""
@@ -42,7 +42,7 @@ def depth_scores(
     """
     found = []
     for place, hidden in enumerate(states):
-        logits = held_out_logits(hidden.astype(np.float64), gold, start, fold, STRENGTH)
+        _, logits = cross_validated(hidden.astype(np.float64), gold, start, fold, (STRENGTH,))
         right = logits.argmax(axis=1) == gold
         own = np.array([right[fold == number].mean() for number in range(int(fold.max()) + 1)])
         error = float(own.std(ddof=1) / np.sqrt(len(own)))
