@@ -3,6 +3,7 @@ logarithmic, and down and to the left is better."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 76
 LINE, LETTER = 14, 6.6  # a label's height, and about the width of a letter
 LEAST = 1e-6  # margin errors below are drawn there: those of float32 arithmetic, and none
 STEPS = (1, 2, 5)
+Area = tuple[float, float, float]  # of a line's height: from where to where, and how low
 MORE_STYLE = """
   .grid { stroke: #d1d9e0; stroke-width: 1 }
+  .leader { stroke: #8c959f; stroke-width: 1 }
   .limit { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 6 4 }
   @media (prefers-color-scheme: dark) {
     .grid { stroke: #3d444d }
@@ -113,21 +116,41 @@ def _limit(axes: Axes) -> Iterator[str]:
     """The line up to which peers are equally exact."""
     y = axes.y(EXACT)
     yield f'<line class="limit" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>'
-    yield text(LEFT + 4, y + 14, f"equally exact: {EXACT} or less", "note")
+    yield text(WIDTH - RIGHT - 4, y - 6, f"equally exact: {EXACT} or less", "note", "end")
 
 
 def _labelled_points(every: list[Point], axes: Axes) -> Iterator[str]:
-    """Each point with its name beside it, a line lower where another name is in the way."""
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(every, key=lambda it: (axes.y(it.error), it.milliseconds)):
-        x, y = axes.x(point.milliseconds), axes.y(point.error)
+    """Each point with its name beside it, or higher or lower at the end of a line where something
+    else is in the way: another name, another point, or the limit and its name."""
+    limit = axes.y(EXACT)
+    taken: list[Area] = [(LEFT, WIDTH, limit), (WIDTH - 200, WIDTH, limit - LINE)]
+    places = [(axes.x(it.milliseconds), axes.y(it.error)) for it in every]
+    taken += [(x - 6, x + 6, y) for x, y in places]
+    points_at = sorted(
+        zip(every, places, strict=True), key=lambda it: (not it[0].own, *it[1][::-1])
+    )
+    for point, (x, y) in points_at:
         words = f"{point.peer}, {point.milliseconds:.3g} ms"
-        end, line = x + 10 + LETTER * len(words), y
-        while any(
-            abs(line - row) < LINE and x < right and end > left for left, right, row in taken
-        ):
-            line += LINE
-        taken.append((x, end, line))
+        left, right = x + 8, x + 10 + LETTER * len(words)
+        line = next(it for it in _lines_from(y) if _is_free(left, right, it, taken))
+        taken.append((left, right, line))
         kind = "ours" if point.own else "peer"
         yield f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+        if line != y:
+            ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{x + 9:.1f}" y2="{line:.1f}"'
+            yield f'<line class="leader" {ends}/>'
         yield text(x + 10, line + 4, escape(words), "note")
+
+
+def _lines_from(y: float) -> Iterator[float]:
+    """Heights for a name, the nearest first."""
+    yield y
+    for step in itertools.count(1):
+        yield y + step * LINE / 2
+        yield y - step * LINE / 2
+
+
+def _is_free(left: float, right: float, line: float, taken: list[Area]) -> bool:
+    return not any(
+        abs(line - row) < LINE and left < end and right > begin for begin, end, row in taken
+    )
