@@ -19,6 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 76
 LINE, LETTER = 14, 6.6  # a label's height, and about the width of a letter
 LEAST = 1e-6  # margin errors below are drawn there: those of float32 arithmetic, and none
 STEPS = (1, 2, 5)
+LIMIT = f"equally exact: {EXACT} or less"
 Area = tuple[float, float, float]  # of a line's height: from where to where, and how low
 MORE_STYLE = """
   .grid { stroke: #d1d9e0; stroke-width: 1 }
@@ -116,14 +117,15 @@ def _limit(axes: Axes) -> Iterator[str]:
     """The line up to which peers are equally exact."""
     y = axes.y(EXACT)
     yield f'<line class="limit" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>'
-    yield text(WIDTH - RIGHT - 4, y - 6, f"equally exact: {EXACT} or less", "note", "end")
+    yield text(WIDTH - RIGHT - 4, y - 6, LIMIT, "note", "end")
 
 
 def _labelled_points(every: list[Point], axes: Axes) -> Iterator[str]:
     """Each point with its name beside it, or higher or lower at the end of a line where something
     else is in the way: another name, another point, or the limit and its name."""
     limit = axes.y(EXACT)
-    taken: list[Area] = [(LEFT, WIDTH, limit), (WIDTH - 200, WIDTH, limit - LINE)]
+    begin = WIDTH - RIGHT - LETTER * len(LIMIT)
+    taken: list[Area] = [(LEFT, WIDTH, limit), (begin, WIDTH, limit - LINE)]
     places = [(axes.x(it.milliseconds), axes.y(it.error)) for it in every]
     taken += [(x - 6, x + 6, y) for x, y in places]
     points_at = sorted(
