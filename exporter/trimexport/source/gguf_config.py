@@ -145,7 +145,7 @@ def _factor(it: Metadata) -> float:
     if not 0 < factor < math.inf:
         raise UnsupportedError(
             f"{it.header.file} scales its rotary frequencies by {factor:g} "
-            f"({it.prefix}.rope.scaling.factor); it has to be above zero"
+            f"({it.prefix}.rope.scaling.factor); it has to be above zero and finite"
         )
     return factor
 
